@@ -1,0 +1,99 @@
+"""What both attention layers do around their geometry: masks, the origin, softmax, and value points.
+
+A mask is bool, True = valid. What stands behind it may be anything, NaN included: it is replaced before it is read,
+so that neither outputs nor gradients carry a trace. Frames map local to global, x = R x_loc + t, in nm.
+"""
+
+import torch
+
+from iga._typing import Bool, Float, Tensor
+from iga.frame import Frame
+from iga.rotation import rotate, rotate_inverse
+
+__all__ = ["centre", "check_inputs", "masked_softmax", "sanitise", "value_points_out"]
+
+
+def check_inputs(
+    s: Tensor, z: Tensor | None, frame: Frame, mask: Tensor, *, c_s: int, c_z: int
+) -> Bool[Tensor, "*b n"]:
+    """The mask as bool (a number counts as valid above ½), after every shape has been compared.
+
+    s [*b, n, c_s], z [*b, n, n, c_z] or None, frame [*b, n], mask [*b, n]. Raises ValueError that names the argument.
+    """
+    if s.ndim < 2 or s.shape[-1] != c_s:
+        raise ValueError(f"s must be [*, n, c_s = {c_s}], got {list(s.shape)}")
+    residues = s.shape[:-1]
+    if frame.shape != residues:
+        raise ValueError(
+            f"r must have one frame per residue of s, {list(residues)}, got {list(frame.shape)}; "
+            "expand or index the rigid object to match"
+        )
+    if mask.shape != residues:
+        raise ValueError(f"mask must be {list(residues)}, one per residue of s, got {list(mask.shape)}")
+    if z is not None and c_z == 0:
+        raise ValueError("z was given to a layer built with c_z = 0; pass z=None, or build the layer with c_z")
+    if z is not None and z.shape != (*residues, residues[-1], c_z):
+        raise ValueError(
+            f"z must be {[*residues, residues[-1], c_z]} ([*, n, n, c_z]) or None, got {list(z.shape)}"
+        )
+    return mask if mask.dtype == torch.bool else mask > 0.5
+
+
+def sanitise(x: Float[Tensor, "..."], mask: Bool[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """`x` with zeros where `mask` is False, and no gradient there. `mask` covers the leading dimensions of `x`."""
+    mask = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+    return torch.where(mask, x, torch.zeros_like(x))
+
+
+def centre(frame: Frame, mask: Bool[Tensor, "*b n"]) -> Frame:
+    """`frame` [*b, n] with its origin at the mean of the valid translations; masked frames become the identity.
+
+    Attention sees differences of positions only, and those stay. What changes is the rounding: coordinates are as
+    large as the structure, not as its distance from the origin, and t − c is one rounding of itself whatever the
+    rounding of c, so that a far translation costs no more than the rounding of the input.
+    """
+    trans = sanitise(frame.trans, mask)
+    count = mask.sum(dim=-1)[..., None, None].clamp(min=1)
+    # Detached: a function of differences has no gradient in the origin, and what came through would be rounding.
+    origin = trans.detach().sum(dim=-2, keepdim=True) / count
+    identity = torch.eye(3, dtype=frame.dtype, device=frame.device)
+    rot = torch.where(mask[..., None, None], frame.rot, identity)
+    return Frame(rot, sanitise(trans - origin, mask))
+
+
+def masked_softmax(logits: Float[Tensor, "..."], key_mask: Bool[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Softmax over the last dimension and the keys that are valid, in float32 or float64: [*, q, k] like `logits`.
+
+    A masked key has weight exactly 0, whatever its logit (no additive mask, which a large logit would beat), and no
+    gradient. A row without keys has weights 0 and gradients 0. `key_mask` broadcasts against `logits`.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    # A row of −∞ only would be 0/0, forward and backward: it gets zeros here, and its weights are removed below.
+    excluded = torch.where(key_mask.any(dim=-1, keepdim=True), float("-inf"), 0.0).to(logits)
+    weights = torch.where(key_mask, logits, excluded).softmax(dim=-1)
+    return torch.where(key_mask, weights, torch.zeros_like(weights))
+
+
+def value_points_out(
+    weights: Float[Tensor, "*b h q k"], frame: Frame, v_local: Float[Tensor, "*b h k p 3"]
+) -> Float[Tensor, "*b h q p 3"]:
+    """The attended value points of every query, in the query's frame, nm.
+
+        out_i = R_iᵀ ( Σ_j w_ij (R_j v_j + t_j) − (Σ_j w_ij) t_i )
+
+    The second sum is 1 but for rounding, and 0 in a row without keys, which gives zeros. Invariant under rigid motions
+    of `frame` (queries and keys are the same residues); its dtype is that of `frame` and `v_local` promoted.
+    Source: AlphaFold 2, supplementary algorithm 22, line 10.
+
+    Computed in float64 and rounded once. The sum over keys is a matrix product, and a float32 one is at the mercy of
+    the process: TF32 gives it a 10-bit mantissa, autocast an 8-bit one. Both leave float64 alone. Elementwise
+    multiply-and-sum escapes them too, but writes h·q·k·p·3 products: on one CPU core at n = 256, h = 8, p = 12, it
+    takes 38 ms and 75 MB (16 ms one coordinate at a time), this 1 ms and 5 MB, a float32 product 0.5 ms.
+    """
+    dtype = torch.promote_types(frame.dtype, v_local.dtype)
+    rot, trans = frame.rot.double()[..., None, :, None, :, :], frame.trans.double()[..., None, :, None, :]
+    weights = weights.double()
+    points = rotate(rot, v_local.double()) + trans  # [*b, h, k, p, 3], global
+    attended = (weights @ points.flatten(-2)).unflatten(-1, points.shape[-2:])
+    attended = attended - weights.sum(dim=-1)[..., None, None] * trans
+    return rotate_inverse(rot, attended).to(dtype)

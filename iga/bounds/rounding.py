@@ -1,0 +1,230 @@
+"""What floating point adds to the overlap: budgets, each a theorem of docs/theory.md, sections 6 and 8.
+
+Derived from the operations of `iga.overlap.closed_form` as they are ordered there, not observed. u is the unit
+roundoff (2⁻²⁴ in float32), κ the largest over the smallest σ of a pair. Arguments are numbers or tensors (per pair).
+
+Standing hypotheses (R): IEEE arithmetic, round to nearest, no overflow or underflow; μ, σ as given; each given matrix
+is within `drift`·u (Frobenius) of a rotation, √3 if a rotation was rounded entry by entry; log within one ulp. Error is
+against Σ of the given matrices, or of those rotations, whichever is further (section 6.1). Every statement
+holds with its second-order terms, by e + 2e²; from e = 1/8 on nothing is claimed, and the budget is inf.
+"""
+
+import math
+
+import torch
+
+from iga._typing import Tensor
+from iga.bounds._scalar import Result, Scalar, log1p, sqrt
+
+__all__ = [
+    "ROUNDED_DRIFT",
+    "digits_left",
+    "dist_sq_bound_budget",
+    "dist_sq_budget",
+    "dist_sq_coefficients",
+    "dist_sq_gradient_budget",
+    "far_translation_budget",
+    "gaussian_score_budget",
+    "log_det_budget",
+    "log_det_coefficients",
+    "log_det_floor_budget",
+    "log_det_gradient_budget",
+    "log_scale_gradient_budget",
+    "mean_budget",
+    "moved_dist_sq_budget",
+    "point_sum_budget",
+    "student_t_score_budget",
+    "textbook_loss",
+    "torque_budget",
+    "unit_roundoff",
+]
+
+Precision = float | torch.dtype
+
+# ‖R − rotation‖_F ≤ √3 u when each entry of a rotation is rounded: |ΔR_ab| ≤ u |R_ab|, ‖R‖_F = √3.
+ROUNDED_DRIFT = math.sqrt(3.0)
+
+# The largest |log_det| with σ in [0.03, 150] nm: 3 ln(2·150²).
+_LOG_DET_LARGEST = 3.0 * math.log(2.0 * 150.0**2)
+
+
+def unit_roundoff(dtype: Precision) -> float:
+    """u: half the spacing of the numbers just above 1; 2⁻²⁴ for torch.float32. A number is taken to be u itself."""
+    return torch.finfo(dtype).eps / 2 if isinstance(dtype, torch.dtype) else float(dtype)
+
+
+def dist_sq_coefficients(drift: float = ROUNDED_DRIFT) -> tuple[float, float]:
+    """(c₀, c₁) of e = (c₀ + c₁ κ) u, dist_sq's relative error to first order: (47, 59.6). docs/theory.md, 6.4."""
+    q = 9.0 + 2.0 * drift  # ‖ΔQ‖_F / u
+    g = 4.0 * math.sqrt(3.0) + 2.0 * drift  # ‖Δg‖ / (u ‖δ‖), and Δh
+    num = math.sqrt(6.0) * g + math.sqrt(2.0) * q + 4.0
+    return 35.0 + 4.0 * math.sqrt(3.0) * drift, num + q
+
+
+def log_det_coefficients(drift: float = ROUNDED_DRIFT) -> tuple[float, float]:
+    """(c₀, c₁) of e = (c₀ + c₁ κ) u, det's relative error to first order: (23, 12.5). docs/theory.md, 6.3."""
+    return 17.0 + 2.0 * math.sqrt(3.0) * drift, 9.0 + 2.0 * drift
+
+
+def dist_sq_budget(kappa: Scalar, dtype: Precision, *, drift: float = ROUNDED_DRIFT) -> Result:
+    """Relative error of dist_sq under (R): e + 2e², e = (47 + 59.6 κ) u. docs/theory.md, 6.4."""
+    constant, slope = dist_sq_coefficients(drift)
+    return _with_second_order((constant + slope * kappa) * unit_roundoff(dtype))
+
+
+def log_det_budget(
+    kappa: Scalar, dtype: Precision, *, magnitude: Scalar = _LOG_DET_LARGEST, drift: float = ROUNDED_DRIFT
+) -> Result:
+    """Absolute error of log_det under (R): e + 2e² + 2u |log_det|, e = (23 + 12.5 κ) u. docs/theory.md, 6.3.
+
+    The last term is one ulp of the logarithm; `magnitude` = |log_det|, or the largest with σ in [0.03, 150] nm.
+    """
+    constant, slope = log_det_coefficients(drift)
+    u = unit_roundoff(dtype)
+    return _with_second_order((constant + slope * kappa) * u) + 2.0 * u * magnitude
+
+
+def log_det_floor_budget(dtype: Precision, sigma_min: float, *, drift: float = ROUNDED_DRIFT) -> float:
+    """How far log_det may lie under 3 ln(2 σ_min²) under (R), free of κ: 35 u + one ulp of it. docs/theory.md, 6.5.
+
+    27.8 u for det, 6 u for σ_min rounded to `dtype` (rounding is monotone: no computed σ lies below that), the rest
+    is second order.
+    """
+    u = unit_roundoff(dtype)
+    first = 17.0 + 0.5 * math.sqrt(3.0) * (9.0 + 2.0 * drift) + 6.0
+    return (first + 1.0) * u + 2.0 * u * abs(3.0 * math.log(2.0 * sigma_min**2))
+
+
+def dist_sq_bound_budget(kappa: Scalar, dtype: Precision, *, drift: float = ROUNDED_DRIFT) -> Result:
+    """Relative excess of dist_sq over |δ|²/(2 σ_min²) under (R): dist_sq's own, 2u for σ_min. docs/theory.md, 6.5."""
+    return dist_sq_budget(kappa, dtype, drift=drift) + 3.0 * unit_roundoff(dtype)
+
+
+def textbook_loss(kappa: Scalar, dtype: Precision) -> Result:
+    """κ² u: the relative error that building Σ alone may put on its smallest eigenvalue. docs/theory.md, 4."""
+    return kappa * kappa * unit_roundoff(dtype)
+
+
+def digits_left(kappa: float, dtype: Precision, *, form: str = "closed") -> float:
+    """Decimal digits that dist_sq is sure to have: −log₁₀ of its budget, or of κ² u for form="textbook"; at least 0."""
+    if form not in ("closed", "textbook"):
+        raise ValueError(f"form must be 'closed' or 'textbook', got {form!r}")
+    loss = dist_sq_budget(kappa, dtype) if form == "closed" else textbook_loss(kappa, dtype)
+    return max(0.0, -math.log10(loss))
+
+
+def mean_budget(reach: Scalar, sigma_min: float, dtype: Precision, *, trans: Scalar = 0.0) -> Result:
+    """|Δ√dist_sq| from rounding the two means μ = R(m + u ⊙ σ) + t. docs/theory.md, 8.1.
+
+    (5√3 + 1) u · reach/(√2 σ_min) + u · trans/(√2 σ_min): `reach` = |m| + |u ⊙ σ| and `trans` = |t|, each the sum over
+    the two Gaussians, nm. |t| may be put into `reach` instead. R, m, u, σ, t as given.
+    """
+    rounded = (5.0 * math.sqrt(3.0) + 1.0) * reach + trans
+    return unit_roundoff(dtype) * rounded / (math.sqrt(2.0) * sigma_min)
+
+
+def far_translation_budget(
+    distance: Scalar, sigma_min: float, dtype: Precision, *, centred: bool = False
+) -> Result:
+    """|Δ√dist_sq| from moving a pair to `distance` nm from the origin. docs/theory.md, 8.2.
+
+    2√2 u distance/σ_min: one rounding each of t and of μ, per Gaussian; half of it with `centred` translations, where
+    only t was rounded far away. Moderate coordinates cost `mean_budget` besides.
+    """
+    roundings = 1.0 if centred else 2.0
+    return roundings * math.sqrt(2.0) * unit_roundoff(dtype) * distance / sigma_min
+
+
+def moved_dist_sq_budget(
+    dist_sq: Scalar, kappa: Scalar, dtype: Precision, *, moved: Scalar = 0.0, drift: float = ROUNDED_DRIFT
+) -> Result:
+    """Absolute error of dist_sq when √dist_sq moved by ≤ `moved` before it was computed. docs/theory.md, 8.3."""
+    change = 2.0 * sqrt(dist_sq) * moved + moved * moved
+    return dist_sq_budget(kappa, dtype, drift=drift) * (dist_sq + change) + change
+
+
+def gaussian_score_budget(
+    dist_sq: Scalar,
+    log_det: Scalar,
+    kappa: Scalar,
+    dtype: Precision,
+    *,
+    moved: Scalar = 0.0,
+    drift: float = ROUNDED_DRIFT,
+) -> Result:
+    """Absolute error of −½ dist_sq − ½ max(log_det, ·) under (R); `moved` as above. docs/theory.md, 8.3."""
+    u = unit_roundoff(dtype)
+    by_dist_sq = 0.5 * moved_dist_sq_budget(dist_sq, kappa, dtype, moved=moved, drift=drift)
+    by_log_det = 0.5 * log_det_budget(kappa, dtype, magnitude=abs(log_det), drift=drift)
+    return (by_dist_sq + by_log_det) * (1.0 + u) + 0.5 * u * (dist_sq + abs(log_det))
+
+
+def student_t_score_budget(
+    dist_sq: Scalar,
+    log_det: Scalar,
+    kappa: Scalar,
+    dtype: Precision,
+    *,
+    dof: float,
+    moved: Scalar = 0.0,
+    drift: float = ROUNDED_DRIFT,
+) -> Result:
+    """Absolute error of −½(ν+3) ln(1 + dist_sq/ν) − ½ max(log_det, ·) under (R). docs/theory.md, 8.3.
+
+    An error b of dist_sq moves the logarithm by at most −ln(1 − b/(ν + dist_sq)); b ≥ ν + dist_sq: inf.
+    """
+    u = unit_roundoff(dtype)
+    lost = moved_dist_sq_budget(dist_sq, kappa, dtype, moved=moved, drift=drift) + 2.5 * u * dist_sq
+    by_dist_sq = _minus_log1m(lost / (dof + dist_sq))
+    logarithm = log1p(dist_sq / dof)
+    by_log_det = 0.5 * log_det_budget(kappa, dtype, magnitude=abs(log_det), drift=drift)
+    terms = 0.5 * (dof + 3.0) * (by_dist_sq + 4.5 * u * logarithm) + by_log_det
+    return terms * (1.0 + u) + u * (0.5 * (dof + 3.0) * logarithm + 0.5 * abs(log_det))
+
+
+def point_sum_budget(points: int, dtype: Precision) -> float:
+    """Rounding of G = P^(α−1) Σ_p score_p, relative to P^(α−1) Σ_p |score_p|: (P + 1) u. docs/theory.md, 8.4.
+
+    P − 1 additions in any order, the factor's rounding and its product.
+    """
+    u = unit_roundoff(dtype)
+    return (points + 1) * u / (1.0 - (points + 1) * u)
+
+
+def dist_sq_gradient_budget(dist_sq: Scalar, kappa: Scalar, sigma_min: Scalar, dtype: Precision) -> Result:
+    """|Δ ∂dist_sq/∂δ| ≤ (140 + 65 κ) u · √2 √dist_sq/σ_min under (R), reverse mode, first order. docs/theory.md, 9.3.
+
+    σ_min is the smallest σ of the pair. Against the gradient's own size this is κ² u: the condition of Σ⁻¹δ.
+    """
+    return (140.0 + 65.0 * kappa) * unit_roundoff(dtype) * math.sqrt(2.0) * sqrt(dist_sq) / sigma_min
+
+
+def log_scale_gradient_budget(dist_sq: Scalar, kappa: Scalar, dtype: Precision) -> Result:
+    """|Δ ∂dist_sq/∂log σ_k| ≤ (300 + 310 κ) u · dist_sq under (R), means fixed, first order. docs/theory.md, 9.3."""
+    return (300.0 + 310.0 * kappa) * unit_roundoff(dtype) * dist_sq
+
+
+def log_det_gradient_budget(kappa: Scalar, dtype: Precision) -> Result:
+    """|Δ ∂log_det/∂log σ_k| ≤ (100 + 50 κ) u under (R), first order. docs/theory.md, 9.3."""
+    return (100.0 + 50.0 * kappa) * unit_roundoff(dtype)
+
+
+def torque_budget(dist_sq: Scalar, kappa: Scalar, dtype: Precision) -> Result:
+    """|Δ ∂dist_sq/∂ω_a| ≤ 600 (κ + κ²) u · dist_sq under (R), along the tangent, first order. docs/theory.md, 9.3."""
+    return 600.0 * (kappa + kappa * kappa) * unit_roundoff(dtype) * dist_sq
+
+
+def _with_second_order(first: Scalar) -> Result:
+    """e + 2e², or inf from e = 1/8 on."""
+    whole = first + 2.0 * first * first
+    if isinstance(first, Tensor):
+        return torch.where(first <= 0.125, whole, math.inf)
+    return whole if first <= 0.125 else math.inf
+
+
+def _minus_log1m(x: Scalar) -> Result:
+    """−ln(1 − x), inf from x = 1 on."""
+    if isinstance(x, Tensor):
+        inside = x < 1
+        return torch.where(inside, -torch.log1p(-torch.where(inside, x, 0.0)), math.inf)
+    return -math.log1p(-x) if x < 1 else math.inf

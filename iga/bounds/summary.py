@@ -1,0 +1,239 @@
+"""The bounds for given floors, extent, points and cap as rows of a table, with the answers that a user wants."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from iga.bounds.exact import (
+    capped_logit_bound,
+    dist_sq_gradient_bound,
+    fits_in_fp16,
+    gaussian_score_range,
+    geometry_logit_bound,
+    log_det_ceiling,
+    log_det_floor,
+    max_weight_bound,
+    smooth_ceiling,
+    span_for_weight,
+    sqrt_dist_sq_bound,
+    student_t_score_range,
+    weighted_logit_bound,
+)
+from iga.bounds.rounding import (
+    digits_left,
+    dist_sq_budget,
+    far_translation_budget,
+    log_det_budget,
+    log_det_floor_budget,
+    textbook_loss,
+)
+
+__all__ = ["BoundRow", "bounds_rows", "bounds_summary"]
+
+SATURATED = 0.9
+SCALINGS = ("sum", "rsqrt", "mean")
+FAR_NM = 1000.0
+
+
+@dataclass(frozen=True)
+class BoundRow:
+    """One row: what is bounded, the number, and the two answers where they make sense ("" where they do not)."""
+
+    quantity: str
+    value: str
+    fp16: str = ""
+    saturates: str = ""
+    statement: str = ""
+
+
+def bounds_summary(
+    sigma_min: float = 0.03,
+    sigma_max: float = 150.0,
+    extent: float = 20.0,
+    points: int = 8,
+    cap: float | None = None,
+    *,
+    keys: int = 256,
+    dof: float = 4.0,
+    offset_max: float = 3.0,
+    weight: float = 1.0,
+    log_det_min: float | None = None,
+    floor: str = "smooth",
+) -> list[dict[str, str]]:
+    """The rows of `bounds_rows` as dicts under the headings of the table that `iga bounds` prints."""
+    rows = bounds_rows(
+        sigma_min,
+        sigma_max,
+        extent,
+        points,
+        cap,
+        keys=keys,
+        dof=dof,
+        offset_max=offset_max,
+        weight=weight,
+        log_det_min=log_det_min,
+        floor=floor,
+    )
+    return [
+        {
+            "quantity": row.quantity,
+            "bound": row.value,
+            "fits in fp16": row.fp16,
+            f"one of {keys} keys can take {SATURATED}": row.saturates,
+            "statement": row.statement,
+        }
+        for row in rows
+    ]
+
+
+def bounds_rows(
+    sigma_min: float,
+    sigma_max: float,
+    extent: float,
+    points: int,
+    cap: float | None,
+    *,
+    keys: int,
+    dof: float,
+    offset_max: float,
+    weight: float,
+    log_det_min: float | None,
+    floor: str,
+) -> list[BoundRow]:
+    """Every bound and budget for these hypotheses. Lengths in nm; `weight` bounds gate · softplus(geo_scale).
+
+    Raises ValueError where the hypotheses contradict themselves.
+    """
+    _check(sigma_min, sigma_max, extent, points, cap, keys, dof, weight, floor)
+    largest = smooth_ceiling(sigma_min, sigma_max) if floor == "smooth" else sigma_max
+    dist_sq = sqrt_dist_sq_bound(extent, sigma_min, offset_max) ** 2
+    delta = math.sqrt(2.0 * dist_sq) * sigma_min
+    rows = [
+        BoundRow("log_det, lowest", f"{log_det_floor(sigma_min):.4f}", "yes", "", "3 ln(2 σ_min²)"),
+        BoundRow("log_det, highest", f"{log_det_ceiling(largest):.4f}", "yes", "", "3 ln(2 σ_max²)"),
+        BoundRow("dist_sq", f"{dist_sq:.4g}", _yes(fits_in_fp16(dist_sq)), "", "(extent/(√2 σ_min) + √6 u_max)²"),
+        BoundRow(
+            "|∂dist_sq/∂δ|",
+            f"{dist_sq_gradient_bound(delta, sigma_min):.4g} /nm",
+            _yes(fits_in_fp16(dist_sq_gradient_bound(delta, sigma_min))),
+            "",
+            f"|δ|/σ_min² at dist_sq's bound: |δ| = {delta:.4g} nm",
+        ),
+    ]
+    scores = {
+        "Gaussian": gaussian_score_range(extent, sigma_min, largest, offset_max, log_det_min),
+        f"Student-t, ν = {dof:g}": student_t_score_range(
+            extent, sigma_min, largest, offset_max, log_det_min, dof=dof
+        ),
+    }
+    for name, (low, high) in scores.items():
+        bound = max(abs(low), abs(high))
+        rows.append(
+            BoundRow(f"{name}: score", f"{low:.4g} … {high:.4g}", _yes(fits_in_fp16(bound)), "", "theory.md, 3.3")
+        )
+        for scaling in SCALINGS:
+            total = geometry_logit_bound(bound, points, scaling)
+            factor = float(geometry_logit_bound(1.0, points, scaling)) * weight
+            capped = "" if cap is None else f"; capped {weighted_logit_bound(total, weight, 1.0, cap):.4g}"
+            rows.append(
+                BoundRow(
+                    f"{name}: |G|, {scaling} of P = {points}",
+                    f"{total:.4g}",
+                    _yes(fits_in_fp16(total)),
+                    _saturates(keys, _bounded(factor * high, cap) - _bounded(factor * low, cap)),
+                    "P^α · |score|" + capped,
+                )
+            )
+    if cap is not None:
+        limit = capped_logit_bound(cap)
+        rows.append(
+            BoundRow("cap", f"{limit:g}", _yes(fits_in_fp16(limit)), _saturates(keys, 2 * limit), "|c tanh(x/c)| ≤ c")
+        )
+    return rows + _rounding_rows(sigma_min, largest)
+
+
+def _rounding_rows(sigma_min: float, sigma_max: float) -> list[BoundRow]:
+    kappa = sigma_max / sigma_min
+    rows = [BoundRow("κ", f"{kappa:.4g}", "", "", "σ_max/σ_min, the worst pair")]
+    for dtype in (torch.float32, torch.float64):
+        name = str(dtype).removeprefix("torch.")
+        digits, textbook = digits_left(kappa, dtype), digits_left(kappa, dtype, form="textbook")
+        rows += [
+            BoundRow(f"{name}: digits of dist_sq", f"{digits:.1f}", "", "", f"textbook form: {textbook:.1f}"),
+            BoundRow(
+                f"{name}: dist_sq, relative",
+                f"{dist_sq_budget(kappa, dtype):.2g}",
+                "",
+                "",
+                f"(47 + 59.6 κ) u; textbook form: κ² u = {textbook_loss(kappa, dtype):.2g}",
+            ),
+            BoundRow(
+                f"{name}: log_det, absolute",
+                f"{log_det_budget(kappa, dtype):.2g}",
+                "",
+                "",
+                "(23 + 12.5 κ) u + 1 ulp",
+            ),
+            BoundRow(
+                f"{name}: log_det under its floor",
+                f"{log_det_floor_budget(dtype, sigma_min):.2g}",
+                "",
+                "",
+                "35 u + 1 ulp",
+            ),
+            BoundRow(
+                f"{name}: √dist_sq, {FAR_NM:g} nm away",
+                f"{far_translation_budget(FAR_NM, sigma_min, dtype, centred=True):.2g}",
+                "",
+                "",
+                "√2 u |t|/σ_min, translations centred",
+            ),
+        ]
+    return rows
+
+
+def _bounded(value: float, cap: float | None) -> float:
+    return value if cap is None else cap * math.tanh(value / cap)
+
+
+def _saturates(keys: int, span: float) -> str:
+    """Whether logits that span so much let one key take SATURATED, all other terms of the logit being equal."""
+    if keys < 2:
+        return "yes: it is alone"
+    needed = span_for_weight(keys, SATURATED)
+    if span >= needed:
+        return f"yes: span {span:.3g} ≥ {needed:.3g}"
+    return f"no: span {span:.3g}, w_max ≤ {max_weight_bound(keys, span):.2g}"
+
+
+def _yes(fits: bool) -> str:
+    return "yes" if fits else "no"
+
+
+def _check(
+    sigma_min: float,
+    sigma_max: float,
+    extent: float,
+    points: int,
+    cap: float | None,
+    keys: int,
+    dof: float,
+    weight: float,
+    floor: str,
+) -> None:
+    if not 0 < sigma_min <= sigma_max < math.inf:
+        raise ValueError(
+            f"sigma_min and sigma_max must be 0 < sigma_min ≤ sigma_max in nm (1 Å = 0.1 nm), "
+            f"got {sigma_min!r} and {sigma_max!r}"
+        )
+    if not 0 <= extent < math.inf:
+        raise ValueError(f"extent must be a distance of at least 0 nm, got {extent!r}")
+    for name, count in (("points", points), ("keys", keys)):
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count!r}")
+    for name, value in (("cap", cap), ("dof", dof), ("weight", weight)):
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive finite number, got {value!r}")
+    if floor not in ("hard", "smooth"):
+        raise ValueError(f"floor must be 'hard' or 'smooth', got {floor!r}")

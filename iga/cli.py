@@ -1,0 +1,187 @@
+"""The command line. Exit codes: 0 all holds, 1 something does not, 2 misuse (one clear line, no traceback).
+
+Nothing heavy is imported before a command runs: `iga --help` never waits for torch.
+"""
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+# typer carries its own copy of click in some releases and the package in others; both give this base class.
+_UsageError: type[Exception] = cast("type[Exception]", typer.BadParameter.__base__)
+_CommandError: type[Exception] = cast("type[Exception]", _UsageError.__base__)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    """Invariant Gaussian Attention: verify a layer's numerical invariants, print its bounds, draw the picture."""
+    if version:
+        from iga import __version__
+
+        print(f"iga {__version__}")
+        raise typer.Exit(0)
+
+
+@app.command()
+def verify(
+    preset: Annotated[str, typer.Option(help="pre_fix, logdet_clamp, sigma_floor, soft_start or bounded.")] = "bounded",
+    structures: Annotated[
+        list[str] | None,
+        typer.Option(help="A PDB or mmCIF file (.gz or not), a folder, or a quoted glob; repeats. "
+                     "Without it: synthetic structures drawn from the seed."),
+    ] = None,
+    points: Annotated[str, typer.Option(help="Numbers of points P to examine.")] = "1,2,4,8,16,32,64",
+    sigma_min: Annotated[
+        float, typer.Option(help="Floor of the contract, nm, and of the presets that have the product's floor.")
+    ] = 0.03,
+    profile: Annotated[str, typer.Option(help="How much to examine: fast, ci or nightly.")] = "fast",
+    seed: Annotated[int, typer.Option(help="Seed of parameters, features and synthetic structures.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
+) -> None:
+    """Check every numerical invariant of a preset against the product's contract.
+
+    The contract: sigma_min 0.03 nm, float32, any geometry with sigma up to 150 nm, any P. Ends 0 if all hold,
+    1 if any does not, 2 on misuse.
+    """
+    if json is not None and not json.resolve().parent.is_dir():
+        raise typer.BadParameter(f"no folder {json.resolve().parent} to write {json.name} to", param_hint="--json")
+    counts = _whole_numbers(points)
+    from iga.report import print_report, write_json
+    from iga.testing.verify import verify as run
+
+    with _progress() as on_progress:
+        report = run(
+            preset,
+            structures=structures,
+            points=counts,
+            sigma_min=sigma_min,
+            profile=profile,
+            seed=seed,
+            on_progress=on_progress,
+        )
+    console = _console()
+    if json is not None:
+        write_json(report, shlex.join(["iga", *sys.argv[1:]]), json)
+    print_report(report, console)
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def bounds(
+    sigma_min: Annotated[float, typer.Option(help="Floor of every sigma, nm.")] = 0.03,
+    sigma_max: Annotated[float, typer.Option(help="Largest sigma, nm.")] = 150.0,
+    extent: Annotated[float, typer.Option(help="Largest distance of two anchors, nm.")] = 20.0,
+    points: Annotated[int, typer.Option(help="Points P per head.")] = 8,
+    cap: Annotated[float | None, typer.Option(help="Cap c of the geometry logit, if any.")] = None,
+    residues: Annotated[int, typer.Option(help="Residues N of a row, for the saturation bound.")] = 256,
+) -> None:
+    """Print the proven bounds for given floors, extent and P, and what follows from them."""
+    from iga.bounds import bounds_summary
+
+    _print_rows(bounds_summary(sigma_min, sigma_max, extent, points, cap, keys=residues))
+
+
+@app.command()
+def picture(
+    output: Annotated[Path, typer.Argument(help="PNG or SVG file to write.")] = Path("presets.png"),
+    seed: Annotated[int, typer.Option(help="Seed of parameters and synthetic structures.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the numbers behind the picture to this file too.")] = None,
+) -> None:
+    """Draw all presets: lowest log_det and largest |logit| against sigma_max, and growth with P."""
+    from iga.picture import draw, measure
+
+    if not output.resolve().parent.is_dir():
+        raise typer.BadParameter(f"no folder {output.resolve().parent} to write {output.name} to")
+    with _progress() as on_progress:
+        data = measure(seed=seed, on_progress=on_progress)
+    draw(data, output, json)
+    print(f"wrote {output}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    try:
+        code = app(args=arguments, prog_name="iga", standalone_mode=False)
+    except _CommandError as error:
+        _complain(cast(Any, error).format_message())
+        code = 2
+    except (ValueError, OSError) as error:
+        _complain(str(error))
+        code = 2
+    except typer.Abort:
+        _complain("interrupted")
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str) -> None:
+    line = " ".join(message.split())
+    print(f"iga: {line}", file=sys.stderr)
+
+
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        values = [int(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or min(values) < 1:
+        raise typer.BadParameter(f"expected whole numbers from 1 up such as 1,8,64; got {text!r}", param_hint="--points")
+    return values
+
+
+def _console() -> Console:
+    """The terminal's width on a terminal; wide enough for one row a line in a log."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def _print_rows(rows: list[Any]) -> None:
+    from rich.table import Table
+
+    table = Table()
+    for name in rows[0]:
+        table.add_column(str(name), overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    _console().print(table)
+
+
+class _progress:
+    """A bar on a terminal; in a log, one plain line as each step begins."""
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        self._bar: Progress | None = None
+        self._tasks: dict[str, Any] = {}
+        self._said: set[str] = set()
+        console = Console(stderr=True)
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=console, transient=True)
+            self._bar.start()
+        return self._step
+
+    def _step(self, what: str, done: int, total: int) -> None:
+        if self._bar is None:
+            if what not in self._said:
+                self._said.add(what)
+                print(f"… {what}", file=sys.stderr, flush=True)
+            return
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(what, total=total)
+        self._bar.update(self._tasks[what], completed=done)
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()

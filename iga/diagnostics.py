@@ -1,0 +1,196 @@
+"""Numbers to log while training, as pure functions of a Trace, and a monitor that collects them from a model.
+
+Names are those that IGA runs already log: `debug/iga/global/geo_scaled_absmax`, `…/wmax_sat_frac`, `…/log_det_min`, and
+`debug/iga/l{n}/…` for layer n. Statistics are over valid pairs (query and key unmasked) or valid query rows; a value
+that is not finite shows as it is. dist_sq and log_det are raw: before any clamp.
+"""
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from iga._typing import Tensor
+from iga.functional import Trace
+
+__all__ = [
+    "SATURATION",
+    "Monitor",
+    "geo_scaled_absmax",
+    "global_metrics",
+    "largest_weights",
+    "layer_metrics",
+    "log_det_min",
+    "row_entropy",
+    "row_spread",
+    "saturated_share",
+]
+
+# A row counts as saturated when one key holds more than this share of it.
+SATURATION = 0.9
+
+
+def geo_scaled_absmax(trace: Trace) -> Tensor:
+    """Largest |geometry logit| (weighted, gated, capped) over valid pairs, a scalar; 0 if there is none."""
+    return _largest(_over_pairs(trace, trace.geo_scaled).abs())
+
+
+def log_det_min(trace: Trace) -> Tensor:
+    """Lowest raw log_det over valid pairs and points, a scalar (ln nm⁶); +inf if there is none."""
+    values = _over_pairs(trace, trace.log_det)
+    return values.amin() if values.numel() else values.new_tensor(torch.inf)
+
+
+def largest_weights(trace: Trace) -> Tensor:
+    """w_max of every valid query row and head, flat."""
+    return _over_rows(trace, trace.weights.amax(dim=-1))
+
+
+def saturated_share(trace: Trace, threshold: float = SATURATION) -> Tensor:
+    """Share of valid query rows whose largest weight exceeds `threshold`, a scalar in [0, 1]; 0 if there is none."""
+    largest = largest_weights(trace)
+    return (largest > threshold).to(trace.weights.dtype).mean() if largest.numel() else largest.new_zeros(())
+
+
+def row_entropy(trace: Trace) -> Tensor:
+    """−Σ_j w_j ln w_j of every valid query row and head, flat, in nats: ln N for a uniform row, 0 for a one-hot one."""
+    weights = trace.weights
+    return _over_rows(trace, torch.special.entr(weights).sum(dim=-1))
+
+
+def row_spread(trace: Trace) -> Tensor:
+    """Standard deviation over the valid keys of each valid row's geometry logits, flat: what softmax can see of them."""
+    valid = trace.mask[..., None, None, :].to(trace.geo_scaled.dtype)
+    logits = torch.where(trace.mask[..., None, None, :], trace.geo_scaled, torch.zeros_like(trace.geo_scaled))
+    count = valid.sum(dim=-1, keepdim=True).clamp(min=1)
+    centred = (logits - logits.sum(dim=-1, keepdim=True) / count) * valid
+    return _over_rows(trace, (centred.square().sum(dim=-1) / count[..., 0]).sqrt())
+
+
+def layer_metrics(trace: Trace, prefix: str = "") -> dict[str, float]:
+    """Statistics of one layer's trace, as a flat dict: {scalar, geo_raw, geo_scaled, dist_sq, log_det}_{mean, std, min,
+    max}, wmax_mean, row_entropy_mean, row_entropy_min, geo_a (the weight, mean over heads and samples) and geo_b."""
+    rows: dict[str, Tensor] = {}
+    for name in ("scalar", "geo_raw", "geo_scaled", "dist_sq", "log_det"):
+        values = _over_pairs(trace, getattr(trace, name))
+        if values.numel() == 0:
+            values = values.new_zeros(1)
+        rows[f"{name}_mean"] = values.mean()
+        rows[f"{name}_std"] = values.std(correction=0)
+        rows[f"{name}_min"] = values.amin()
+        rows[f"{name}_max"] = values.amax()
+    largest, entropy = largest_weights(trace), row_entropy(trace)
+    rows["wmax_mean"] = largest.mean() if largest.numel() else largest.new_zeros(())
+    rows["row_entropy_mean"] = entropy.mean() if entropy.numel() else entropy.new_zeros(())
+    rows["row_entropy_min"] = entropy.amin() if entropy.numel() else entropy.new_zeros(())
+    rows["geo_a"] = trace.geo_weight.mean()
+    rows["geo_b"] = trace.geo_bias.mean()
+    return _floats({prefix + name: value for name, value in rows.items()})
+
+
+def global_metrics(traces: Iterable[Trace], prefix: str = "debug/iga/global/") -> dict[str, float]:
+    """The three numbers that told of the blow-up, over all layers: largest, pooled over rows, lowest."""
+    return _pooled([_summary(trace) for trace in traces], prefix)
+
+
+class Monitor:
+    """Collects metrics from every layer of `model` that offers a trace, each time it runs.
+
+        with Monitor(model) as monitor:
+            loss = model(batch)
+            log(monitor.metrics())
+
+    Layers are numbered in the order of `model.named_modules()`; a layer that runs more than once shows its last call.
+    Watching a call costs another forward of the layer, without gradient; `every` = k watches each k-th call.
+    Raises ValueError if the model holds no such layer.
+    """
+
+    def __init__(self, model: nn.Module, *, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1 (watch every call), got {every}")
+        layers = [module for module in model.modules() if callable(getattr(module, "trace", None))]
+        if not layers:
+            raise ValueError("the model holds no layer that offers a trace, such as InvariantGaussianAttention")
+        self._every = every
+        self._calls = [0] * len(layers)
+        self._metrics: dict[int, tuple[dict[str, float], _Summary]] = {}
+        self._hooks = [
+            layer.register_forward_hook(self._hook(number), with_kwargs=True) for number, layer in enumerate(layers)
+        ]
+
+    def _hook(self, number: int) -> Any:
+        def watch(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            self._calls[number] += 1
+            if (self._calls[number] - 1) % self._every:
+                return
+            with torch.no_grad():
+                trace = layer.trace(*args, **kwargs)
+                self._metrics[number] = (layer_metrics(trace, f"debug/iga/l{number}/"), _summary(trace))
+
+        return watch
+
+    def metrics(self) -> dict[str, float]:
+        """A flat dict of the last watched calls: `debug/iga/global/…` and `debug/iga/l{n}/…`; empty before any."""
+        result = _pooled([summary for _, summary in self._metrics.values()], "debug/iga/global/")
+        for number in sorted(self._metrics):
+            result |= self._metrics[number][0]
+        return result
+
+    def close(self) -> None:
+        """Detach from the model."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _over_pairs(trace: Trace, values: Tensor) -> Tensor:
+    """The values at valid pairs, flat: `values` is [*b, h, q, k] or [*b, h, p, q, k]."""
+    mask = trace.pair_mask
+    while mask.ndim < values.ndim:
+        mask = mask.unsqueeze(-3)
+    return values.masked_select(mask.expand(values.shape))
+
+
+def _over_rows(trace: Trace, values: Tensor) -> Tensor:
+    """The values at valid query rows, flat: `values` is [*b, h, q]."""
+    return values.masked_select(trace.mask[..., None, :].expand(values.shape))
+
+
+_Summary = tuple[Tensor, Tensor, Tensor]  # largest |geometry logit|, saturated rows (bool, flat), lowest log_det
+
+
+def _summary(trace: Trace) -> _Summary:
+    return geo_scaled_absmax(trace), largest_weights(trace) > SATURATION, log_det_min(trace)
+
+
+def _pooled(summaries: list[_Summary], prefix: str) -> dict[str, float]:
+    if not summaries:
+        return {}
+    absmax, saturated, lowest = zip(*summaries, strict=True)
+    rows = torch.cat(saturated).double()
+    return _floats(
+        {
+            prefix + "geo_scaled_absmax": torch.stack(absmax).amax(),
+            prefix + "wmax_sat_frac": rows.mean() if len(rows) else rows.new_zeros(()),
+            prefix + "log_det_min": torch.stack(lowest).amin(),
+        }
+    )
+
+
+def _largest(values: Tensor) -> Tensor:
+    return values.amax() if values.numel() else values.new_zeros(())
+
+
+def _floats(values: dict[str, Tensor]) -> dict[str, float]:
+    """To Python floats with one transfer."""
+    stacked = torch.stack([value.detach().double().reshape(()) for value in values.values()])
+    return dict(zip(values, stacked.tolist(), strict=True))

@@ -1,0 +1,299 @@
+"""Protein structures in: PDB and mmCIF files, gzip or not, to frames and Gaussians in nanometres.
+
+gemmi parses. Taken are the first model and the residues of its polymer chains that are not nucleic acid, modified ones
+(MSE, HYP, …) included, with insertion codes. Of alternate locations one conformer a residue is taken whole: the one
+with a backbone and the highest mean occupancy, the first on a tie; of several residue names at a position, likewise.
+A residue without N, CA and C, or whose three atoms fix no frame, stays in its row, masked and counted.
+"""
+
+import glob
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gemmi
+import numpy as np
+import torch
+
+from iga._typing import Bool, Tensor
+from iga.frame import Frame
+from iga.gaussian import GaussianRigid
+
+__all__ = [
+    "BASE_THICKNESS",
+    "Structure",
+    "StructureError",
+    "find_structures",
+    "read_structure",
+    "read_structures",
+    "record",
+]
+
+BASE_THICKNESS = 0.4  # Å, about the positional spread of one heavy atom at medium resolution
+ENDINGS = (".pdb", ".ent", ".cif", ".mmcif")
+
+Atoms = Literal["sidechain", "backbone"]
+
+_BACKBONE = ("N", "CA", "C")
+_MAIN_CHAIN = {"N", "CA", "C", "O", "OXT"}
+_NUCLEIC = (gemmi.PolymerType.Dna, gemmi.PolymerType.Rna, gemmi.PolymerType.DnaRnaHybrid)
+
+
+class StructureError(ValueError):
+    """A structure that can't be read; the message is one line: file, reason, remedy."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Residues of one file in the order of its chains. Lengths in nm.
+
+    path           the file, as it was named
+    gaussian       GaussianRigid [n]; masked rows are neutral: identity frame at the origin, isotropic scale
+    mask           [n], True = has a frame
+    chains         chain name of each residue        numbers  residue number with insertion code, "60A"
+    residue_names  three-letter codes                masked   reason → how many residues are masked for it
+    """
+
+    path: str
+    gaussian: GaussianRigid
+    mask: Bool[Tensor, " n"]
+    chains: tuple[str, ...]
+    numbers: tuple[str, ...]
+    residue_names: tuple[str, ...]
+    masked: dict[str, int]
+
+    @property
+    def n_residues(self) -> int:
+        return len(self.mask)
+
+    @property
+    def n_valid(self) -> int:
+        return int(self.mask.sum())
+
+
+@dataclass
+class _Residue:
+    chain: str
+    number: str
+    name: str
+    backbone: list[list[float]]  # N, CA, C; NaN where missing
+    atoms: list[list[float]]  # those that the Gaussian is made of
+
+
+def read_structure(
+    path: str | Path,
+    *,
+    gaussians: Atoms = "sidechain",
+    base_thickness: float = BASE_THICKNESS,
+    convention: str = "alphafold",
+    dtype: torch.dtype = torch.float32,
+) -> Structure:
+    """Read one file.
+
+    gaussians       "sidechain": of the side chain's heavy atoms (no side chain: at CA, base thickness alone), or
+                    "backbone": of N, CA, C, O
+    base_thickness  Å, added to the standard deviation along each axis of the residue's frame
+    convention      of the frames, see Frame.from_backbone
+    dtype           float32 or float64; everything before the last rounding is float64
+
+    Raises StructureError if the file can't be read or holds no residue with a frame, or is not in ångström.
+    """
+    if gaussians not in ("sidechain", "backbone"):
+        raise ValueError(f"gaussians must be 'sidechain' or 'backbone', got {gaussians!r}")
+    if not 0 < base_thickness < float("inf"):
+        raise ValueError(f"base_thickness must be a positive number of ångström, got {base_thickness!r}")
+    if convention not in ("alphafold", "openfold"):
+        raise ValueError(f"convention must be 'alphafold' or 'openfold', got {convention!r}")
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}; convert what is not geometry")
+    residues = list(_residues(_model(path), gaussians))
+    if not residues:
+        raise StructureError(f"{path}: no protein residue in the first model (nucleic acids, ligands or water only?)")
+    backbone = torch.tensor([residue.backbone for residue in residues], dtype=torch.float64)
+    complete = backbone.isfinite().all(dim=-1).all(dim=-1)
+    if not complete.any():
+        raise StructureError(
+            f"{path}: none of {len(residues)} residues has N, CA and C (a CA-only model?); frames need all three"
+        )
+    try:
+        frame, valid = Frame.from_backbone(
+            *backbone.unbind(dim=-2), convention=convention, unit="angstrom", return_valid=True
+        )
+    except ValueError as error:  # the unit; its remedies after the semicolon are those of from_backbone
+        reason = str(error).partition(";")[0]
+        raise StructureError(f"{path}: {reason}; PDB and mmCIF are in ångström, multiply by 10") from error
+    if not valid.any():
+        raise StructureError(f"{path}: N, CA and C lie on one line, or in one place, in every residue")
+    local_mean, sigma = _gaussians(residues, frame, valid, base_thickness / 10.0)
+    trans = torch.where(valid[:, None], frame.trans, torch.zeros_like(frame.trans))
+    reasons = Counter(
+        "N, CA or C missing or not finite" if not whole else "N, CA and C fix no frame"
+        for whole, fine in zip(complete.tolist(), valid.tolist(), strict=True)
+        if not fine
+    )
+    return Structure(
+        path=str(path),
+        gaussian=GaussianRigid(Frame(frame.rot, trans), local_mean, sigma.log()).to(dtype=dtype),
+        mask=valid,
+        chains=tuple(residue.chain for residue in residues),
+        numbers=tuple(residue.number for residue in residues),
+        residue_names=tuple(residue.name for residue in residues),
+        masked=dict(reasons),
+    )
+
+
+def find_structures(paths: Iterable[str | Path]) -> list[Path]:
+    """The files that `paths` name: each a file, a folder (its structure files, sorted, not those of subfolders), or a
+    glob. Raises StructureError for one that names nothing."""
+    if isinstance(paths, str):
+        raise ValueError(f"paths must be a list of names, got the string {paths!r}; pass [{paths!r}]")
+    found: dict[Path, None] = {}
+    for name in paths:
+        path = Path(name)
+        if path.is_file():
+            matches = [path]
+        elif path.is_dir():
+            matches = sorted(entry for entry in path.iterdir() if entry.is_file() and _ending(entry) in ENDINGS)
+            if not matches:
+                raise StructureError(f"{name}: no file in this folder ends in {', '.join(ENDINGS)} or these with .gz")
+        else:
+            matches = sorted(entry for entry in map(Path, glob.glob(str(name), recursive=True)) if entry.is_file())
+            if not matches:
+                raise StructureError(f"{name}: no such file, folder or match; quote a glob so that the shell leaves it")
+        found |= dict.fromkeys(matches)
+    if not found:
+        raise StructureError("no structure was named; pass files, folders or globs")
+    return list(found)
+
+
+def read_structures(
+    paths: Sequence[str | Path], **options: Any
+) -> tuple[list[Structure], list[dict[str, object]]]:
+    """Everything readable under `paths`, and one record a file: {"path", "residues", "masked", "status", "reason"}.
+
+    A file that can't be read has status "unreadable" and the reason, and the others go on. `options` are those of
+    `read_structure`. Raises StructureError if nothing is found or nothing is readable.
+    """
+    structures, records = [], []
+    for path in find_structures(paths):
+        try:
+            structure = read_structure(path, **options)
+        except StructureError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            records.append({"path": str(path), "residues": 0, "masked": 0, "status": "unreadable", "reason": reason})
+            continue
+        structures.append(structure)
+        records.append(record(structure))
+    if not structures:
+        reasons = "; ".join(f"{entry['path']}: {entry['reason']}" for entry in records[:3])
+        raise StructureError(f"none of {len(records)} files is readable: {reasons}")
+    return structures, records
+
+
+def record(structure: Structure) -> dict[str, object]:
+    """The record of a structure that was read."""
+    return {
+        "path": structure.path,
+        "residues": structure.n_residues,
+        "masked": structure.n_residues - structure.n_valid,
+        "status": "read",
+        "reason": "; ".join(f"{count} masked: {reason}" for reason, count in structure.masked.items()),
+    }
+
+
+def _ending(path: Path) -> str:
+    """The ending without .gz, in small letters."""
+    name = path.name.lower().removesuffix(".gz")
+    return Path(name).suffix
+
+
+def _model(path: str | Path) -> gemmi.Model:
+    try:
+        data = Path(path).read_bytes()
+        # Unpacked here, since gemmi takes what a cut-off gzip file begins with for the whole.
+        data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise StructureError(f"{path}: not readable: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        # PDB or mmCIF by what the file holds; nothing at all is PDB without atoms.
+        form = gemmi.CoorFormat.Detect if data.strip() else gemmi.CoorFormat.Pdb
+        parsed = gemmi.read_structure_string(data, format=form)
+    except (RuntimeError, ValueError, IndexError) as error:  # what gemmi raises for a text that it can't parse
+        reason = " ".join(str(error).removeprefix("string:").split())
+        raise StructureError(f"{path}: not readable as PDB or mmCIF: {reason}") from error
+    if sum(model.count_atom_sites() for model in parsed) == 0:
+        raise StructureError(f"{path}: no atoms; the file is empty or holds no coordinates")
+    parsed.setup_entities()
+    return parsed[0]
+
+
+def _residues(model: gemmi.Model, gaussians: Atoms) -> Iterator[_Residue]:
+    for chain in model:
+        polymer = chain.get_polymer()
+        nucleic = polymer.check_polymer_type() in _NUCLEIC
+        position: list[gemmi.Residue] = []
+        for residue in polymer:
+            kind = gemmi.find_tabulated_residue(residue.name)
+            # gemmi's table lacks many modified nucleotides; their chain tells.
+            if kind.is_nucleic_acid() or (nucleic and not kind.is_amino_acid()):
+                continue
+            if position and residue.seqid != position[-1].seqid:
+                yield from _position(chain.name, position, gaussians)
+                position = []
+            position.append(residue)
+        if position:
+            yield from _position(chain.name, position, gaussians)
+
+
+def _position(chain: str, candidates: list[gemmi.Residue], gaussians: Atoms) -> Iterator[_Residue]:
+    """The residue at one position, one conformer of it."""
+    best: tuple[tuple[bool, float], _Residue] | None = None
+    for residue in candidates:
+        heavy = [atom for atom in residue if not atom.is_hydrogen()]
+        lettered = {atom.name for atom in heavy if atom.altloc != "\0"}
+        # Atoms without a letter are common to all conformers, or one of their own where a letter repeats the name.
+        split = [atom for atom in heavy if atom.name in lettered] or heavy
+        for altloc in sorted({atom.altloc for atom in split}) or ["\0"]:
+            chosen = {atom.name: atom for letter in ("\0", altloc) for atom in heavy if atom.altloc == letter}
+            own = [atom.occ for atom in split if atom.altloc == altloc] or [0.0]
+            rank = (all(name in chosen for name in _BACKBONE), sum(own) / len(own))
+            if best is None or rank > best[0]:
+                best = rank, _conformer(chain, residue, chosen, gaussians)
+    if best is not None:
+        yield best[1]
+
+
+def _conformer(
+    chain: str, residue: gemmi.Residue, atoms: dict[str, gemmi.Atom], gaussians: Atoms
+) -> _Residue:
+    wanted = (lambda name: name not in _MAIN_CHAIN) if gaussians == "sidechain" else (lambda name: name in _MAIN_CHAIN)
+    missing = [float("nan")] * 3
+    return _Residue(
+        chain=chain,
+        number=str(residue.seqid),
+        name=residue.name,
+        backbone=[atoms[name].pos.tolist() if name in atoms else missing for name in _BACKBONE],
+        atoms=[atom.pos.tolist() for name, atom in atoms.items() if wanted(name) and name != "OXT"],
+    )
+
+
+def _gaussians(
+    residues: list[_Residue], frame: Frame, valid: Tensor, thickness: float
+) -> tuple[Tensor, Tensor]:
+    """Local mean and σ of each residue, nm, float64: centroid, and standard deviation along the frame's axes plus
+    `thickness`."""
+    owner = torch.tensor(np.repeat(np.arange(len(residues)), [len(r.atoms) for r in residues]), dtype=torch.long)
+    points = torch.tensor([xyz for r in residues for xyz in r.atoms], dtype=torch.float64).reshape(-1, 3) / 10.0
+    usable = points.isfinite().all(dim=-1) & valid[owner]
+    owner, points = owner[usable], points[usable]
+    local = frame[owner].invert_apply(points)
+    zeros = torch.zeros(len(residues), 3, dtype=torch.float64)
+    count = torch.zeros(len(residues), 1, dtype=torch.float64).index_add_(0, owner, torch.ones(len(owner), 1).double())
+    count = count.clamp(min=1)
+    mean = zeros.index_add(0, owner, local) / count
+    variance = zeros.index_add(0, owner, (local - mean[owner]).square()) / count
+    return mean, variance.sqrt() + thickness

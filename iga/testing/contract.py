@@ -1,0 +1,63 @@
+"""The contract that every preset is judged against, and how much of it a profile examines."""
+
+from dataclasses import dataclass
+
+__all__ = ["DEFAULT_POINTS", "PROFILES", "Contract", "Profile"]
+
+DEFAULT_POINTS = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """What the product promises: σ ≥ sigma_min in float32, any geometry with σ ≤ sigma_max (nm), any P in `points`."""
+
+    sigma_min: float = 0.03
+    sigma_max: float = 150.0
+    points: tuple[int, ...] = DEFAULT_POINTS
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(
+                f"sigma_min must be between 0 and {self.sigma_max} nm, got {self.sigma_min!r} (1 Å = 0.1 nm)"
+            )
+        if not self.points or any(p < 1 for p in self.points):
+            raise ValueError(f"points must be whole numbers from 1 up, got {self.points!r}")
+        object.__setattr__(self, "points", tuple(sorted(set(self.points))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """How much is examined. Sizes of the layer are those of a small backbone model.
+
+    residues         of each structure, this many are sampled for the checks over all structures
+    synthetic        synthetic structures when none is given
+    focus            structures on which the costlier checks run (spread over the list by length)
+    focus_residues   residues of a focus structure
+    seeds            seeds of each statistical check
+    digits_pairs     pairs judged against 50 digits in float64
+    perturb_every    each structure gets every k-th degenerate perturbation, in rotation (1: all of them)
+    """
+
+    name: str
+    residues: int
+    synthetic: int
+    focus: int
+    focus_residues: int
+    seeds: int
+    digits_pairs: int
+    perturb_every: int
+    c_s: int = 32
+    c_z: int = 8
+    c_hidden: int = 8
+    no_heads: int = 4
+    no_v_points: int = 4
+
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(name="fast", residues=32, synthetic=8, focus=2, focus_residues=48, seeds=2, digits_pairs=50, perturb_every=2),
+        Profile(name="ci", residues=32, synthetic=16, focus=3, focus_residues=64, seeds=3, digits_pairs=100, perturb_every=3),
+        Profile(name="nightly", residues=96, synthetic=64, focus=8, focus_residues=96, seeds=8, digits_pairs=1000, perturb_every=1),
+    )
+}

@@ -1,0 +1,137 @@
+"""Measured values against their limits: what a check counts, and the verdict that follows.
+
+Measuring and judging are apart: a check hands `Tally.add` values and limits; `Tally.finding` judges them.
+A value that is not finite is broken whatever the limit, and is looked at first.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from iga._typing import Tensor
+
+__all__ = ["VACUOUS_SHARE", "Finding", "Tally"]
+
+# Under this share of examples that could have failed, a check that found nothing has shown nothing.
+VACUOUS_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the table. `verdict` is "holds", "broken" or "vacuous".
+
+    worst and budget are in `unit` at the worst example, which `worst_example` names; `examples` were judged, of which
+    `vacuous` could not have failed and `undecided` could not be judged.
+    """
+
+    name: str
+    verdict: str
+    worst: float
+    budget: float
+    unit: str
+    examples: int
+    vacuous: int
+    undecided: int
+    worst_example: str
+    note: str
+
+
+class Tally:
+    """Accumulates one invariant's measurements over many calls of `add`."""
+
+    def __init__(self, name: str, unit: str) -> None:
+        self.name, self.unit = name, unit
+        self.examples = 0
+        self.vacuous = 0
+        self.undecided = 0
+        self.broken = 0
+        self.worst = math.nan
+        self.limit = math.nan
+        self.worst_example = ""
+        self.notes: list[str] = []
+        self._void = False
+        self._severity = -math.inf
+
+    def add(
+        self,
+        value: Tensor | float,
+        limit: Tensor | float,
+        where: str | Callable[[tuple[int, ...]], str],
+        *,
+        lower: bool = False,
+        could_fail: Tensor | bool = True,
+    ) -> None:
+        """Judge `value ≤ limit` (`value ≥ limit` if `lower`), element by element; the two broadcast.
+
+        `where` names the example, from its index in `value` if it is a function. `could_fail` is False for examples
+        that no implementation could get wrong; they are counted as vacuous.
+        """
+        value = torch.as_tensor(value, dtype=torch.float64).detach()
+        limit = torch.as_tensor(limit, dtype=torch.float64).detach().expand(value.shape)
+        if value.numel() == 0:
+            return
+        self.examples += value.numel()
+        able = torch.as_tensor(could_fail).expand(value.shape)
+        self.vacuous += int((~able).sum())
+        excess = limit - value if lower else value - limit
+        # Relative to the limit, so that examples with different limits compare.
+        severity = torch.where(value.isfinite(), excess / limit.abs().clamp(min=1e-300), math.inf)
+        severity = torch.where(severity.isnan(), math.inf, severity)  # a limit that is not a number judges nothing
+        severity = torch.where((limit == 0) & (excess <= 0) & value.isfinite(), -1.0, severity)  # 0 ≤ 0 tells least
+        failed = severity > 0
+        self.broken += int(failed.sum())
+        worst = int(severity.flatten().argmax())
+        top = float(severity.flatten()[worst])
+        if top > self._severity:
+            self._severity = top
+            self.worst = float(value.flatten()[worst])
+            self.limit = float(limit.flatten()[worst])
+            index = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), value.shape)) if value.ndim else ()
+            self.worst_example = where if isinstance(where, str) else where(index)
+
+    def fail(self, where: str, note: str) -> None:
+        """An example that is broken without a number: `note` says why."""
+        self.examples += 1
+        self.broken += 1
+        if note not in self.notes:
+            self.notes.append(note)
+        if self._severity < math.inf:
+            self._severity, self.worst_example = math.inf, where
+
+    def void(self, note: str) -> None:
+        """What was examined cannot show this invariant at all: vacuous unless broken, whatever else was added."""
+        self._void = True
+        self.note(note)
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def finding(self) -> Finding:
+        """The verdict: broken if any example is; vacuous if too few could have been; else holds."""
+        able = self.examples - self.vacuous - self.undecided
+        if self.broken:
+            verdict = "broken"
+        elif self._void or self.examples == 0 or able < VACUOUS_SHARE * self.examples:
+            verdict = "vacuous"
+        else:
+            verdict = "holds"
+        note = "; ".join(self.notes)
+        if self.broken:
+            note = f"{self.broken} of {self.examples} examples" + (f"; {note}" if note else "")
+        elif verdict == "vacuous" and not self._void:
+            note = f"only {able} of {self.examples} examples could have failed" + (f"; {note}" if note else "")
+        return Finding(
+            name=self.name,
+            verdict=verdict,
+            worst=self.worst,
+            budget=self.limit,
+            unit=self.unit,
+            examples=self.examples,
+            vacuous=self.vacuous,
+            undecided=self.undecided,
+            worst_example=self.worst_example,
+            note=note,
+        )

@@ -1,0 +1,180 @@
+"""The run behind `iga verify`: every invariant on structures, their degenerate perturbations, and every P.
+
+`verify` is the command as a function; the command line only formats what it returns.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from iga.attention import InvariantGaussianAttention
+from iga.presets import DEFAULT_PRESET, IGAConfig, preset
+from iga.structure import Structure, read_structures, record
+from iga.synthetic import synthetic_structures
+from iga.testing.cases import PERTURBATIONS, Case, make_case, perturbed_case
+from iga.testing.contract import DEFAULT_POINTS, PROFILES, Contract, Profile
+from iga.testing.invariants import INVARIANTS, scores
+from iga.testing.subject import LayerFactory, Subject
+from iga.testing.tally import Finding, Tally
+
+__all__ = ["Report", "verify"]
+
+DRIVEN = 8.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run found. `exit_code` is 0 if every invariant holds, else 1."""
+
+    target: str
+    profile: str
+    seed: int
+    contract: Contract
+    seconds: float
+    findings: list[Finding]
+    structures: list[dict[str, object]]
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if all(finding.verdict == "holds" for finding in self.findings) else 1
+
+    def __getitem__(self, name: str) -> Finding:
+        """The finding of the invariant `name`."""
+        for finding in self.findings:
+            if finding.name == name:
+                return finding
+        raise KeyError(f"no invariant {name!r}; there are {', '.join(f.name for f in self.findings)}")
+
+
+def verify(
+    target: str | IGAConfig = DEFAULT_PRESET,
+    *,
+    layer: LayerFactory = InvariantGaussianAttention,
+    structures: Sequence[str | Path] | None = None,
+    points: Sequence[int] = DEFAULT_POINTS,
+    sigma_min: float = 0.03,
+    profile: str | Profile = "fast",
+    seed: int = 0,
+    only: Sequence[str] | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> Report:
+    """Judge a preset, a config or a layer of your own against the product's contract.
+
+    target       name of a preset, or an IGAConfig
+    layer        called as layer(c_s, c_z, c_hidden, no_heads, no_qk_points, no_v_points, config=config); must offer
+                 `trace` as InvariantGaussianAttention does
+    structures   files, folders or globs; None: synthetic structures drawn from the seed
+    points       the numbers of points P to examine; growth with P always looks at 1 and 64 as well
+    sigma_min    the floor (nm) of the contract, and of a preset that has the product's floor
+    profile      "fast", "ci", "nightly", or a Profile
+    only         names of invariants; None: all
+    on_progress  called as on_progress(what, done, total)
+
+    Raises ValueError for misuse: an unknown preset, profile or invariant, no readable structure, a bad number.
+    """
+    started = time.perf_counter()
+    contract = Contract(sigma_min=sigma_min, points=tuple(points))
+    if isinstance(profile, str):
+        if profile not in PROFILES:
+            raise ValueError(f"unknown profile {profile!r}; profiles: {', '.join(PROFILES)}")
+        profile = PROFILES[profile]
+    name, config = _config(target, contract)
+    chosen = list(INVARIANTS) if only is None else list(only)
+    for invariant in chosen:
+        if invariant not in INVARIANTS:
+            raise ValueError(f"unknown invariant {invariant!r}; invariants: {', '.join(INVARIANTS)}")
+    report = on_progress or (lambda what, done, total: None)
+
+    if structures is None:
+        entries = synthetic_structures(profile.synthetic, seed=seed)
+        records = [record(structure) for structure in entries]
+    else:
+        entries, records = read_structures(list(structures))
+    subject = Subject(name, config, profile, layer)
+    run = _Run(subject, contract, profile, seed, entries, records, report)
+    tallies = {invariant: Tally(invariant, INVARIANTS[invariant].unit) for invariant in chosen}
+    run.scores({key: value for key, value in tallies.items() if key in scores.MEASURED_TOGETHER})
+    for invariant in chosen:
+        run.one(invariant, tallies[invariant])
+    findings = [tallies[invariant].finding() for invariant in chosen]
+    return Report(name, profile.name, seed, contract, time.perf_counter() - started, findings, run.records)
+
+
+@dataclass
+class _Run:
+    subject: Subject
+    contract: Contract
+    profile: Profile
+    seed: int
+    structures: list[Structure]
+    records: list[dict[str, object]]
+    report: Callable[[str, int, int], None]
+
+    def scores(self, tallies: dict[str, Tally]) -> None:
+        """The checks of every pair and point: each structure as it is, and degenerate, P in rotation."""
+        if not tallies:
+            return
+        names, points = list(PERTURBATIONS), self.contract.points
+        every = self.profile.perturb_every
+        turn = 0
+        for index, structure in enumerate(self.structures):
+            self.report("scores of all structures", index, len(self.structures))
+            case = make_case(structure, self.profile, residues=self.profile.residues, seed=self.seed + index)
+            self._note_sample(structure, case)
+            degenerate = names[index % every :: every]
+            for label in [None, *degenerate]:
+                one = case if label is None else perturbed_case(case, label, self.contract, seed=self.seed + index)
+                with torch.no_grad():
+                    # Degenerate scales have to reach the contract's ends: a gain drives u and d to their bounds.
+                    gain = 1.0 if label is None else DRIVEN
+                    layer = self.subject.random(points[turn % len(points)], self.seed + turn, gain=gain)
+                    scores.measure(self.subject, layer, one, self.contract, tallies)
+                turn += 1
+        self.report("scores of all structures", len(self.structures), len(self.structures))
+
+    def one(self, invariant: str, tally: Tally) -> None:
+        """The checks that run on the focus structures only."""
+        check = INVARIANTS[invariant]
+        if check.measure is None:
+            return
+        self.report(invariant, 0, 1)
+        cases = self._focus()
+        if check.degenerate:
+            cases = cases + [
+                perturbed_case(case, label, self.contract, seed=self.seed)
+                for case in cases[: 1 if self.profile.name == "fast" else len(cases)]
+                for label in PERTURBATIONS
+            ]
+        check.measure(self.subject, cases, self.contract, self.seed, tally)
+        self.report(invariant, 1, 1)
+
+    def _focus(self) -> list[Case]:
+        """Structures spread over the list by length, so that short and long ones are both looked at."""
+        ordered = sorted(range(len(self.structures)), key=lambda i: int(self.structures[i].mask.sum()))
+        count = min(self.profile.focus, len(ordered))
+        chosen = {ordered[round((i + 0.5) * len(ordered) / count - 0.5)] for i in range(count)}
+        return [
+            make_case(self.structures[i], self.profile, residues=self.profile.focus_residues, seed=self.seed + i)
+            for i in sorted(chosen)
+        ]
+
+    def _note_sample(self, structure: Structure, case: Case) -> None:
+        used, valid = case.s.shape[-2], int(structure.mask.sum())
+        for entry in self.records:
+            if entry["path"] == structure.path and used < valid:
+                masked = f"; {entry['reason']}" if entry["reason"] else ""
+                entry["status"] = "sampled"
+                entry["reason"] = f"all pairs of {used} of {valid} residues{masked}"
+
+
+def _config(target: str | IGAConfig, contract: Contract) -> tuple[str, IGAConfig]:
+    """The config under test. The contract's floor becomes that of every preset that has the product's floor."""
+    if isinstance(target, IGAConfig):
+        return "config", target
+    config = preset(target)
+    if config.sigma_min == IGAConfig().sigma_min:
+        config = replace(config, sigma_min=contract.sigma_min)
+    return target, config

@@ -1,0 +1,33 @@
+"""Shape checks on, Hypothesis profiles stated in full, and the folder of real structures where there is one."""
+
+import os
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+# Shapes in signatures are checked here and nowhere else. The hook must come before the first import of iga.
+jaxtyping.install_import_hook("iga", "beartype.beartype")
+
+import hypothesis  # noqa: E402
+import torch  # noqa: E402
+
+# The tensors are small, and two OpenMP threads on a busy machine spend their time waiting for each other.
+torch.set_num_threads(1)
+
+# A profile inherits derandomize and database from the CI default when CI is set: every field is stated.
+_COMMON = {"deadline": None, "print_blob": True, "suppress_health_check": (), "report_multiple_bugs": True}
+hypothesis.settings.register_profile("dev", max_examples=40, derandomize=False, **_COMMON)
+hypothesis.settings.register_profile("ci", max_examples=40, derandomize=True, database=None, **_COMMON)
+hypothesis.settings.register_profile("nightly", max_examples=2000, derandomize=False, **_COMMON)
+hypothesis.settings.load_profile(os.environ.get("IGA_HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+STRUCTURES = Path(__file__).resolve().parents[2] / "shared" / "structures"
+
+
+@pytest.fixture(scope="session")
+def structures_dir() -> Path:
+    """The folder of real structures beside the checkout; tests that need it skip where it is absent."""
+    if not STRUCTURES.is_dir():
+        pytest.skip("no folder shared/structures beside the checkout")
+    return STRUCTURES

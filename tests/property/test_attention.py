@@ -1,0 +1,264 @@
+"""The layer: what goes in, what comes out, and what may not matter."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iga import rotation
+from iga.attention import InvariantGaussianAttention
+from iga.frame import Frame
+from iga.gaussian import GaussianRigid
+from iga.presets import PRESETS, preset
+from tests_support import SIZES, layer_inputs, small_layer
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+def test_output_has_the_shape_and_dtype_of_s_and_is_finite(name: str, batch: tuple[int, ...]) -> None:
+    given_ = layer_inputs(batch=batch)
+    out = small_layer(name)(*given_)
+    assert out.shape == given_.s.shape and out.dtype == given_.s.dtype
+    assert out.isfinite().all() and (out != 0).any()
+
+
+def test_a_fresh_layer_starts_as_zero_because_its_last_projection_does() -> None:
+    assert (InvariantGaussianAttention(**SIZES)(*layer_inputs()) == 0).all()
+
+
+def test_forward_is_its_traces_output() -> None:
+    one, given_ = small_layer(), layer_inputs()
+    trace = one.trace(*given_)
+    assert trace.output is not None and torch.equal(one(*given_), trace.output)
+    assert trace.dist_sq.shape == (2, 3, 2, 7, 7) and trace.geo_raw.shape == (2, 3, 7, 7)
+
+
+class OpenFoldRigid:
+    """The two methods that OpenFold's Rigid offers and the layer asks for."""
+
+    def __init__(self, rot: torch.Tensor, trans: torch.Tensor) -> None:
+        self._rot, self._trans = rot, trans
+
+    def get_rots(self):
+        outer = self
+
+        class Rotation:
+            def get_rot_mats(self) -> torch.Tensor:
+                return outer._rot
+
+        return Rotation()
+
+    def get_trans(self) -> torch.Tensor:
+        return self._trans
+
+
+def test_a_plain_rigid_object_with_the_gaussians_beside_it_gives_the_same_output() -> None:
+    one, given_ = small_layer(), layer_inputs()
+    plain = OpenFoldRigid(given_.r.rot, given_.r.trans)
+    beside = one(
+        given_.s, given_.z, plain, given_.mask, local_mean=given_.r.local_mean, log_scale=given_.r.log_scale
+    )
+    assert torch.equal(beside, one(*given_))
+
+
+def test_absent_gaussians_are_isotropic_at_the_ca() -> None:
+    one, given_ = small_layer(), layer_inputs()
+    default = GaussianRigid(
+        given_.r.frame,
+        torch.zeros_like(given_.r.local_mean),
+        torch.full_like(given_.r.log_scale, one.config.default_sigma).log(),
+    )
+    plain = one(given_.s, given_.z, given_.r.frame, given_.mask)
+    assert torch.equal(plain, one(given_.s, given_.z, default, given_.mask))
+    assert not torch.equal(plain, one(*given_))
+
+
+@settings(max_examples=15)
+@given(order=st.permutations(range(6)))
+def test_permuting_residues_permutes_the_output(order: list[int]) -> None:
+    one, given_ = small_layer(), layer_inputs(6, batch=(), dtype=torch.float64)
+    one = one.double()
+    index = torch.tensor(order)
+    out = one(*given_)
+    permuted = one(given_.s[index], given_.z[index][:, index], given_.r[index], given_.mask[index])
+    # float64: sums of fewer than 100 terms in another order
+    assert ((permuted - out[index]).abs() <= 100 * 2**-53 * 10 * out.abs().amax()).all()
+
+
+def test_masked_rows_are_zero_with_zero_gradient_and_nan_behind_the_mask_leaves_no_trace() -> None:
+    one, given_ = small_layer(), layer_inputs()
+    mask = given_.mask.clone()
+    mask[0, 2:5] = False
+    clean = one(given_.s, given_.z, given_.r, mask)
+    assert (clean[~mask] == 0).all() and (clean[mask] != 0).any()
+
+    s, z = given_.s.clone(), given_.z.clone()
+    rot, trans = given_.r.rot.clone(), given_.r.trans.clone()
+    for tensor in (s, rot, trans):
+        tensor[~mask] = torch.nan
+    z[0, 2:5] = z[0, :, 2:5] = torch.nan
+    leaves = [tensor.requires_grad_() for tensor in (s, z, rot, trans)]
+    out = one(s, z, GaussianRigid(Frame(rot, trans), given_.r.local_mean, given_.r.log_scale), mask)
+    assert torch.equal(out, clean)
+    out.square().sum().backward()
+    for leaf in leaves:
+        assert leaf.grad is not None and leaf.grad.isfinite().all() and (leaf.grad != 0).any()
+    for leaf in (s, rot, trans):
+        assert leaf.grad is not None and (leaf.grad[~mask] == 0).all()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_row_without_keys_gives_zeros_and_zero_gradients(name: str) -> None:
+    one, given_ = small_layer(name), layer_inputs()
+    mask = given_.mask.clone()
+    mask[1] = False
+    s = given_.s.clone().requires_grad_()
+    out = one(s, given_.z, given_.r, mask)
+    assert (out[1] == 0).all() and out.isfinite().all()
+    out.sum().backward()
+    assert s.grad is not None and s.grad.isfinite().all()
+    assert (s.grad[1] == 0).all() and (s.grad[0] != 0).any()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in one.parameters())
+
+
+def test_float_and_bool_masks_agree() -> None:
+    one, given_ = small_layer(), layer_inputs()
+    mask = given_.mask.clone()
+    mask[:, -1] = False
+    assert torch.equal(one(given_.s, given_.z, given_.r, mask), one(given_.s, given_.z, given_.r, mask.float()))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_very_short_chains(n: int) -> None:
+    out = small_layer()(*layer_inputs(n))
+    assert out.shape == (2, n, SIZES["c_s"]) and out.isfinite().all()
+
+
+def test_an_empty_batch_gives_an_empty_output() -> None:
+    assert small_layer()(*layer_inputs(batch=(0,))).shape == (0, 7, SIZES["c_s"])
+
+
+def test_pair_features_may_be_absent_for_the_call_or_for_the_layer() -> None:
+    given_ = layer_inputs()
+    with_z, without = small_layer(), small_layer(c_z=0)
+    assert with_z(given_.s, None, given_.r, given_.mask).isfinite().all()
+    assert without(given_.s, None, given_.r, given_.mask).isfinite().all()
+    assert not any(name.startswith(("linear_b", "down_z")) for name, _ in without.named_parameters())
+    assert not torch.equal(with_z(given_.s, None, given_.r, given_.mask), with_z(*given_))
+
+
+def test_the_time_gate_silences_geometry_at_noise_and_frees_it_at_data() -> None:
+    given_ = layer_inputs()
+    gated, plain = small_layer(preset("bounded", time_gate=2.0)), small_layer()
+    quiet = gated.trace(*given_, t=torch.tensor([0.0, 1.0]))
+    free = plain.trace(*given_)
+    assert (quiet.geo_scaled[0] == 0).all()
+    assert torch.equal(quiet.geo_scaled[1], free.geo_scaled[1])
+    half = gated.trace(*given_, t=0.5)
+    expected = 0.25 * free.geo_weight * free.geo_raw
+    cap = plain.config.logit_cap
+    assert cap is not None
+    expected = cap * torch.tanh(expected / cap)
+    assert ((half.geo_scaled - expected).abs() <= 16 * 2**-24 * (expected.abs() + cap)).all()
+
+
+@pytest.mark.parametrize("t", [None, 1.5, torch.zeros(3)])
+def test_a_time_gate_needs_one_flow_time_in_the_unit_interval_per_sample(t: object) -> None:
+    with pytest.raises(ValueError, match=r"\bt\b"):
+        small_layer(preset("bounded", time_gate=1.0))(*layer_inputs(), t=t)  # pyright: ignore[reportArgumentType]
+
+
+@given(scale=st.floats(-8, 8), cap=st.sampled_from([0.5, 10.0, 50.0]))
+def test_a_capped_logit_stays_within_its_cap_whatever_the_weight_has_learned(scale: float, cap: float) -> None:
+    one = small_layer(preset("sigma_floor", form="closed", jitter=0.0, logit_cap=cap))
+    with torch.no_grad():
+        one.geo_scale.fill_(10.0 ** (scale / 2))
+    trace = one.trace(*layer_inputs())
+    assert trace.geo_scaled.isfinite().all()
+    assert (trace.geo_scaled.abs() <= cap).all() and (trace.geo_raw.abs() > cap).any()
+
+
+def test_geo_bias_cancels_in_the_softmax() -> None:
+    one, given_ = small_layer(), layer_inputs(dtype=torch.float64)
+    one = one.double()
+    before = one(*given_)
+    with torch.no_grad():
+        one.geo_bias.add_(3.0)
+    assert ((one(*given_) - before).abs() <= 1e3 * 2**-53 * before.abs().amax()).all()
+
+
+def test_bf16_autocast_leaves_the_geometry_in_float32() -> None:
+    one, given_ = small_layer(), layer_inputs()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        trace = one.trace(*given_)
+    assert trace.dist_sq.dtype == trace.log_det.dtype == trace.geo_raw.dtype == torch.float32
+    assert trace.query.mean.dtype == torch.float32
+    # the same raw projections, outside autocast, give the same scores to the bit
+    from iga.functional import point_gaussians, point_scores
+
+    query = point_gaussians(trace.rigid, *trace.raw_query, one.config)
+    key = point_gaussians(trace.rigid, *trace.raw_key, one.config)
+    assert torch.equal(point_scores(query, key, one.config)[0], trace.dist_sq)
+
+
+def test_float64_frames_keep_the_geometry_in_float64_beside_float32_features() -> None:
+    one, given_ = small_layer(), layer_inputs()
+    r = given_.r.to(dtype=torch.float64)
+    trace = one.trace(given_.s, given_.z, r, given_.mask)
+    assert trace.dist_sq.dtype == torch.float64
+    assert trace.output is not None and trace.output.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["bounded", "sigma_floor"])
+def test_gradients_agree_with_finite_differences(name: str) -> None:
+    one = small_layer(name, no_heads=2, no_qk_points=2, no_v_points=1).double()
+    given_ = layer_inputs(3, batch=(), dtype=torch.float64)
+
+    def call(s, z, rotvec, trans, local_mean, log_scale):
+        frame = Frame(rotation.multiply(given_.r.rot, rotation.exp(rotvec)), trans)
+        return one(s, z, GaussianRigid(frame, local_mean, log_scale), given_.mask)
+
+    r = given_.r
+    arguments = (given_.s, given_.z, torch.zeros(3, 3, dtype=torch.float64), r.trans, r.local_mean, r.log_scale)
+    assert torch.autograd.gradcheck(call, tuple(a.clone().requires_grad_() for a in arguments), fast_mode=True)
+
+
+def test_a_state_dict_round_trip_reproduces_the_output() -> None:
+    one, given_ = small_layer(seed=1), layer_inputs()
+    other = small_layer(seed=2)
+    assert not torch.equal(one(*given_), other(*given_))
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one(*given_), other(*given_))
+
+
+def wrong_calls() -> list[tuple[str, str]]:
+    return [("s", "s must be"), ("z", "z must be"), ("r", "r must have"), ("mask", "mask must be"), ("both", "local_mean")]
+
+
+@pytest.mark.parametrize(("which", "message"), wrong_calls())
+def test_a_wrong_argument_is_named_with_what_was_expected(which: str, message: str) -> None:
+    one, good = small_layer(), layer_inputs()
+    call = {"s": good.s, "z": good.z, "r": good.r, "mask": good.mask}
+    bad = {
+        "s": good.s[..., :-1],
+        "z": good.z[:, :-1],
+        "r": good.r[:, :-1],
+        "mask": good.mask[:, :-1],
+    }
+    if which == "both":
+        call["local_mean"] = good.r.local_mean
+    else:
+        call[which] = bad[which]
+    with pytest.raises(ValueError, match=message):
+        one(**call)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_size_out_of_range_is_refused_by_name(size: str) -> None:
+    with pytest.raises(ValueError, match=size):
+        InvariantGaussianAttention(**(SIZES | {size: -1}))
+
+
+def test_half_precision_frames_are_refused() -> None:
+    given_ = layer_inputs()
+    with pytest.raises(ValueError, match="float"):
+        Frame(given_.r.rot.half(), given_.r.trans.half())

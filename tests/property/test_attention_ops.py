@@ -1,0 +1,300 @@
+"""Laws of the helpers that both attention layers stand on: masks, origin, softmax, value points."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from iga._attention_ops import centre, check_inputs, masked_softmax, sanitise, value_points_out
+from iga._init import lecun_normal_, linear
+from iga.frame import Frame
+
+U = 2.0**-24  # unit roundoff of float32
+NAN = float("nan")
+seeds = st.integers(0, 2**31 - 1)
+
+
+def rotations(*shape: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    q, r = torch.linalg.qr(torch.randn(*shape, 3, 3, generator=generator, dtype=torch.float64))
+    q = q * r.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]
+    return (q * torch.linalg.det(q)[..., None, None]).to(dtype)
+
+
+def assert_within(error: torch.Tensor, budget: torch.Tensor | float) -> None:
+    assert torch.isfinite(error).all(), "not finite"
+    assert (error.abs() <= budget).all(), f"worst {error.abs().max().item():.3e}, budget {budget}"
+
+
+class Matmuls(TorchDispatchMode):
+    """Records the dtype of every matrix product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: list[torch.dtype] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten.addmm, torch.ops.aten.mv):
+            self.dtypes.append(result.dtype)
+        return result
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# sanitise
+
+
+@pytest.mark.parametrize("poison", [NAN, math.inf, -math.inf])
+@pytest.mark.parametrize("trailing", [(), (4,), (3, 3)])
+def test_sanitise_zeroes_what_is_masked_keeps_the_rest_and_passes_no_gradient_there(poison, trailing):
+    mask = torch.tensor([[True, False, True], [False, False, True]])
+    x = torch.randn(2, 3, *trailing)
+    kept = mask.reshape(mask.shape + (1,) * len(trailing)).expand_as(x)
+    x = torch.where(kept, x, poison).requires_grad_()
+    y = sanitise(x, mask)
+    assert torch.equal(y[kept], x[kept]) and (y[~kept] == 0).all()
+    (y * 2).sum().backward()
+    assert torch.equal(x.grad, torch.where(kept, 2.0, 0.0))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# centre
+
+
+def test_centre_puts_masked_frames_at_the_identity_whatever_they_held():
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.tensor([[True, True, False, True], [False] * 4])
+    rot, trans = rotations(2, 4, generator=generator), torch.randn(2, 4, 3, generator=generator)
+    rot, trans = rot.masked_fill(~mask[..., None, None], NAN), trans.masked_fill(~mask[..., None], math.inf)
+    rot, trans = rot.requires_grad_(), trans.requires_grad_()
+    result = centre(Frame(rot, trans), mask)
+    assert torch.equal(result.rot[mask], rot[mask])
+    assert (result.rot[~mask] == torch.eye(3)).all() and (result.trans[~mask] == 0).all()
+    # mean of three numbers under 4 in size: rounding of the sum, the quotient and the differences
+    assert_within(result.trans[0, mask[0]].mean(dim=0), 4 * 8 * U)
+    (result.rot.square().sum() + result.trans.square().sum()).backward()
+    assert torch.isfinite(rot.grad).all() and torch.isfinite(trans.grad).all()
+    assert (rot.grad[~mask] == 0).all() and (trans.grad[~mask] == 0).all()
+
+
+@given(seeds, st.integers(0, 14), st.tuples(*[st.integers(-1, 1)] * 3))
+def test_centred_differences_do_not_feel_a_far_translation(seed, exponent, direction):
+    # Positions are multiples of 2⁻⁹ under 8, translations whole numbers up to 2¹⁴: sums are exact in float32.
+    generator = torch.Generator().manual_seed(seed)
+    trans = torch.randint(-4096, 4096, (6, 3), generator=generator) / 512.0
+    frame = Frame(torch.eye(3).expand(6, 3, 3), trans + torch.tensor(direction) * 2.0**exponent)
+    assert torch.equal((frame.trans - torch.tensor(direction) * 2.0**exponent), trans)
+    moved = centre(frame, torch.ones(6, dtype=torch.bool)).trans
+    error = (moved[:, None] - moved) - (trans[:, None] - trans)
+    # t − c is at most 16 in size and rounded once on each side; the difference, under 32, once more
+    assert_within(error, (2 * 16 + 32) * U)
+
+
+def test_centre_keeps_the_dtype_and_passes_the_whole_gradient_of_a_function_of_differences():
+    trans = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    frame = Frame(torch.eye(3, dtype=torch.float64).expand(5, 3, 3), trans)
+    mask = torch.tensor([True, True, False, True, True])
+
+    def energy(t: torch.Tensor) -> torch.Tensor:
+        return (t[mask][:, None] - t[mask]).square().sum(dim=-1).sin().sum()
+
+    centred = centre(frame, mask).trans
+    assert centred.dtype == torch.float64
+    (through,) = torch.autograd.grad(energy(centred), trans)
+    (direct,) = torch.autograd.grad(energy(trans), trans)
+    assert_within(through - direct, 1e-12)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# masked_softmax
+
+
+@given(seeds, st.sampled_from([1.0, 30.0, 1e4]))
+def test_masked_softmax_is_the_softmax_of_the_valid_keys(seed, scale):
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(3, 4, 7, generator=generator)
+    mask = torch.rand(3, 1, 7, generator=generator) > 0.4
+    weights = masked_softmax(logits, mask)
+    assert weights.dtype == torch.float32
+    for b in range(3):
+        keys = mask[b, 0].numpy()
+        for q in range(4):
+            row = logits[b, q].numpy().astype(np.float64)[keys]
+            expected = np.zeros(7)
+            if keys.any():
+                exponential = np.exp(row - row.max())
+                expected[keys] = exponential / exponential.sum()
+            # exp of a rounded difference d: (|d| + 4) u relative, and w·|d| ≤ 1/e; sum of 7 and quotient: 8 u
+            assert_within(weights[b, q].double() - torch.from_numpy(expected), (1 / math.e + 4 + 8) * 2 * U)
+            assert (weights[b, q].numpy()[~keys] == 0).all()
+
+
+@pytest.mark.parametrize("behind", [NAN, math.inf, 3e38])
+def test_a_masked_key_has_weight_zero_and_no_gradient_whatever_its_logit(behind):
+    logits = torch.tensor([[0.5, behind, -1.0], [-2e4, behind, -3e4]], requires_grad=True)
+    mask = torch.tensor([True, False, True])
+    weights = masked_softmax(logits, mask)
+    assert (weights[:, 1] == 0).all()
+    assert_within(weights.sum(dim=-1) - 1, 4 * U)
+    # what multiplies a masked weight downstream may be NaN as well
+    (weights * torch.tensor([1.0, NAN, 2.0]))[:, mask].sum().backward()
+    assert torch.isfinite(logits.grad).all() and (logits.grad[:, 1] == 0).all() and (logits.grad[0] != 0).any()
+
+
+def test_a_row_without_keys_has_zero_weights_and_zero_gradients():
+    logits = torch.full((2, 3), NAN, requires_grad=True)
+    # anomaly mode, with which people hunt NaN, raises at a NaN inside the backward pass even where it is dropped later
+    with torch.autograd.set_detect_anomaly(True):
+        weights = masked_softmax(logits, torch.zeros(2, 3, dtype=torch.bool))
+        assert (weights == 0).all()
+        weights.sum().backward()
+    assert (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("dtype, expected", [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)])
+def test_masked_softmax_works_in_float32_or_better_under_autocast_too(dtype, expected):
+    logits, mask = torch.randn(4, 5).to(dtype), torch.ones(5, dtype=torch.bool)
+    plain = masked_softmax(logits, mask)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = masked_softmax(logits, mask)
+    assert plain.dtype == cast.dtype == expected
+    assert torch.equal(plain, cast)
+
+
+def test_masked_softmax_of_nothing_is_nothing():
+    assert masked_softmax(torch.zeros(2, 0, 0), torch.zeros(2, 1, 0, dtype=torch.bool)).shape == (2, 0, 0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# value_points_out
+
+
+def loops(weights: np.ndarray, rot: np.ndarray, trans: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """[h, q, p, 3] by the definition, weight by weight."""
+    heads, n, _ = weights.shape
+    out = np.zeros((heads, n, v.shape[2], 3))
+    for h in range(heads):
+        for i in range(n):
+            for j in range(n):
+                for p in range(v.shape[2]):
+                    position = rot[j] @ v[h, j, p] + trans[j]
+                    out[h, i, p] += weights[h, i, j] * (rot[i].T @ (position - trans[i]))
+    return out
+
+
+def problem(seed: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, Frame, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    weights = (3 * torch.randn(2, 5, 5, generator=generator)).softmax(dim=-1).to(dtype)
+    trans = (5 * torch.randn(5, 3, generator=generator)).to(dtype)
+    frame = Frame(rotations(5, generator=generator, dtype=dtype), trans)
+    return weights, frame, torch.randn(2, 5, 3, 3, generator=generator).to(dtype)
+
+
+@given(seeds)
+def test_value_points_are_rounded_once(seed):
+    weights, frame, v = problem(seed)
+    out = value_points_out(weights, frame, v)
+    assert out.dtype == torch.float32
+    expected = torch.from_numpy(loops(*(x.double().numpy() for x in (weights, frame.rot, frame.trans, v))))
+    # one rounding to float32; the float64 sums of at most 5·7 terms under 100 add 35·100·2⁻⁵³
+    assert_within(out.double() - expected, expected.abs() * U + 4e-13)
+
+
+@given(seeds, st.integers(0, 12))
+def test_value_points_do_not_feel_a_far_translation(seed, exponent):
+    weights, frame, v = problem(seed)
+    trans = (frame.trans * 256).round() / 256  # exact after adding 2¹², the extent being under 2⁵
+    near = value_points_out(weights, Frame(frame.rot, trans), v)
+    far = value_points_out(weights, Frame(frame.rot, trans + 2.0**exponent), v)
+    # in float64 the translation costs 2⁻⁵³ · 2¹² a term; each side is then rounded once
+    assert_within(far - near, near.abs() * 2 * U + 2.0**12 * 40 * 2.0**-53)
+
+
+def test_rows_without_keys_give_zero_value_points_and_gradients():
+    weights, frame, v = problem(0)
+    weights = (weights * torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0])[:, None]).requires_grad_()
+    out = value_points_out(weights, frame, v)
+    assert (out[:, 1] == 0).all() and (out[:, 0] != 0).all()
+    out.sum().backward()
+    assert weights.grad.dtype == torch.float32 and torch.isfinite(weights.grad).all()
+
+
+def test_value_points_leave_no_matrix_product_that_tf32_or_autocast_could_reach():
+    weights, frame, v = problem(1)
+    plain = value_points_out(weights, frame, v)
+    with torch.autocast("cpu", dtype=torch.bfloat16), Matmuls() as matmuls:
+        cast = value_points_out(weights, frame, v)
+    assert torch.equal(plain, cast)
+    assert set(matmuls.dtypes) == {torch.float64}
+
+
+def test_value_points_keep_float64_and_have_the_gradient_of_finite_differences():
+    weights, frame, v = problem(2, torch.float64)
+    assert value_points_out(weights, frame, v).dtype == torch.float64
+    inputs = [x.clone().requires_grad_() for x in (weights, frame.rot, frame.trans, v)]
+    assert torch.autograd.gradcheck(lambda w, r, t, x: value_points_out(w, Frame(r, t), x), inputs)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# check_inputs
+
+
+def good(**changes: torch.Tensor) -> dict:
+    arguments = {
+        "s": torch.zeros(2, 4, 8),
+        "z": torch.zeros(2, 4, 4, 6),
+        "frame": Frame(torch.eye(3).expand(2, 4, 3, 3), torch.zeros(2, 4, 3)),
+        "mask": torch.ones(2, 4),
+    }
+    return arguments | changes
+
+
+@pytest.mark.parametrize(
+    "changes, c_z, message",
+    [
+        ({"s": torch.zeros(2, 4, 7)}, 6, r"s must be \[\*, n, c_s = 8\], got \[2, 4, 7\]"),
+        ({"s": torch.zeros(8)}, 6, "s must be"),
+        ({"frame": Frame(torch.eye(3).expand(4, 3, 3), torch.zeros(4, 3))}, 6, r"r must have one frame per residue"),
+        ({"mask": torch.ones(4)}, 6, r"mask must be \[2, 4\]"),
+        ({"z": torch.zeros(2, 4, 4, 5)}, 6, r"z must be \[2, 4, 4, 6\]"),
+        ({}, 0, "pass z=None"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(changes, c_z, message):
+    arguments = good(**changes)
+    with pytest.raises(ValueError, match=message):
+        check_inputs(**arguments, c_s=8, c_z=c_z)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.int64, torch.bfloat16])
+def test_a_mask_of_any_dtype_counts_above_one_half(dtype):
+    mask = torch.tensor([[1, 0, 1, 1], [0, 0, 0, 1]])
+    valid = check_inputs(**good(mask=mask.to(dtype)), c_s=8, c_z=6)
+    assert valid.dtype == torch.bool and torch.equal(valid, mask > 0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# initial weights
+
+
+def test_lecun_weights_have_variance_one_over_fan_in_after_the_cut():
+    torch.manual_seed(0)
+    weight = lecun_normal_(torch.empty(500, 400))
+    density = math.exp(-2.0) / math.sqrt(2 * math.pi)
+    std_of_cut = math.sqrt(1 - 4 * density / math.erf(math.sqrt(2)))
+    assert weight.abs().max() <= 2 / 20 / std_of_cut * (1 + 4 * U)
+    # 2·10⁵ samples of kurtosis under 3: the standard error of the variance is at most √(2/2·10⁵) = 0.32 %; five of them
+    assert abs(weight.var().item() * 400 - 1) < 0.016
+    assert abs(weight.mean().item()) < 5 / 20 / math.sqrt(2e5)
+
+
+def test_linear_starts_as_its_name_says():
+    assert (linear(4, 5, init="final").weight == 0).all() and (linear(4, 5, init="final").bias == 0).all()
+    assert (linear(4, 5, init="gating").weight == 0).all() and (linear(4, 5, init="gating").bias == 1).all()
+    assert (linear(4, 5).weight != 0).any() and (linear(4, 5).bias == 0).all()
+    assert linear(4, 5, bias=False).bias is None
+    with pytest.raises((ValueError, TypeError)):
+        linear(4, 5, init="xavier")

@@ -1,0 +1,105 @@
+"""Laws of frames made from atoms; draws are axis, angle and powers of ten, which the judge knows."""
+
+import math
+
+import pytest
+import torch
+from geometry_support import close, each_dtype, eps, is_rotation
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iga.frame import Frame
+from iga.testing.strategies import (
+    CA_C,
+    N_CA,
+    TAU,
+    AxisAngle,
+    Backbone,
+    axis_angles,
+    coincident_backbones,
+    filler,
+    near_collinear_backbones,
+    seeds,
+    translations,
+)
+
+Vector = tuple[float, float, float]
+
+
+@each_dtype
+@given(turn=axis_angles(), origin=translations(high=0))
+def test_backbone_frames_follow_both_conventions(dtype: torch.dtype, turn: AxisAngle, origin: Vector) -> None:
+    residue = Backbone("ideal", (N_CA, CA_C), AxisAngle((0, 0, 1), TAU, 0.0), turn, origin)
+    atoms = tuple(atom.to(dtype) for atom in residue.atoms)
+    # C on +x and N at y > 0 is AlphaFold's; OpenFold's is turned about z by τ − π.
+    turned = turn.matrix.numpy() @ AxisAngle((0, 0, 1), TAU - math.pi, 0.0).matrix.numpy()
+    # Rounding the atoms turns an edge by √3 eps m / length, and e2 by as much again; the shortest height is 0.136 nm.
+    m = max(float(atom.abs().max()) for atom in atoms)
+    limit = eps(dtype) * (8 + 2 * math.sqrt(3) * m / 0.136)
+    for convention, expected in (("alphafold", turn.matrix.numpy()), ("openfold", turned)):
+        frame = Frame.from_backbone(*atoms, convention=convention)
+        assert frame.dtype == dtype
+        assert (frame.trans == atoms[1]).all()
+        assert close(frame.rot, expected, limit), convention
+    by_points = Frame.from_3_points(*atoms)
+    assert (by_points.rot == Frame.from_backbone(*atoms, convention="openfold").rot).all()
+    assert (by_points.trans == atoms[1]).all()
+
+
+@each_dtype
+@given(turn=axis_angles(), origin=translations(high=0))
+def test_angstrom_atoms_give_the_same_frames_in_nm(dtype: torch.dtype, turn: AxisAngle, origin: Vector) -> None:
+    residue = Backbone("ideal", (N_CA, CA_C), AxisAngle((0, 0, 1), TAU, 0.0), turn, origin)
+    nm = tuple(atom.to(dtype) for atom in residue.atoms)
+    angstrom = tuple((10 * atom).to(dtype) for atom in residue.atoms)
+    m = max(float(atom.abs().max()) for atom in nm)
+    a, b = Frame.from_backbone(*nm), Frame.from_backbone(*angstrom, unit="angstrom")
+    assert close(b.trans, a.trans.double(), 2 * eps(dtype) * m)
+    assert close(b.rot, a.rot.double(), 2 * eps(dtype) * (8 + 2 * math.sqrt(3) * m / 0.136))
+
+
+@each_dtype
+@pytest.mark.parametrize("convention", ["alphafold", "openfold"])
+@given(residue=near_collinear_backbones())
+def test_near_collinear_atoms_give_a_rotation_or_are_reported(
+    dtype: torch.dtype, convention: str, residue: Backbone
+) -> None:
+    atoms = tuple(atom.to(dtype) for atom in residue.atoms)
+    frame, valid = Frame.from_backbone(*atoms, convention=convention, return_valid=True)
+    assert is_rotation(frame.rot, 8 * eps(dtype))
+    # In the band between, rounding of the atoms decides.
+    sine, threshold = abs(math.sin(residue.angle.offset)), math.sqrt(eps(dtype))
+    assert valid or sine < 2 * threshold
+    assert not (valid and sine < threshold / 2)
+    assert valid or (frame.rot == torch.eye(3)).all()
+
+
+@each_dtype
+@pytest.mark.parametrize("convention", ["alphafold", "openfold"])
+@given(residue=coincident_backbones())
+def test_coincident_atoms_are_reported_and_refused(dtype: torch.dtype, convention: str, residue: Backbone) -> None:
+    atoms = tuple(atom.to(dtype) for atom in residue.atoms)
+    frame, valid = Frame.from_backbone(*atoms, convention=convention, return_valid=True)
+    assert not valid
+    assert (frame.rot == torch.eye(3)).all()
+    assert (frame.trans == atoms[1]).all()
+    with pytest.raises(ValueError, match="three finite points that neither coincide nor lie on a line"):
+        Frame.from_backbone(*atoms, convention=convention)
+
+
+@each_dtype
+@given(seed=seeds(), scale=st.integers(-3, 3), batch=st.sampled_from([(), (1,), (7,), (2, 5)]))
+def test_from_backbone_takes_arbitrary_points(
+    dtype: torch.dtype, seed: int, scale: int, batch: tuple[int, ...]
+) -> None:
+    n, ca, c = (10.0**scale * filler(seed, 3, *batch, 3)).to(dtype).unbind(0)
+    frame, valid = Frame.from_backbone(n, ca, c, return_valid=True)
+    assert frame.shape == valid.shape == batch
+    assert valid.dtype == torch.bool
+    assert is_rotation(frame.rot, 8 * eps(dtype))
+    # C lies on +x and N in the upper half of the xy-plane, to the rounding of points that spread over 4 × scale.
+    limit = 32 * eps(dtype) * float(10.0**scale * filler(seed, 3, *batch, 3).abs().max())
+    local_c, local_n = frame.invert_apply(c)[valid], frame.invert_apply(n)[valid]
+    assert close(local_c[..., 1:], 0.0, limit)
+    assert close(local_n[..., 2], 0.0, limit)
+    assert (local_c[..., 0] > 0).all() and (local_n[..., 1] > -limit).all()

@@ -1,0 +1,472 @@
+"""Laws of the closed form: it is the overlap, to its derived budget, and so are its gradients.
+
+Tolerances are the budgets of `iga.bounds`, derived in docs/theory.md, section 6 and 9; the judges share no code with
+`iga.overlap`. The tested pair is drawn as numbers a person can read: angle, exponents of σ and of δ.
+"""
+
+import inspect
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mpmath import mp
+
+from iga import bounds, overlap
+from iga.overlap import (
+    closed_form,
+    gaussian_overlap,
+    gaussian_overlap_textbook,
+    gaussian_score,
+    student_t_score,
+)
+from iga.testing.genomes import Domain, decode, degenerate_pairs
+from iga.testing.oracle import condition, drift, nearest_rotation, overlap_digits, overlap_reference
+
+DOUBLE = Domain(dtype=torch.float64)
+SINGLE = Domain(dtype=torch.float32)
+DOMAINS = pytest.mark.parametrize("domain", [SINGLE, DOUBLE], ids=["float32", "float64"])
+
+
+@st.composite
+def genomes(draw, twins=False):
+    """One pair: rotation vector of frame i, axis and log10 angle of the turn to frame j, σ and |δ| by exponents."""
+    component = st.integers(-4, 4).map(lambda k: k / 2)
+    frame = [draw(component) for _ in range(3)]
+    axis = draw(st.tuples(component, component, component).filter(any))
+    angle = draw(st.one_of(st.integers(-7, 0).map(float), st.floats(-7, math.log10(math.pi))))
+    exponent = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))
+    low, high = math.log(SINGLE.sigma_min), math.log(SINGLE.sigma_max)
+    sigma = [low + (high - low) * draw(exponent) for _ in range(6)]
+    if twins:
+        sigma[3:] = sigma[:3]
+    size = [float(draw(st.integers(-6, 2))) for _ in range(3)]
+    sign = [draw(st.sampled_from([-1.0, 1.0])) for _ in range(3)]
+    mean = [draw(st.sampled_from([0.0, 1.0, -20.0])) for _ in range(3)]
+    return torch.tensor([[*frame, *axis, angle, *sigma, *size, *sign, *mean]], dtype=torch.float64)
+
+
+def batch(domain, count=3000, seed=0):
+    return decode(degenerate_pairs(count, torch.Generator().manual_seed(seed), domain), domain)
+
+
+def budgets(pairs, dtype, *, dist_sq, log_det, nearest=False):
+    """Absolute budgets of dist_sq and log_det for each pair, with the drift that its matrices have."""
+    u = bounds.unit_roundoff(dtype)
+    off = max(bounds.ROUNDED_DRIFT, float(torch.maximum(drift(pairs[0]), drift(pairs[3])).max()) / u)
+    kappa = condition(pairs[2], pairs[5])
+    return (
+        bounds.dist_sq_budget(kappa, dtype, drift=off) * dist_sq,
+        bounds.log_det_budget(kappa, dtype, magnitude=log_det.abs(), drift=off),
+    )
+
+
+def assert_within(value, expected, budget):
+    assert value.isfinite().all() and expected.isfinite().all() and (budget >= 0).all()
+    error = (value.double() - expected).abs()
+    worst = int((error - budget).flatten().argmax())
+    assert (error <= budget).all(), (
+        f"error {float(error.flatten()[worst]):.4g} over budget {float(budget.flatten()[worst]):.4g} at pair {worst}"
+    )
+
+
+def assert_overlap_within(pairs, reference, dtype):
+    dist_sq, log_det = gaussian_overlap(*pairs)
+    by_dist_sq, by_log_det = budgets(pairs, dtype, dist_sq=reference[0], log_det=reference[1])
+    assert_within(dist_sq, reference[0], by_dist_sq)
+    assert_within(log_det, reference[1], by_log_det)
+
+
+# ---- the closed form is the overlap
+
+
+@given(genomes())
+def test_float32_is_within_its_budget_of_the_float64_reference(genome):
+    pairs = decode(genome, SINGLE)
+    assert_overlap_within(pairs, overlap_reference(*pairs), torch.float32)
+
+
+@given(genomes(twins=True))
+def test_twins_in_nearly_shared_frames_are_within_the_budget_too(genome):
+    pairs = decode(genome, SINGLE)
+    assert_overlap_within(pairs, overlap_reference(*pairs), torch.float32)
+
+
+@pytest.mark.parametrize("sigma_max", [0.05, 3.0, 150.0, 1000.0])
+def test_degenerate_pairs_are_within_the_budget_at_every_condition(sigma_max):
+    pairs = batch(Domain(sigma_max=sigma_max))
+    assert_overlap_within(pairs, overlap_reference(*pairs), torch.float32)
+
+
+def test_the_budget_also_holds_against_the_nearest_rotations():
+    pairs = batch(SINGLE, seed=1)
+    q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = pairs
+    reference = overlap_reference(nearest_rotation(q_rot), q_mean, q_sigma, nearest_rotation(k_rot), k_mean, k_sigma)
+    assert_overlap_within(pairs, reference, torch.float32)
+
+
+@DOMAINS
+def test_the_budget_holds_against_fifty_digits(domain):
+    pairs = batch(domain, count=300, seed=2)
+    assert_overlap_within(pairs, overlap_digits(*pairs), domain.dtype)
+
+
+def test_the_two_judges_agree_far_below_what_they_judge():
+    pairs = batch(SINGLE, count=300, seed=3)
+    coarse, fine = overlap_reference(*pairs), overlap_digits(*pairs)
+    kappa = condition(pairs[2], pairs[5])
+    # Householder QR of a 6×3 matrix: 6·3^{3/2} ≈ 31 times 2 u₆₄ for each of factor, solve and norm
+    slack = 200 * kappa * 2.0**-53
+    assert_within(coarse[0], fine[0], slack * fine[0])
+    assert_within(coarse[1], fine[1], slack + 2.0**-50 * fine[1].abs())
+
+
+def test_the_budget_rejects_a_T_that_was_formed_in_the_global_frame():
+    """(R_i e_k × R_j e_l)·δ is the same number, and loses κ² instead of κ: the budget must tell them apart."""
+    genome = degenerate_pairs(20000, torch.Generator().manual_seed(4), SINGLE)
+    genome[:, 7:13] = math.log(0.03)
+    genome[:, [7, 10]] = math.log(150.0)  # parallel needles, δ along them
+    genome[:, 14:16] = -7.0
+    pairs = decode(genome, SINGLE)
+    q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = pairs
+    v_i, v_j, delta = q_sigma.square(), k_sigma.square(), q_mean - k_mean
+    w_i, w_j = v_i[..., [1, 2, 0]] * v_i[..., [2, 0, 1]], v_j[..., [1, 2, 0]] * v_j[..., [2, 0, 1]]
+    g = (q_rot * delta[..., :, None]).sum(-2)
+    h = (k_rot * delta[..., :, None]).sum(-2)
+    num = (w_i * g.square()).sum(-1) + (w_j * h.square()).sum(-1)
+    for k in range(3):
+        for l in range(3):  # noqa: E741
+            cross = torch.linalg.cross(q_rot[..., k], k_rot[..., l])
+            num = num + v_i[..., k] * v_j[..., l] * (cross * delta).sum(-1).square()
+    reference = overlap_reference(*pairs)
+    by_dist_sq, _ = budgets(pairs, torch.float32, dist_sq=reference[0], log_det=reference[1])
+    assert_within(gaussian_overlap(*pairs)[0], reference[0], by_dist_sq)
+    with pytest.raises(AssertionError, match="over budget"):
+        assert_within(num.double() / reference[1].exp(), reference[0], by_dist_sq)
+
+
+class Exact(Fraction):
+    """A rational that answers the two methods of a tensor that the closed form calls; its log is itself."""
+
+    def square(self):
+        return Exact(self * self)
+
+    def log(self):
+        return self
+
+    def __add__(self, other):
+        return Exact(Fraction(self) + other)
+
+    def __sub__(self, other):
+        return Exact(Fraction(self) - other)
+
+    def __mul__(self, other):
+        return Exact(Fraction(self) * other)
+
+    def __truediv__(self, other):
+        return Exact(Fraction(self) / other)
+
+
+@given(st.lists(st.integers(-9, 9), min_size=8, max_size=8), st.lists(st.integers(-30, 30), min_size=9, max_size=9))
+def test_the_closed_form_is_an_identity_of_rational_numbers(quaternions, rest):
+    """The code itself in exact arithmetic: num/det = δᵀ(X+Y)⁻¹δ and det = det(X+Y), as polynomials."""
+    r_i, r_j = rational_rotation(quaternions[:4]), rational_rotation(quaternions[4:])
+    delta, v_i, v_j = rest[:3], [Exact(abs(x) + 1) for x in rest[3:6]], [Exact(abs(x) + 1) for x in rest[6:]]
+    into = lambda r: tuple(sum((r[a][k] * delta[a] for a in range(3)), Exact(0)) for k in range(3))  # noqa: E731
+    q = tuple(
+        tuple(sum((r_i[a][k] * r_j[a][l] for a in range(3)), Exact(0)) for l in range(3))  # noqa: E741
+        for k in range(3)
+    )
+    dist_sq, det = inspect.unwrap(closed_form)(q, into(r_i), into(r_j), tuple(v_i), tuple(v_j))
+    sigma = [
+        [sum(r[a][k] * r[b][k] * v[k] for r, v in ((r_i, v_i), (r_j, v_j)) for k in range(3)) for b in range(3)]
+        for a in range(3)
+    ]
+    minors = [
+        [
+            sigma[(a + 1) % 3][(b + 1) % 3] * sigma[(a + 2) % 3][(b + 2) % 3]
+            - sigma[(a + 1) % 3][(b + 2) % 3] * sigma[(a + 2) % 3][(b + 1) % 3]
+            for b in range(3)
+        ]
+        for a in range(3)
+    ]
+    expected = sum(sigma[0][b] * minors[0][b] for b in range(3))
+    assert det == expected
+    assert dist_sq * expected == sum(delta[a] * minors[a][b] * delta[b] for a in range(3) for b in range(3))
+
+
+def rational_rotation(quaternion):
+    """A rotation with rational entries: that of an integer quaternion (the identity for zero)."""
+    w, x, y, z = (Exact(c) for c in (quaternion if any(quaternion) else (1, 0, 0, 0)))
+    n = w * w + x * x + y * y + z * z
+    rows = (
+        (w * w + x * x - y * y - z * z, (x * y - w * z) * Exact(2), (x * z + w * y) * Exact(2)),
+        ((x * y + w * z) * Exact(2), w * w - x * x + y * y - z * z, (y * z - w * x) * Exact(2)),
+        ((x * z - w * y) * Exact(2), (y * z + w * x) * Exact(2), w * w - x * x - y * y + z * z),
+    )
+    return [[entry / n for entry in row] for row in rows]
+
+
+# ---- symmetries
+
+
+@DOMAINS
+def test_the_overlap_is_symmetric_under_exchange(domain):
+    pairs = batch(domain, seed=5)
+    dist_sq, log_det = gaussian_overlap(*pairs)
+    by_dist_sq, by_log_det = budgets(pairs, domain.dtype, dist_sq=dist_sq.double(), log_det=log_det.double())
+    swapped = gaussian_overlap(*pairs[3:], *pairs[:3])
+    assert_within(swapped[0], dist_sq.double(), 2 * by_dist_sq)
+    assert_within(swapped[1], log_det.double(), 2 * by_log_det)
+
+
+@pytest.mark.parametrize("far", [0.0, 10.0, 1000.0], ids="{:g} nm".format)
+@DOMAINS
+def test_the_overlap_is_invariant_under_a_shared_rigid_motion(domain, far):
+    """Frames and means of float64 are moved, rounded once, and compared with the unmoved ones, rounded once."""
+    exact = batch(DOUBLE, seed=6)
+    q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = exact
+    turn = nearest_rotation(torch.randn(3, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64))
+    shift = far * turn[:, 0]
+
+    def moved(rot, mean):
+        return (turn[:, :, None] * rot[:, None, :, :]).sum(-2), (turn * mean[:, None, :]).sum(-1) + shift
+
+    def rounded(q, k):
+        placed = (q[0], q[1], q_sigma, k[0], k[1], k_sigma)
+        return gaussian_overlap(*(x.to(domain.dtype) for x in placed)), q[1].norm(dim=-1) + k[1].norm(dim=-1)
+
+    (dist_sq, log_det), reach = rounded((q_rot, q_mean), (k_rot, k_mean))
+    (other_dist_sq, other_log_det), other_reach = rounded(moved(q_rot, q_mean), moved(k_rot, k_mean))
+    u = bounds.unit_roundoff(domain.dtype)
+    kappa = condition(q_sigma, k_sigma)
+    shortest = torch.minimum(q_sigma.amin(-1), k_sigma.amin(-1))
+    # in float64 the motion itself, 3×3 products in float64, rounds as much again: 5 roundings of means, 4 of frames
+    slack, wobble = (1, bounds.ROUNDED_DRIFT) if domain is SINGLE else (6, 6.0)
+    true_dist_sq, true_log_det = overlap_reference(*exact)
+    budget = 0.0
+    for length in (reach, other_reach):
+        # σ rounded to float32 once more moves every σ by u: 2u of dist_sq, 6u of log_det
+        slip = bounds.displacement_bound(slack * u * length, shortest)
+        budget = budget + bounds.moved_dist_sq_budget(true_dist_sq, kappa, domain.dtype, drift=wobble, moved=slip)
+    budget = budget + 4 * u * true_dist_sq
+    assert_within(other_dist_sq, dist_sq.double(), budget)
+    by_log_det = bounds.log_det_budget(kappa, domain.dtype, magnitude=true_log_det.abs(), drift=wobble)
+    assert_within(other_log_det, log_det.double(), 2 * by_log_det + 12 * u)
+
+
+@DOMAINS
+def test_a_unit_of_length_that_is_a_power_of_two_changes_no_bit_of_dist_sq(domain):
+    q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = batch(domain, seed=8)
+    dist_sq, log_det = gaussian_overlap(q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma)
+    for c in (0.25, 8.0):
+        scaled = gaussian_overlap(q_rot, c * q_mean, c * q_sigma, k_rot, c * k_mean, c * k_sigma)
+        assert torch.equal(scaled[0], dist_sq)
+        # one ulp of each of the two logarithms, and the rounding of what is expected
+        expected = log_det.double() + 6 * math.log(c)
+        size = log_det.double().abs() + 2 * expected.abs()
+        assert_within(scaled[1], expected, 2 * bounds.unit_roundoff(domain.dtype) * size)
+
+
+@DOMAINS
+def test_nanometres_to_angstrom_keeps_dist_sq_and_adds_six_ln_ten_to_log_det(domain):
+    q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = pairs = batch(domain, seed=9)
+    dist_sq, log_det = (x.double() for x in gaussian_overlap(*pairs))
+    scaled = gaussian_overlap(q_rot, 10 * q_mean, 10 * q_sigma, k_rot, 10 * k_mean, 10 * k_sigma)
+    u = bounds.unit_roundoff(domain.dtype)
+    by_dist_sq, by_log_det = budgets(pairs, domain.dtype, dist_sq=dist_sq, log_det=log_det.abs() + 6 * math.log(10))
+    # means and σ were rounded once when multiplied by ten
+    shortest = torch.minimum(q_sigma.amin(-1), k_sigma.amin(-1)).double()
+    slip = bounds.displacement_bound(u * (q_mean.double().norm(dim=-1) + k_mean.double().norm(dim=-1)), shortest)
+    moved = 2 * dist_sq.sqrt() * slip + slip.square() + 2 * u * dist_sq
+    assert_within(scaled[0], dist_sq, 2.1 * by_dist_sq + 1.1 * moved)
+    assert_within(scaled[1], log_det + 6 * math.log(10), 2 * by_log_det + 6 * u)
+
+
+@DOMAINS
+def test_dist_sq_grows_with_the_square_of_the_distance(domain):
+    q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = batch(domain, seed=10)
+    delta, origin = q_mean - k_mean, torch.zeros_like(k_mean)
+    near = gaussian_overlap(q_rot, delta, q_sigma, k_rot, origin, k_sigma)
+    far = gaussian_overlap(q_rot, 2 * delta, q_sigma, k_rot, origin, k_sigma)
+    assert torch.equal(far[0], 4 * near[0]) and torch.equal(far[1], near[1])
+
+
+@DOMAINS
+def test_widening_a_gaussian_never_raises_dist_sq_nor_lowers_log_det(domain):
+    pairs = batch(domain, seed=11)
+    dist_sq, log_det = (x.double() for x in gaussian_overlap(*pairs))
+    for axis in range(3):
+        wider = pairs[2].clone()
+        wider[..., axis] *= 1.5
+        wide = (*pairs[:2], wider, *pairs[3:])
+        less, more = (x.double() for x in gaussian_overlap(*wide))
+        by_dist_sq, by_log_det = budgets(wide, domain.dtype, dist_sq=dist_sq, log_det=log_det.abs() + 1)
+        assert (less <= dist_sq + 2 * by_dist_sq).all() and (more >= log_det - 2 * by_log_det).all()
+
+
+# ---- edges
+
+
+@DOMAINS
+def test_coincident_means_have_dist_sq_zero_and_finite_gradients(domain):
+    q_rot, q_mean, q_sigma, k_rot, _, k_sigma = batch(domain, count=200, seed=12)
+    inputs = [x.clone().requires_grad_() for x in (q_rot, q_mean, q_sigma, k_rot, q_mean, k_sigma)]
+    dist_sq, log_det = gaussian_overlap(*inputs)
+    assert torch.equal(dist_sq, torch.zeros_like(dist_sq)) and log_det.isfinite().all()
+    for gradient in torch.autograd.grad((dist_sq + log_det).sum(), inputs):
+        assert gradient.isfinite().all()
+
+
+@DOMAINS
+def test_dist_sq_is_finite_and_never_negative(domain):
+    dist_sq, log_det = gaussian_overlap(*batch(domain, count=20000, seed=13))
+    assert dist_sq.isfinite().all() and (dist_sq >= 0).all() and log_det.isfinite().all()
+
+
+@DOMAINS
+def test_the_dtype_is_kept_and_leading_dimensions_broadcast(domain):
+    q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = (x[:5] for x in batch(domain, seed=14))
+    table = gaussian_overlap(q_rot[:, None], q_mean[:, None], q_sigma[:, None], k_rot, k_mean, k_sigma)
+    assert table[0].shape == table[1].shape == (5, 5) and table[0].dtype == table[1].dtype == domain.dtype
+    for a in range(5):
+        for b in range(5):
+            one = gaussian_overlap(q_rot[a], q_mean[a], q_sigma[a], k_rot[b], k_mean[b], k_sigma[b])
+            # vectorised and scalar logarithms may differ in the last place
+            assert torch.equal(table[0][a, b], one[0])
+            ulp = 2 * bounds.unit_roundoff(domain.dtype) * abs(float(one[1]))
+            assert abs(float(table[1][a, b]) - float(one[1])) <= 2 * ulp
+
+
+def test_autocast_cannot_reach_the_geometry():
+    pairs = batch(SINGLE, seed=15)
+    plain = gaussian_overlap(*pairs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = gaussian_overlap(*pairs)
+    assert torch.equal(plain[0], cast[0]) and torch.equal(plain[1], cast[1])
+
+
+def test_the_overlap_module_never_multiplies_matrices():
+    source = inspect.getsource(overlap)
+    for word in ("matmul", "einsum", "bmm", "torch.mm", " @ "):
+        assert word not in source
+
+
+# ---- gradients
+
+
+def gradients(function, pairs, dtype):
+    """(dist_sq, its six gradients, log_det's six), float64 copies."""
+    inputs = [x.to(dtype).clone().requires_grad_() for x in pairs]
+    dist_sq, log_det = function(*inputs)
+    of_dist_sq = torch.autograd.grad(dist_sq.sum(), inputs, retain_graph=True)
+    of_log_det = torch.autograd.grad(log_det.sum(), inputs, materialize_grads=True)
+    return dist_sq.detach().double(), [g.double() for g in of_dist_sq], [g.double() for g in of_log_det]
+
+
+def tangent(rot, gradient):
+    """The skew part of Rᵀ ∂/∂R: the derivative along the rotations, where all forms agree."""
+    m = (rot.double()[..., :, :, None] * gradient[..., :, None, :]).sum(-3)
+    return m - m.mT
+
+
+@DOMAINS
+def test_gradients_in_means_and_scales_are_within_their_budgets(domain):
+    pairs = batch(domain, seed=16)
+    dist_sq, expected, expected_log_det = gradients(overlap_reference, pairs, torch.float64)
+    _, found, found_log_det = gradients(gaussian_overlap, pairs, domain.dtype)
+    kappa = condition(pairs[2], pairs[5])
+    shortest = torch.minimum(pairs[2].amin(-1), pairs[5].amin(-1)).double()
+    by_mean = bounds.dist_sq_gradient_budget(dist_sq, kappa, shortest, domain.dtype)[:, None]
+    by_scale = bounds.log_scale_gradient_budget(dist_sq, kappa, domain.dtype)[:, None].expand(-1, 3)
+    by_log_det = bounds.log_det_gradient_budget(kappa, domain.dtype)[:, None].expand(-1, 3)
+    for mean, sigma in ((1, 2), (4, 5)):
+        assert_within((found[mean] - expected[mean]).norm(dim=-1), torch.zeros(len(kappa)), by_mean[:, 0])
+        size = pairs[sigma].double()
+        assert_within(size * found[sigma], size * expected[sigma], by_scale)
+        assert_within(size * found_log_det[sigma], size * expected_log_det[sigma], by_log_det)
+
+
+@DOMAINS
+def test_gradients_in_rotations_agree_along_the_tangent(domain):
+    pairs = batch(domain, seed=17)
+    dist_sq, expected, _ = gradients(overlap_reference, pairs, torch.float64)
+    _, found, _ = gradients(gaussian_overlap, pairs, domain.dtype)
+    budget = bounds.torque_budget(dist_sq, condition(pairs[2], pairs[5]), domain.dtype)
+    for rot in (0, 3):
+        truth = tangent(pairs[rot], expected[rot])
+        assert_within(tangent(pairs[rot], found[rot]), truth, budget[:, None, None].expand_as(truth))
+
+
+def test_off_the_tangent_the_forms_differ_so_the_tangent_is_what_must_be_compared():
+    pairs = batch(Domain(sigma_max=3.0, dtype=torch.float64), seed=18)
+    dist_sq, expected, _ = gradients(overlap_reference, pairs, torch.float64)
+    _, found, _ = gradients(gaussian_overlap, pairs, torch.float64)
+    apart = (found[0] - expected[0]).abs().amax((-1, -2))
+    assert (apart > 0.1 * dist_sq).double().mean() > 0.5
+
+
+@DOMAINS
+def test_scale_gradients_obey_their_sum_rules(domain):
+    """Σ ∂dist_sq/∂log σ = −2 dist_sq, means fixed; Σ ∂log_det/∂log σ = 6: homogeneity."""
+    pairs = batch(domain, seed=19)
+    dist_sq, of_dist_sq, of_log_det = gradients(gaussian_overlap, pairs, domain.dtype)
+    kappa = condition(pairs[2], pairs[5])
+    total = sum((pairs[k].double() * of_dist_sq[k]).sum(-1) for k in (2, 5))
+    assert_within(total, -2 * dist_sq, 6 * bounds.log_scale_gradient_budget(dist_sq, kappa, domain.dtype))
+    total = sum((pairs[k].double() * of_log_det[k]).sum(-1) for k in (2, 5))
+    assert_within(total, torch.full_like(total, 6.0), 6 * bounds.log_det_gradient_budget(kappa, domain.dtype))
+
+
+# ---- scores and the textbook form
+
+
+@DOMAINS
+@pytest.mark.parametrize("log_det_min", [None, -10.0])
+def test_scores_are_within_their_budgets(domain, log_det_min):
+    pairs = batch(domain, count=300, seed=20)
+    true_dist_sq, true_log_det = overlap_digits(*pairs)
+    dist_sq, log_det = gaussian_overlap(*pairs)
+    kappa = condition(pairs[2], pairs[5])
+    held = true_log_det if log_det_min is None else true_log_det.clamp(min=log_det_min)
+    with mp.workdps(40):
+        gauss = [float(-(mp.mpf(d) + mp.mpf(x)) / 2) for d, x in zip(true_dist_sq.tolist(), held.tolist(), strict=True)]
+        student = [
+            float(-(mp.mpf(4) + 3) / 2 * mp.log1p(mp.mpf(d) / 4) - mp.mpf(x) / 2)
+            for d, x in zip(true_dist_sq.tolist(), held.tolist(), strict=True)
+        ]
+    budget = bounds.gaussian_score_budget(true_dist_sq, true_log_det, kappa, domain.dtype)
+    expected = torch.tensor(gauss, dtype=torch.float64)
+    assert_within(gaussian_score(dist_sq, log_det, log_det_min=log_det_min), expected, budget)
+    budget = bounds.student_t_score_budget(true_dist_sq, true_log_det, kappa, domain.dtype, dof=4.0)
+    expected = torch.tensor(student, dtype=torch.float64)
+    assert_within(student_t_score(dist_sq, log_det, dof=4.0, log_det_min=log_det_min), expected, budget)
+
+
+def test_the_student_score_becomes_the_gaussian_one_for_many_degrees_of_freedom():
+    dist_sq = torch.linspace(0, 50, 101, dtype=torch.float64)
+    log_det = torch.linspace(-19, 32, 101, dtype=torch.float64)
+    nu = 1e9
+    # ½(ν+3) ln(1+d/ν) = ½d + (3d/2 − d²/4)/ν + O(ν⁻²)
+    slack = (1.5 * dist_sq + 0.25 * dist_sq.square()) / nu + 1e-6 * dist_sq / nu + 1e-13
+    assert_within(student_t_score(dist_sq, log_det, dof=nu), gaussian_score(dist_sq, log_det), slack)
+
+
+def test_the_textbook_form_agrees_where_kappa_squared_is_small():
+    pairs = batch(Domain(sigma_max=0.3, dtype=torch.float64), seed=21)
+    dist_sq, log_det = overlap_reference(*pairs)
+    found = gaussian_overlap_textbook(*pairs, pivot_min=1e-12)
+    # building Σ: 4 roundings an entry, entries ≤ 2σ_max², three steps of elimination: 60 κ² u is ample and derived
+    slack = 60 * condition(pairs[2], pairs[5]).square() * bounds.unit_roundoff(torch.float64)
+    assert_within(found[0], dist_sq, slack * dist_sq)
+    assert_within(found[1], log_det, slack + 1e-14)
+
+
+def test_a_jitter_widens_each_of_the_two_covariances():
+    eye, sigma = torch.eye(3, dtype=torch.float64), torch.full((3,), 0.1, dtype=torch.float64)
+    delta = torch.tensor([0.3, 0.0, 0.0], dtype=torch.float64)
+    found = gaussian_overlap_textbook(eye, delta, sigma, eye, torch.zeros_like(delta), sigma, jitter=0.005)
+    assert float(found[0]) == pytest.approx(0.09 / 0.03, rel=1e-14)
+    assert float(found[1]) == pytest.approx(3 * math.log(0.03), rel=1e-14)
