@@ -2,9 +2,9 @@
 
     python benches/choose_bounded.py FILE... [--json benches/results/choose_bounded.json]
 
-For each candidate a fresh layer (8 heads, three seeds) over each structure: largest |geometry logit|, row-centred spread,
-share of rows with w_max > 0.9, mean row entropy, share of pairs that pass gradient, share of log scales that receive
-gradient through the floor. docs/presets.md says what was made of it.
+For each candidate a fresh layer (8 heads, three seeds) over each structure: largest |geometry logit|, row-centred
+spread, share of rows with w_max > 0.9, mean row entropy, share of pairs that pass gradient, share of log scales that
+receive gradient through the floor. docs/presets.md says what was made of it.
 """
 
 import argparse
@@ -76,7 +76,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     structures = [read_structure(path) for path in arguments.files]
-    result: dict[str, object] = {"environment": environment(0), "structures": [Path(s.path).name for s in structures], "rows": []}
+    names = [Path(structure.path).name for structure in structures]
+    result: dict[str, object] = {"environment": environment(0), "structures": names, "rows": []}
     rows = []
     print("absmax / spread / saturated / entropy / pairs with gradient / scales with gradient, at P = 1, 8, 64")
     for name, config in CANDIDATES.items():

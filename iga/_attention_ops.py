@@ -33,9 +33,7 @@ def check_inputs(
     if z is not None and c_z == 0:
         raise ValueError("z was given to a layer built with c_z = 0; pass z=None, or build the layer with c_z")
     if z is not None and z.shape != (*residues, residues[-1], c_z):
-        raise ValueError(
-            f"z must be {[*residues, residues[-1], c_z]} ([*, n, n, c_z]) or None, got {list(z.shape)}"
-        )
+        raise ValueError(f"z must be {[*residues, residues[-1], c_z]} ([*, n, n, c_z]) or None, got {list(z.shape)}")
     return mask if mask.dtype == torch.bool else mask > 0.5
 
 

@@ -28,9 +28,7 @@ def units_per_nm(unit: str) -> float:
     return _PER_NM[unit]
 
 
-def check_unit(
-    n: Float[Tensor, "*b 3"], ca: Float[Tensor, "*b 3"], c: Float[Tensor, "*b 3"], unit: str = "nm"
-) -> None:
+def check_unit(n: Float[Tensor, "*b 3"], ca: Float[Tensor, "*b 3"], c: Float[Tensor, "*b 3"], unit: str = "nm") -> None:
     """Raises ValueError if atoms N, CA, C, each [..., residues, 3], are in the unit that `unit` is not.
 
     A chain (one of the leading dimensions) is in the other unit if at least half of its m CA–CA distances lie within

@@ -74,9 +74,7 @@ class InvariantGaussianAttention(nn.Module):
         self.geo_scale = nn.Parameter(torch.full((no_heads,), float(self.config.geo_scale_init)))
         # The same for every key, so softmax cancels it: kept for the logs and checkpoints of models that have it.
         self.geo_bias = nn.Parameter(torch.zeros(no_heads))
-        self.linear_out = linear(
-            no_heads * (c_hidden + 4 * no_v_points + self.c_pair_values), c_s, init="final"
-        )
+        self.linear_out = linear(no_heads * (c_hidden + 4 * no_v_points + self.c_pair_values), c_s, init="final")
 
     def forward(
         self,
@@ -93,7 +91,7 @@ class InvariantGaussianAttention(nn.Module):
 
         s     single representation              z    pair representation [*b, n, n, c_z], or None
         r     GaussianRigid, or any rigid object with get_rots().get_rot_mats() and get_trans() (OpenFold's Rigid,
-              iga.Frame), then with the Gaussians beside it: `local_mean` in nm in the residue's frame (absent: 0, the CA)
+              iga.Frame), then with the Gaussians beside it: `local_mean` in nm in the residue's frame (absent: 0, CA)
               and `log_scale`, the log of the standard deviation in nm (absent: log config.default_sigma, isotropic)
         mask  [*b, n], bool or float, 1 = valid. Masked keys get weight exactly 0 whatever they hold, NaN included;
               the output at masked residues is exactly 0, with zero gradient

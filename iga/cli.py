@@ -5,7 +5,8 @@ Nothing heavy is imported before a command runs: `iga --help` never waits for to
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -16,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 __all__ = ["app", "main"]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+_command_line = "iga"  # as it was typed, for the report
 
 # typer carries its own copy of click in some releases and the package in others; both give this base class.
 _UsageError: type[Exception] = cast("type[Exception]", typer.BadParameter.__base__)
@@ -39,8 +42,10 @@ def verify(
     preset: Annotated[str, typer.Option(help="pre_fix, logdet_clamp, sigma_floor, soft_start or bounded.")] = "bounded",
     structures: Annotated[
         list[str] | None,
-        typer.Option(help="A PDB or mmCIF file (.gz or not), a folder, or a quoted glob; repeats. "
-                     "Without it: synthetic structures drawn from the seed."),
+        typer.Option(
+            help="A PDB or mmCIF file (.gz or not), a folder, or a quoted glob; repeats. "
+            "Without it: synthetic structures drawn from the seed."
+        ),
     ] = None,
     points: Annotated[str, typer.Option(help="Numbers of points P to examine.")] = "1,2,4,8,16,32,64",
     sigma_min: Annotated[
@@ -50,30 +55,24 @@ def verify(
     seed: Annotated[int, typer.Option(help="Seed of parameters, features and synthetic structures.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
 ) -> None:
-    """Check every numerical invariant of a preset against the product's contract.
+    """Check a preset's numerical invariants.
 
-    The contract: sigma_min 0.03 nm, float32, any geometry with sigma up to 150 nm, any P. Ends 0 if all hold,
-    1 if any does not, 2 on misuse.
+    Every preset is judged against the product's contract: sigma_min 0.03 nm, float32, any geometry with sigma up to
+    150 nm, any P. Ends 0 if all hold, 1 if any does not, 2 on misuse.
     """
     if json is not None and not json.resolve().parent.is_dir():
         raise typer.BadParameter(f"no folder {json.resolve().parent} to write {json.name} to", param_hint="--json")
     counts = _whole_numbers(points)
     from iga.report import print_report, write_json
-    from iga.testing.verify import verify as run
+    from iga.testing.verify import prepare
 
+    with _misuse():
+        plan = prepare(preset, structures=structures, points=counts, sigma_min=sigma_min, profile=profile, seed=seed)
     with _progress() as on_progress:
-        report = run(
-            preset,
-            structures=structures,
-            points=counts,
-            sigma_min=sigma_min,
-            profile=profile,
-            seed=seed,
-            on_progress=on_progress,
-        )
+        report = plan.run(on_progress)
     console = _console()
     if json is not None:
-        write_json(report, shlex.join(["iga", *sys.argv[1:]]), json)
+        write_json(report, _command_line, json)
     print_report(report, console)
     raise typer.Exit(report.exit_code)
 
@@ -87,10 +86,16 @@ def bounds(
     cap: Annotated[float | None, typer.Option(help="Cap c of the geometry logit, if any.")] = None,
     residues: Annotated[int, typer.Option(help="Residues N of a row, for the saturation bound.")] = 256,
 ) -> None:
-    """Print the proven bounds for given floors, extent and P, and what follows from them."""
+    """Print the proven bounds.
+
+    For given floors, extent, P and cap: every bound, whether it fits in fp16, whether softmax can saturate, and how
+    many digits float32 leaves.
+    """
     from iga.bounds import bounds_summary
 
-    _print_rows(bounds_summary(sigma_min, sigma_max, extent, points, cap, keys=residues))
+    with _misuse():
+        rows = bounds_summary(sigma_min, sigma_max, extent, points, cap, keys=residues)
+    _print_rows(rows)
 
 
 @app.command()
@@ -99,31 +104,43 @@ def picture(
     seed: Annotated[int, typer.Option(help="Seed of parameters and synthetic structures.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Write the numbers behind the picture to this file too.")] = None,
 ) -> None:
-    """Draw all presets: lowest log_det and largest |logit| against sigma_max, and growth with P."""
+    """Draw what the presets do.
+
+    Lowest log_det and largest |geometry logit| as sigma_max grows from 0.3 to 150 nm, and growth with P.
+    """
     from iga.picture import draw, measure
 
     if not output.resolve().parent.is_dir():
         raise typer.BadParameter(f"no folder {output.resolve().parent} to write {output.name} to")
     with _progress() as on_progress:
         data = measure(seed=seed, on_progress=on_progress)
-    draw(data, output, json)
+    with _misuse():
+        draw(data, output, json)
     print(f"wrote {output}")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    global _command_line
+    _command_line = shlex.join(["iga", *(sys.argv[1:] if arguments is None else arguments)])
     try:
         code = app(args=arguments, prog_name="iga", standalone_mode=False)
     except _CommandError as error:
         _complain(cast(Any, error).format_message())
         code = 2
-    except (ValueError, OSError) as error:
-        _complain(str(error))
-        code = 2
     except typer.Abort:
         _complain("interrupted")
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _misuse() -> Iterator[None]:
+    """What the library refuses as an argument is misuse of the command; other errors are bugs and keep their trace."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise _UsageError(str(error)) from error
 
 
 def _complain(message: str) -> None:
@@ -137,7 +154,7 @@ def _whole_numbers(text: str) -> list[int]:
     except ValueError:
         values = []
     if not values or min(values) < 1:
-        raise typer.BadParameter(f"expected whole numbers from 1 up such as 1,8,64; got {text!r}", param_hint="--points")
+        raise typer.BadParameter(f"expected whole numbers such as 1,8,64; got {text!r}", param_hint="--points")
     return values
 
 

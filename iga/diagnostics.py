@@ -61,7 +61,7 @@ def row_entropy(trace: Trace) -> Tensor:
 
 
 def row_spread(trace: Trace) -> Tensor:
-    """Standard deviation over the valid keys of each valid row's geometry logits, flat: what softmax can see of them."""
+    """Standard deviation of each valid row's geometry logits over its valid keys, flat: what softmax sees of them."""
     valid = trace.mask[..., None, None, :].to(trace.geo_scaled.dtype)
     logits = torch.where(trace.mask[..., None, None, :], trace.geo_scaled, torch.zeros_like(trace.geo_scaled))
     count = valid.sum(dim=-1, keepdim=True).clamp(min=1)

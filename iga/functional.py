@@ -101,9 +101,7 @@ def point_gaussians(
     The floor acts in both places: on the σ that scales the offset, and on the σ of the covariance.
     """
     log_sigma = r.log_scale[..., None, None, :, :] + config.log_scale_max * raw_log_scale.tanh()
-    sigma = floored_sigma(
-        log_sigma, sigma_min=config.sigma_min, sigma_max=config.sigma_max, floor=config.floor
-    )
+    sigma = floored_sigma(log_sigma, sigma_min=config.sigma_min, sigma_max=config.sigma_max, floor=config.floor)
     local = r.local_mean[..., None, None, :, :] + config.offset_max * raw_offset.tanh() * sigma
     mean = rotate(r.rot[..., None, None, :, :, :], local) + r.trans[..., None, None, :, :]
     return PointGaussians(r.rot, mean, sigma)

@@ -74,8 +74,9 @@ def gaussian_overlap(
     of the frame's own axes (nm, > 0). dist_sq has no unit; log_det is that of a covariance in nm².
 
     float32, searched: dist_sq within (15 + 8κ)·2⁻²⁴ relative, log_det within (25 + 3κ)·2⁻²⁴ absolute (or half its last
-    bit, where that is more), log_det under 3 ln(2 σ_min²) by at most 4 ulp, for κ ≤ 5000; proved: `iga.bounds`. Range in float32: 5e-7 < σ < 1.8e6 nm forward; backward at
-    |δ| = 10³ σ_min, σ > 6e-5 nm. float64 inputs are computed in float64. Source: docs/theory.md, sections 5 and 6.
+    bit, where that is more), log_det under 3 ln(2 σ_min²) by at most 4 ulp, for κ ≤ 5000; proved: `iga.bounds`.
+    Range in float32: 5e-7 < σ < 1.8e6 nm forward; backward at |δ| = 10³ σ_min, σ > 6e-5 nm. float64 inputs are
+    computed in float64. Source: docs/theory.md, sections 5 and 6.
     """
     r_i, r_j = _matrix(q_rot), _matrix(k_rot)
     delta = _difference(q_mean, k_mean)
@@ -127,9 +128,7 @@ def gaussian_score(dist_sq: Tensor, log_det: Tensor, *, log_det_min: float | Non
     return -0.5 * dist_sq - 0.5 * _clamped(log_det, log_det_min)
 
 
-def student_t_score(
-    dist_sq: Tensor, log_det: Tensor, *, dof: float, log_det_min: float | None = None
-) -> Tensor:
+def student_t_score(dist_sq: Tensor, log_det: Tensor, *, dof: float, log_det_min: float | None = None) -> Tensor:
     """−½(ν+3) ln(1 + dist_sq/ν) − ½ max(log_det, log_det_min): the log-density of a trivariate t, ν = `dof`.
 
     Logarithmic in dist_sq, hence bounded by the bounds of section 3 of docs/theory.md without a cap, and every pair
@@ -167,7 +166,7 @@ def _squares(sigma: Tensor) -> Vec:
 def _covariance(r: Mat, v: Vec) -> dict[str, Tensor]:
     """The six entries of R diag(v) Rᵀ."""
     pairs = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
-    return {f"{a}{b}": sum((r[a][k] * v[k] * r[b][k] for k in range(3)), start=torch.zeros_like(v[0])) for a, b in pairs}
+    return {f"{a}{b}": sum((r[a][k] * v[k] * r[b][k] for k in range(1, 3)), r[a][0] * v[0] * r[b][0]) for a, b in pairs}
 
 
 def _clamped(log_det: Tensor, log_det_min: float | None) -> Tensor:

@@ -170,9 +170,7 @@ def find_structures(paths: Iterable[str | Path]) -> list[Path]:
     return list(found)
 
 
-def read_structures(
-    paths: Sequence[str | Path], **options: Any
-) -> tuple[list[Structure], list[dict[str, object]]]:
+def read_structures(paths: Sequence[str | Path], **options: Any) -> tuple[list[Structure], list[dict[str, object]]]:
     """Everything readable under `paths`, and one record a file: {"path", "residues", "masked", "status", "reason"}.
 
     A file that can't be read has status "unreadable" and the reason, and the others go on. `options` are those of
@@ -252,13 +250,16 @@ def _residues(model: gemmi.Model, gaussians: Atoms) -> Iterator[_Residue]:
 def _position(chain: str, candidates: list[gemmi.Residue], gaussians: Atoms) -> Iterator[_Residue]:
     """The residue at one position, one conformer of it."""
     best: tuple[tuple[bool, float], _Residue] | None = None
+    # What residue names share at a position stands in the file under the first of them.
+    shared = {a.name: a for r in candidates for a in r if a.altloc == "\0" and a.name in _MAIN_CHAIN}
     for residue in candidates:
         heavy = [atom for atom in residue if not atom.is_hydrogen()]
         lettered = {atom.name for atom in heavy if atom.altloc != "\0"}
         # Atoms without a letter are common to all conformers, or one of their own where a letter repeats the name.
         split = [atom for atom in heavy if atom.name in lettered] or heavy
         for altloc in sorted({atom.altloc for atom in split}) or ["\0"]:
-            chosen = {atom.name: atom for letter in ("\0", altloc) for atom in heavy if atom.altloc == letter}
+            own_atoms = {atom.name: atom for letter in ("\0", altloc) for atom in heavy if atom.altloc == letter}
+            chosen = shared | own_atoms
             own = [atom.occ for atom in split if atom.altloc == altloc] or [0.0]
             rank = (all(name in chosen for name in _BACKBONE), sum(own) / len(own))
             if best is None or rank > best[0]:
@@ -267,9 +268,7 @@ def _position(chain: str, candidates: list[gemmi.Residue], gaussians: Atoms) -> 
         yield best[1]
 
 
-def _conformer(
-    chain: str, residue: gemmi.Residue, atoms: dict[str, gemmi.Atom], gaussians: Atoms
-) -> _Residue:
+def _conformer(chain: str, residue: gemmi.Residue, atoms: dict[str, gemmi.Atom], gaussians: Atoms) -> _Residue:
     wanted = (lambda name: name not in _MAIN_CHAIN) if gaussians == "sidechain" else (lambda name: name in _MAIN_CHAIN)
     missing = [float("nan")] * 3
     return _Residue(
@@ -281,9 +280,7 @@ def _conformer(
     )
 
 
-def _gaussians(
-    residues: list[_Residue], frame: Frame, valid: Tensor, thickness: float
-) -> tuple[Tensor, Tensor]:
+def _gaussians(residues: list[_Residue], frame: Frame, valid: Tensor, thickness: float) -> tuple[Tensor, Tensor]:
     """Local mean and σ of each residue, nm, float64: centroid, and standard deviation along the frame's axes plus
     `thickness`."""
     owner = torch.tensor(np.repeat(np.arange(len(residues)), [len(r.atoms) for r in residues]), dtype=torch.long)

@@ -25,7 +25,9 @@ class Inputs:
         return iter((self.s, self.z, self.r, self.mask))
 
 
-def layer_inputs(n: int = 7, *, batch: tuple[int, ...] = (2,), seed: int = 0, dtype: torch.dtype = torch.float32) -> Inputs:
+def layer_inputs(
+    n: int = 7, *, batch: tuple[int, ...] = (2,), seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Inputs:
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> torch.Tensor:

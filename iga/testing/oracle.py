@@ -59,8 +59,7 @@ def overlap_digits(
     cores = (2, 1, 1, 2, 1, 1)
     batch = torch.broadcast_shapes(*(a.shape[: a.ndim - c] for a, c in zip(arguments, cores, strict=True)))
     flat = [
-        a.detach().double().expand(*batch, *(3,) * c).reshape(-1, 3**c)
-        for a, c in zip(arguments, cores, strict=True)
+        a.detach().double().expand(*batch, *(3,) * c).reshape(-1, 3**c) for a, c in zip(arguments, cores, strict=True)
     ]
     if not all(bool(a.isfinite().all()) for a in flat) or not all(bool((flat[k] > 0).all()) for k in (2, 5)):
         raise ValueError("overlap_digits needs finite rotations and means, and every sigma above 0 nm")

@@ -123,9 +123,7 @@ def search(
             records.append(_record(m, band, "sampled, float64", sampled))
             records.append(_digits(m, band, "sampled, 50 digits", worst[:rejudge], domain, nearest))
             if climb_steps:
-                climbed = hill_climb(
-                    m, worst[:population], climb_steps, generator, domain, band=band, nearest=nearest
-                )
+                climbed = hill_climb(m, worst[:population], climb_steps, generator, domain, band=band, nearest=nearest)
                 share = ratio(m, judge(decode(climbed, domain), domain, nearest=nearest))
                 top = climbed[share.argsort(descending=True)[:rejudge]]
                 records.append(_digits(m, band, "climbed, 50 digits", top, domain, nearest))

@@ -20,7 +20,9 @@ from iga.testing.invariants import INVARIANTS, scores
 from iga.testing.subject import LayerFactory, Subject
 from iga.testing.tally import Finding, Tally
 
-__all__ = ["Report", "verify"]
+__all__ = ["Plan", "Report", "prepare", "verify"]
+
+Progress = Callable[[str, int, int], None]
 
 DRIVEN = 8.0
 
@@ -59,7 +61,7 @@ def verify(
     profile: str | Profile = "fast",
     seed: int = 0,
     only: Sequence[str] | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Report:
     """Judge a preset, a config or a layer of your own against the product's contract.
 
@@ -75,7 +77,31 @@ def verify(
 
     Raises ValueError for misuse: an unknown preset, profile or invariant, no readable structure, a bad number.
     """
-    started = time.perf_counter()
+    plan = prepare(
+        target,
+        layer=layer,
+        structures=structures,
+        points=points,
+        sigma_min=sigma_min,
+        profile=profile,
+        seed=seed,
+        only=only,
+    )
+    return plan.run(on_progress)
+
+
+def prepare(
+    target: str | IGAConfig = DEFAULT_PRESET,
+    *,
+    layer: LayerFactory = InvariantGaussianAttention,
+    structures: Sequence[str | Path] | None = None,
+    points: Sequence[int] = DEFAULT_POINTS,
+    sigma_min: float = 0.03,
+    profile: str | Profile = "fast",
+    seed: int = 0,
+    only: Sequence[str] | None = None,
+) -> "Plan":
+    """Everything that misuse can stop, before anything is measured: arguments as for `verify`, ValueError likewise."""
     contract = Contract(sigma_min=sigma_min, points=tuple(points))
     if isinstance(profile, str):
         if profile not in PROFILES:
@@ -86,34 +112,39 @@ def verify(
     for invariant in chosen:
         if invariant not in INVARIANTS:
             raise ValueError(f"unknown invariant {invariant!r}; invariants: {', '.join(INVARIANTS)}")
-    report = on_progress or (lambda what, done, total: None)
-
     if structures is None:
         entries = synthetic_structures(profile.synthetic, seed=seed)
         records = [record(structure) for structure in entries]
     else:
         entries, records = read_structures(list(structures))
-    subject = Subject(name, config, profile, layer)
-    run = _Run(subject, contract, profile, seed, entries, records, report)
-    tallies = {invariant: Tally(invariant, INVARIANTS[invariant].unit) for invariant in chosen}
-    run.scores({key: value for key, value in tallies.items() if key in scores.MEASURED_TOGETHER})
-    for invariant in chosen:
-        run.one(invariant, tallies[invariant])
-    findings = [tallies[invariant].finding() for invariant in chosen]
-    return Report(name, profile.name, seed, contract, time.perf_counter() - started, findings, run.records)
+    return Plan(Subject(name, config, profile, layer), contract, profile, seed, chosen, entries, records)
 
 
 @dataclass
-class _Run:
+class Plan:
+    """A run that is ready to start."""
+
     subject: Subject
     contract: Contract
     profile: Profile
     seed: int
+    invariants: list[str]
     structures: list[Structure]
     records: list[dict[str, object]]
-    report: Callable[[str, int, int], None]
 
-    def scores(self, tallies: dict[str, Tally]) -> None:
+    def run(self, on_progress: Progress | None = None) -> Report:
+        """Measure and judge; `on_progress(what, done, total)` is told of each step."""
+        started = time.perf_counter()
+        report = on_progress or (lambda what, done, total: None)
+        tallies = {name: Tally(name, INVARIANTS[name].unit) for name in self.invariants}
+        self._scores({name: tally for name, tally in tallies.items() if name in scores.MEASURED_TOGETHER}, report)
+        for name in self.invariants:
+            self._one(name, tallies[name], report)
+        seconds = time.perf_counter() - started
+        findings = [tallies[name].finding() for name in self.invariants]
+        return Report(self.subject.name, self.profile.name, self.seed, self.contract, seconds, findings, self.records)
+
+    def _scores(self, tallies: dict[str, Tally], report: Progress) -> None:
         """The checks of every pair and point: each structure as it is, and degenerate, P in rotation."""
         if not tallies:
             return
@@ -121,7 +152,7 @@ class _Run:
         every = self.profile.perturb_every
         turn = 0
         for index, structure in enumerate(self.structures):
-            self.report("scores of all structures", index, len(self.structures))
+            report("scores of all structures", index, len(self.structures))
             case = make_case(structure, self.profile, residues=self.profile.residues, seed=self.seed + index)
             self._note_sample(structure, case)
             degenerate = names[index % every :: every]
@@ -133,14 +164,14 @@ class _Run:
                     layer = self.subject.random(points[turn % len(points)], self.seed + turn, gain=gain)
                     scores.measure(self.subject, layer, one, self.contract, tallies)
                 turn += 1
-        self.report("scores of all structures", len(self.structures), len(self.structures))
+        report("scores of all structures", len(self.structures), len(self.structures))
 
-    def one(self, invariant: str, tally: Tally) -> None:
+    def _one(self, invariant: str, tally: Tally, report: Progress) -> None:
         """The checks that run on the focus structures only."""
         check = INVARIANTS[invariant]
         if check.measure is None:
             return
-        self.report(invariant, 0, 1)
+        report(invariant, 0, 1)
         cases = self._focus()
         if check.degenerate:
             cases = cases + [
@@ -149,7 +180,7 @@ class _Run:
                 for label in PERTURBATIONS
             ]
         check.measure(self.subject, cases, self.contract, self.seed, tally)
-        self.report(invariant, 1, 1)
+        report(invariant, 1, 1)
 
     def _focus(self) -> list[Case]:
         """Structures spread over the list by length, so that short and long ones are both looked at."""

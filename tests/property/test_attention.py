@@ -4,13 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests_support import SIZES, layer_inputs, small_layer
 
 from iga import rotation
 from iga.attention import InvariantGaussianAttention
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 from iga.presets import PRESETS, preset
-from tests_support import SIZES, layer_inputs, small_layer
+
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
@@ -54,9 +55,7 @@ class OpenFoldRigid:
 def test_a_plain_rigid_object_with_the_gaussians_beside_it_gives_the_same_output() -> None:
     one, given_ = small_layer(), layer_inputs()
     plain = OpenFoldRigid(given_.r.rot, given_.r.trans)
-    beside = one(
-        given_.s, given_.z, plain, given_.mask, local_mean=given_.r.local_mean, log_scale=given_.r.log_scale
-    )
+    beside = one(given_.s, given_.z, plain, given_.mask, local_mean=given_.r.local_mean, log_scale=given_.r.log_scale)
     assert torch.equal(beside, one(*given_))
 
 
@@ -231,7 +230,13 @@ def test_a_state_dict_round_trip_reproduces_the_output() -> None:
 
 
 def wrong_calls() -> list[tuple[str, str]]:
-    return [("s", "s must be"), ("z", "z must be"), ("r", "r must have"), ("mask", "mask must be"), ("both", "local_mean")]
+    return [
+        ("s", "s must be"),
+        ("z", "z must be"),
+        ("r", "r must have"),
+        ("mask", "mask must be"),
+        ("both", "local_mean"),
+    ]
 
 
 @pytest.mark.parametrize(("which", "message"), wrong_calls())

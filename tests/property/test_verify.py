@@ -220,8 +220,13 @@ class NotFinite(InvariantGaussianAttention):
         fill = trace.score * torch.nan
         output = None if trace.output is None else trace.output * torch.nan
         return replace(
-            trace, dist_sq=fill, log_det=fill, score=fill, geo_raw=trace.geo_raw * torch.nan,
-            geo_scaled=trace.geo_scaled * torch.nan, output=output,
+            trace,
+            dist_sq=fill,
+            log_det=fill,
+            score=fill,
+            geo_raw=trace.geo_raw * torch.nan,
+            geo_scaled=trace.geo_scaled * torch.nan,
+            output=output,
         )
 
 

@@ -91,6 +91,12 @@ def test_what_cannot_be_judged_passes(unit: str) -> None:
     check_trans_unit(atoms[1], unit)
 
 
+def test_bonds_alone_are_no_proof() -> None:
+    """Residues apart from each other, each of the size that ångström would have: no chain, so no verdict."""
+    n, ca, c = in_unit(chain(12), "angstrom")
+    check_unit(n + ca, 2 * ca, c + ca, "nm")
+
+
 @each_dtype
 @each_unit
 @given(

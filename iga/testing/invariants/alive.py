@@ -2,14 +2,14 @@
 
 A bound alone is easily met by a logit that is always zero. So four measures have to lie in stated bands for every P:
 
-spread        root mean square over rows of the row-centred standard deviation of the geometry logit, which is all that
-              softmax sees of it. At least 0.1: a typical weight differs by a tenth for the geometry's sake.
-              At most ln(9(N − 1)), the span at which one key of N can take 0.9 of a row (docs/theory.md, section 3).
-pairs         share of pairs whose logit moves by at least 1 % of a nat per e-fold of the pair's distances, through the
-              cap: at least half.
-scales        share of log scales (per residue, head, point and axis) that receive gradient through the floor: at least half.
-weights       total variation between the rows of weights before and after the frames are handed to other residues:
-              at least 0.02, the share of a row's attention that geometry decides.
+spread    root mean square over rows of the row-centred standard deviation of the geometry logit, all that softmax sees
+          of it. At least 0.1: a typical weight differs by a tenth for the geometry's sake. At most ln(9(N − 1)), the
+          span at which one key of N can take 0.9 of a row (docs/theory.md, 3.5).
+pairs     share of pairs whose logit moves by at least 0.01 per e-fold of the pair's distances, through the cap: at
+          least half.
+scales    share of log scales (per residue, head, point, axis) that get gradient through the floor: at least half.
+weights   total variation between the rows of weights before and after the frames are handed to other residues: at
+          least 0.02, the share of a row's attention that geometry decides.
 """
 
 from dataclasses import replace
@@ -79,14 +79,10 @@ def gradient_shares(trace: Trace) -> tuple[Tensor, Tensor]:
     if not trace.geo_scaled.requires_grad:
         return torch.tensor(0.0), torch.tensor(0.0)
     grads = torch.autograd.grad(trace.geo_scaled.sum(), inputs, allow_unused=True)
-    by_dist_sq, by_query, by_key = (
-        torch.zeros_like(x) if g is None else g for g, x in zip(grads, inputs, strict=True)
-    )
+    by_dist_sq, by_query, by_key = (torch.zeros_like(x) if g is None else g for g, x in zip(grads, inputs, strict=True))
     # d logit / d ln(distance) of a pair: all its points' dist_sq scale together, ln dist_sq = 2 ln distance
     elasticity = 2 * (by_dist_sq * trace.dist_sq.detach()).sum(dim=-3).abs()
     off_diagonal = ~torch.eye(elasticity.shape[-1], dtype=torch.bool)
     pairs = (elasticity >= ELASTICITY_MIN)[..., off_diagonal].double().mean()
     scales = torch.cat([by_query.flatten(), by_key.flatten()])
     return pairs, (scales != 0).double().mean()
-
-

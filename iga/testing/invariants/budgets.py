@@ -1,7 +1,7 @@
 """How far rounding may move a score, a geometry logit and an output: the budgets of `iga.bounds`, propagated.
 
-Derived in docs/theory.md, section 8, first order in u. Everything is evaluated in float64 from a trace, pair by pair, so
-that an example is judged by its own condition κ and not by the worst of all.
+Derived in docs/theory.md, section 8. Everything is evaluated in float64 from a trace, pair by pair,
+so that an example is judged by its own condition κ and not by the worst of all.
 """
 
 import torch
@@ -25,7 +25,7 @@ def condition(trace: Trace, contract: Contract) -> Float[Tensor, "*b h p q k"]:
 
 
 def local_reach(trace: Trace) -> tuple[Tensor, Tensor]:
-    """|m| + |u ⊙ σ| + |t| of each query and key Gaussian, [*b, h, p, n]: the rounding of its mean is relative to that."""
+    """|m| + |u ⊙ σ| + |t| of each query and key Gaussian, [*b, h, p, n]: what its mean's rounding is relative to."""
     rigid = trace.rigid
     trans = rigid.trans.detach().double()[..., None, None, :, :]
     local = rigid.local_mean.detach().double().norm(dim=-1)[..., None, None, :]
@@ -78,7 +78,7 @@ def output(
     # rounding of the other logit terms and of softmax itself, with the geometry's
     others = 8 * u * (trace.logits.detach().double().abs() + trace.scalar.detach().double().abs())
     row = (logit + others).amax(dim=-1, keepdim=True)
-    factor = torch.expm1(2 * row).clamp(max=1.0) + 2 * n * u
+    factor = torch.expm1(2 * row).clamp(max=1e30) + 2 * n * u  # finite, so that 0 times it is 0
     v, local, pair = trace.values
     values = factor * (weights @ v.detach().double().abs())  # [*b, h, q, c]
     trans = trace.rigid.trans.detach().double()
@@ -94,7 +94,7 @@ def output(
         by_query = (factor * weights).transpose(-3, -2)
         parts.append((by_query @ pair.detach().double().abs()).flatten(-2))
     features = torch.cat(parts, dim=-1)
-    weight = layer.linear_out.weight.detach().double().abs()  # pyright: ignore[reportAttributeAccessIssue]
+    weight = dict(layer.named_parameters())["linear_out.weight"].detach().double().abs()
     width = features.shape[-1]
     rounding = width * u * (trace.features.detach().double().abs() @ weight[:, :width].T)
     return features @ weight[:, :width].T + rounding

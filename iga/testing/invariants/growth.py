@@ -39,9 +39,7 @@ def growth_with_points(subject: Subject, cases: list[Case], contract: Contract, 
             continue
         exponent, error = _slope(magnitude.clamp(min=1e-30).log2(), points)
         could_fail = bool(magnitude.amax() > 0)
-        tally.add(
-            exponent, limit + STANDARD_ERRORS * error, f"max |geometry logit|, {name}", could_fail=could_fail
-        )
+        tally.add(exponent, limit + STANDARD_ERRORS * error, f"max |geometry logit|, {name}", could_fail=could_fail)
         tally.note(f"{name}: max |geometry logit| grows as P^{round(exponent, 2) + 0.0:.2f}")
         change, error = _slope(share, points)
         tally.add(

@@ -21,8 +21,8 @@ def mask_inertness(subject: Subject, cases: list[Case], contract: Contract, seed
     """Exact: a masked key has weight 0 and its contents are replaced before any arithmetic, so nothing may differ.
 
     A third of the residues is masked. The output must be bitwise the same whether they hold what they held, other
-    numbers or NaN; weights of masked keys and masked rows must be 0; gradients to masked inputs must be 0 and the others finite; and removing the
-    masked residues altogether must change the outputs of the valid ones by rounding only.
+    numbers or NaN; weights of masked keys and masked rows must be 0; gradients to masked inputs must be 0 and the
+    others finite; and removing the masked residues altogether must change the valid outputs by rounding only.
     """
     for index, case in enumerate(cases):
         points = contract.points[index % len(contract.points)]
