@@ -29,7 +29,7 @@ _PUBLIC = {
     "verify": "iga.testing.verify",
 }
 
-__all__ = ["__version__", *sorted(_PUBLIC)]
+__all__ = ["__version__", *sorted(_PUBLIC)]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from iga.attention import InvariantGaussianAttention as InvariantGaussianAttention

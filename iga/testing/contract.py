@@ -57,7 +57,7 @@ PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
         Profile(
-            name="fast", residues=32, synthetic=8, focus=2, focus_residues=48, seeds=2, digits_pairs=50, perturb_every=2
+            name="fast", residues=32, synthetic=8, focus=2, focus_residues=40, seeds=2, digits_pairs=50, perturb_every=2
         ),
         Profile(
             name="ci", residues=32, synthetic=16, focus=3, focus_residues=64, seeds=3, digits_pairs=100, perturb_every=3

@@ -1,0 +1,77 @@
+"""What the documents claim is run: their Python examples, the names they mention, and the commands of the README."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_the_readme_example_runs(structures_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = blocks("README.md", "python")
+    monkeypatch.chdir(structures_dir)
+    names: dict[str, object] = {}
+    exec(example, names)
+    s = names["s"]
+    assert tuple(s.shape) == (1, 76, 256)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_examples_of_the_preset_guide_run() -> None:
+    (example,) = blocks("docs/presets.md", "python")
+    names: dict[str, object] = {}
+    exec(example, names)
+    assert names["layer"].config.sigma_min == 0.05  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_swap_is_under_twenty_lines_and_its_new_lines_are_this_packages() -> None:
+    swap = blocks("docs/swap.md", "python")[0]
+    before, after = swap.split("# after")
+    lines = [line for line in after.splitlines() if line.strip()]
+    assert "openfold" in before and len(lines) < 20
+    assert "from iga import InvariantGaussianAttention" in after
+
+
+def test_every_bound_that_the_theory_names_exists() -> None:
+    from iga import bounds
+
+    text = (ROOT / "docs/theory.md").read_text(encoding="utf-8")
+    table = text[text.index("| theorem | `iga.bounds.` |") :]
+    names = {name for name in re.findall(r"`([a-z][a-z0-9_]+)`", table) if name != "iga"}
+    assert len(names) > 20
+    assert not {name for name in names if not hasattr(bounds, name)}
+
+
+def test_every_option_that_the_documents_use_exists() -> None:
+    import typer.main
+
+    from iga.cli import app
+
+    known = {
+        name: {option for parameter in command.params for option in parameter.opts}
+        for name, command in typer.main.get_command(app).commands.items()  # pyright: ignore[reportAttributeAccessIssue]
+    }
+    used = 0
+    for document in ("README.md", "docs/presets.md", "docs/verification.md", "docs/swap.md", "docs/theory.md"):
+        for line in (ROOT / document).read_text(encoding="utf-8").splitlines():
+            for name, rest in re.findall(r"(?:^|[ /`])iga (\w+)((?: +[^`#]*)?)", line):
+                if name not in known:
+                    continue
+                for option in re.findall(r"--[a-z-]+", rest):
+                    assert option in known[name], f"{document}: iga {name} {option}"
+                    used += 1
+    assert used > 5
+
+
+@pytest.mark.parametrize("mark", ["verify", "test"])
+def test_the_readmes_commands_are_single_lines_that_install_with_the_constraints(mark: str) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(rf"<!-- command: {mark} -->\n```sh\n(.*?)\n```", text, flags=re.DOTALL)
+    assert found is not None
+    command = found.group(1)
+    assert "\n" not in command and "-c constraints.txt" in command
