@@ -10,7 +10,16 @@ from iga._typing import Bool, Float, Tensor
 from iga.frame import Frame
 from iga.rotation import rotate, rotate_inverse
 
-__all__ = ["centre", "check_inputs", "masked_softmax", "sanitise", "value_points_out"]
+__all__ = ["centre", "check_inputs", "check_sizes", "masked_softmax", "sanitise", "value_points_out"]
+
+
+def check_sizes(c_z: int, **sizes: int) -> None:
+    """Raises ValueError for a size under 1, or c_z under 0, by name."""
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if c_z < 0:
+        raise ValueError(f"c_z must be at least 0 (0: no pair features), got {c_z}")
 
 
 def check_inputs(

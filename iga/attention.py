@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from iga._attention_ops import centre, check_inputs, sanitise
+from iga._attention_ops import centre, check_inputs, check_sizes, sanitise
 from iga._init import linear
 from iga._typing import Float, Tensor
 from iga.frame import rigid_to_frame
@@ -43,18 +43,9 @@ class InvariantGaussianAttention(nn.Module):
         config: IGAConfig | str = DEFAULT_PRESET,
     ) -> None:
         super().__init__()
-        sizes = {
-            "c_s": c_s,
-            "c_hidden": c_hidden,
-            "no_heads": no_heads,
-            "no_qk_points": no_qk_points,
-            "no_v_points": no_v_points,
-        }
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if c_z < 0:
-            raise ValueError(f"c_z must be at least 0 (0: no pair features), got {c_z}")
+        check_sizes(
+            c_z, c_s=c_s, c_hidden=c_hidden, no_heads=no_heads, no_qk_points=no_qk_points, no_v_points=no_v_points
+        )
         self.config = preset(config) if isinstance(config, str) else config
         self.c_s, self.c_z, self.c_hidden = c_s, c_z, c_hidden
         self.no_heads, self.no_qk_points, self.no_v_points = no_heads, no_qk_points, no_v_points

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from iga._attention_ops import centre, check_inputs, masked_softmax, sanitise, value_points_out
+from iga._attention_ops import centre, check_inputs, check_sizes, masked_softmax, sanitise, value_points_out
 from iga._init import SOFTPLUS_INVERSE_ONE, linear
 from iga._typing import Float, Tensor
 from iga.frame import Frame, rigid_to_frame
@@ -64,18 +64,9 @@ class InvariantPointAttention(nn.Module):
         eps: float = 1e-8,
     ) -> None:
         super().__init__()
-        sizes = {
-            "c_s": c_s,
-            "c_hidden": c_hidden,
-            "no_heads": no_heads,
-            "no_qk_points": no_qk_points,
-            "no_v_points": no_v_points,
-        }
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if c_z < 0:
-            raise ValueError(f"c_z must be at least 0 (0: no pair features), got {c_z}")
+        check_sizes(
+            c_z, c_s=c_s, c_hidden=c_hidden, no_heads=no_heads, no_qk_points=no_qk_points, no_v_points=no_v_points
+        )
         if not 0 < eps < math.inf:
             raise ValueError(f"eps must be a positive finite number of nm², got {eps!r}")
         self.c_s, self.c_z, self.c_hidden = c_s, c_z, c_hidden
