@@ -134,8 +134,16 @@ class Plan:
 
     def run(self, on_progress: Progress | None = None) -> Report:
         """Measure and judge; `on_progress(what, done, total)` is told of each step."""
+        # A case's tensors are small: a second thread waits more than it works, and on a busy machine it waits long.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._run(on_progress or (lambda what, done, total: None))
+        finally:
+            torch.set_num_threads(threads)
+
+    def _run(self, report: Progress) -> Report:
         started = time.perf_counter()
-        report = on_progress or (lambda what, done, total: None)
         tallies = {name: Tally(name, INVARIANTS[name].unit) for name in self.invariants}
         self._scores({name: tally for name, tally in tallies.items() if name in scores.MEASURED_TOGETHER}, report)
         for name in self.invariants:
