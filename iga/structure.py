@@ -240,16 +240,16 @@ def _residues(model: gemmi.Model, gaussians: Atoms) -> Iterator[_Residue]:
             if kind.is_nucleic_acid() or (nucleic and not kind.is_amino_acid()):
                 continue
             if position and residue.seqid != position[-1].seqid:
-                yield from _position(chain.name, position, gaussians)
+                yield _position(chain.name, position, gaussians)
                 position = []
             position.append(residue)
         if position:
-            yield from _position(chain.name, position, gaussians)
+            yield _position(chain.name, position, gaussians)
 
 
-def _position(chain: str, candidates: list[gemmi.Residue], gaussians: Atoms) -> Iterator[_Residue]:
+def _position(chain: str, candidates: list[gemmi.Residue], gaussians: Atoms) -> _Residue:
     """The residue at one position, one conformer of it."""
-    best: tuple[tuple[bool, float], _Residue] | None = None
+    options: list[tuple[tuple[bool, float], gemmi.Residue, dict[str, gemmi.Atom]]] = []
     # What residue names share at a position stands in the file under the first of them.
     shared = {a.name: a for r in candidates for a in r if a.altloc == "\0" and a.name in _MAIN_CHAIN}
     for residue in candidates:
@@ -258,14 +258,13 @@ def _position(chain: str, candidates: list[gemmi.Residue], gaussians: Atoms) -> 
         # Atoms without a letter are common to all conformers, or one of their own where a letter repeats the name.
         split = [atom for atom in heavy if atom.name in lettered] or heavy
         for altloc in sorted({atom.altloc for atom in split}) or ["\0"]:
-            own_atoms = {atom.name: atom for letter in ("\0", altloc) for atom in heavy if atom.altloc == letter}
-            chosen = shared | own_atoms
+            atoms = {atom.name: atom for letter in ("\0", altloc) for atom in heavy if atom.altloc == letter}
+            chosen = shared | atoms
             own = [atom.occ for atom in split if atom.altloc == altloc] or [0.0]
             rank = (all(name in chosen for name in _BACKBONE), sum(own) / len(own))
-            if best is None or rank > best[0]:
-                best = rank, _conformer(chain, residue, chosen, gaussians)
-    if best is not None:
-        yield best[1]
+            options.append((rank, residue, chosen))
+    _, residue, chosen = max(options, key=lambda option: option[0])  # the first on a tie
+    return _conformer(chain, residue, chosen, gaussians)
 
 
 def _conformer(chain: str, residue: gemmi.Residue, atoms: dict[str, gemmi.Atom], gaussians: Atoms) -> _Residue:

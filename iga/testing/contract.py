@@ -29,7 +29,8 @@ class Contract:
 class Profile:
     """How much is examined. Sizes of the layer are those of a small backbone model.
 
-    residues         of each structure, this many are sampled for the checks over all structures
+    residues         of each structure as it is, this many are sampled for the checks over all structures
+    degenerate       and this many for each of its degenerate perturbations
     synthetic        synthetic structures when none is given
     focus            structures on which the costlier checks run (spread over the list by length)
     focus_residues   residues of a focus structure
@@ -40,6 +41,7 @@ class Profile:
 
     name: str
     residues: int
+    degenerate: int
     synthetic: int
     focus: int
     focus_residues: int
@@ -54,23 +56,37 @@ class Profile:
 
 
 PROFILES: dict[str, Profile] = {
-    profile.name: profile
-    for profile in (
-        Profile(
-            name="fast", residues=32, synthetic=8, focus=2, focus_residues=40, seeds=2, digits_pairs=50, perturb_every=2
-        ),
-        Profile(
-            name="ci", residues=32, synthetic=16, focus=3, focus_residues=64, seeds=3, digits_pairs=100, perturb_every=3
-        ),
-        Profile(
-            name="nightly",
-            residues=96,
-            synthetic=64,
-            focus=8,
-            focus_residues=96,
-            seeds=8,
-            digits_pairs=1000,
-            perturb_every=1,
-        ),
-    )
+    "fast": Profile(
+        name="fast",
+        residues=48,
+        degenerate=32,
+        synthetic=8,
+        focus=2,
+        focus_residues=40,
+        seeds=2,
+        digits_pairs=50,
+        perturb_every=2,
+    ),
+    "ci": Profile(
+        name="ci",
+        residues=64,
+        degenerate=32,
+        synthetic=16,
+        focus=3,
+        focus_residues=64,
+        seeds=3,
+        digits_pairs=100,
+        perturb_every=3,
+    ),
+    "nightly": Profile(
+        name="nightly",
+        residues=192,
+        degenerate=64,
+        synthetic=64,
+        focus=8,
+        focus_residues=96,
+        seeds=8,
+        digits_pairs=1000,
+        perturb_every=1,
+    ),
 }

@@ -164,8 +164,9 @@ class Plan:
             case = make_case(structure, self.profile, residues=self.profile.residues, seed=self.seed + index)
             self._note_sample(structure, case)
             degenerate = names[index % every :: every]
+            smaller = make_case(structure, self.profile, residues=self.profile.degenerate, seed=self.seed + index)
             for label in [None, *degenerate]:
-                one = case if label is None else perturbed_case(case, label, self.contract, seed=self.seed + index)
+                one = case if label is None else perturbed_case(smaller, label, self.contract, seed=self.seed + index)
                 with torch.no_grad():
                     # Degenerate scales have to reach the contract's ends: a gain drives u and d to their bounds.
                     gain = 1.0 if label is None else DRIVEN

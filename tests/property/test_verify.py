@@ -23,7 +23,8 @@ from iga.testing.verify import Report, verify
 SMALL = replace(
     PROFILES["fast"],
     synthetic=4,
-    residues=16,
+    residues=24,
+    degenerate=16,
     focus=1,
     focus_residues=32,
     seeds=2,
