@@ -1,24 +1,20 @@
 """Protein structures in: PDB and mmCIF files, gzip or not, to frames and Gaussians in nanometres.
 
-gemmi parses. Taken are the first model and the residues of its polymer chains that are not nucleic acid, modified ones
-(MSE, HYP, …) included, with insertion codes. Of alternate locations one conformer a residue is taken whole: the one
-with a backbone and the highest mean occupancy, the first on a tie; of several residue names at a position, likewise.
-A residue without N, CA and C, or whose three atoms fix no frame, stays in its row, masked and counted.
+Which atoms of a file are taken stands in `iga._atoms`. A residue without N, CA and C, whose three atoms fix no frame,
+or with an atom at two places, stays in its row, masked and counted.
 """
 
 import glob
-import gzip
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import gemmi
 import numpy as np
 import torch
 
+from iga._atoms import Atoms, ResidueAtoms, StructureError, read_residues
 from iga._typing import Bool, Tensor
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
@@ -35,16 +31,6 @@ __all__ = [
 
 BASE_THICKNESS = 0.4  # Å, about the positional spread of one heavy atom at medium resolution
 ENDINGS = (".pdb", ".ent", ".cif", ".mmcif")
-
-Atoms = Literal["sidechain", "backbone"]
-
-_BACKBONE = ("N", "CA", "C")
-_MAIN_CHAIN = {"N", "CA", "C", "O", "OXT"}
-_NUCLEIC = (gemmi.PolymerType.Dna, gemmi.PolymerType.Rna, gemmi.PolymerType.DnaRnaHybrid)
-
-
-class StructureError(ValueError):
-    """A structure that can't be read; the message is one line: file, reason, remedy."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +61,6 @@ class Structure:
         return int(self.mask.sum())
 
 
-@dataclass
-class _Residue:
-    chain: str
-    number: str
-    name: str
-    backbone: list[list[float]]  # N, CA, C; NaN where missing
-    atoms: list[list[float]]  # those that the Gaussian is made of
-
-
 def read_structure(
     path: str | Path,
     *,
@@ -110,7 +87,7 @@ def read_structure(
         raise ValueError(f"convention must be 'alphafold' or 'openfold', got {convention!r}")
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}; convert what is not geometry")
-    residues = list(_residues(_model(path), gaussians))
+    residues = read_residues(path, gaussians)
     if not residues:
         raise StructureError(f"{path}: no protein residue in the first model (nucleic acids, ligands or water only?)")
     backbone = torch.tensor([residue.backbone for residue in residues], dtype=torch.float64)
@@ -126,18 +103,25 @@ def read_structure(
     except ValueError as error:  # the unit; its remedies after the semicolon are those of from_backbone
         reason = str(error).partition(";")[0]
         raise StructureError(f"{path}: {reason}; PDB and mmCIF are in ångström, multiply by 10") from error
+    ambiguous = torch.tensor([residue.ambiguous for residue in residues])
+    valid = valid & ~ambiguous
+    if not valid.any() and ambiguous.any():
+        raise StructureError(f"{path}: residues have atoms at two places; end chains that share a name with TER")
     if not valid.any():
         raise StructureError(f"{path}: N, CA and C lie on one line, or in one place, in every residue")
     local_mean, sigma = _gaussians(residues, frame, valid, base_thickness / 10.0)
     trans = torch.where(valid[:, None], frame.trans, torch.zeros_like(frame.trans))
+    rot = torch.where(valid[:, None, None], frame.rot, torch.eye(3, dtype=frame.dtype))
     reasons = Counter(
-        "N, CA or C missing or not finite" if not whole else "N, CA and C fix no frame"
-        for whole, fine in zip(complete.tolist(), valid.tolist(), strict=True)
+        "N, CA or C missing or not finite" if not whole
+        else "an atom at two places" if twice
+        else "N, CA and C fix no frame"
+        for whole, twice, fine in zip(complete.tolist(), ambiguous.tolist(), valid.tolist(), strict=True)
         if not fine
-    )
+    )  # fmt: skip
     return Structure(
         path=str(path),
-        gaussian=GaussianRigid(Frame(frame.rot, trans), local_mean, sigma.log()).to(dtype=dtype),
+        gaussian=GaussianRigid(Frame(rot, trans), local_mean, sigma.log()).to(dtype=dtype),
         mask=valid,
         chains=tuple(residue.chain for residue in residues),
         numbers=tuple(residue.number for residue in residues),
@@ -157,11 +141,11 @@ def find_structures(paths: Iterable[str | Path]) -> list[Path]:
         if path.is_file():
             matches = [path]
         elif path.is_dir():
-            matches = sorted(entry for entry in path.iterdir() if entry.is_file() and _ending(entry) in ENDINGS)
+            matches = _structure_files(path.iterdir())
             if not matches:
                 raise StructureError(f"{name}: no file in this folder ends in {', '.join(ENDINGS)} or these with .gz")
         else:
-            matches = sorted(entry for entry in map(Path, glob.glob(str(name), recursive=True)) if entry.is_file())
+            matches = _structure_files(map(Path, glob.glob(str(name), recursive=True)))
             if not matches:
                 raise StructureError(f"{name}: no such file, folder or match; quote a glob so that the shell leaves it")
         found |= dict.fromkeys(matches)
@@ -203,83 +187,18 @@ def record(structure: Structure) -> dict[str, object]:
     }
 
 
+def _structure_files(entries: Iterable[Path]) -> list[Path]:
+    """Those with an ending of structures, sorted; hidden ones (._1abc.pdb on foreign disks) are not meant."""
+    return sorted(e for e in entries if _ending(e) in ENDINGS and not e.name.startswith(".") and e.is_file())
+
+
 def _ending(path: Path) -> str:
     """The ending without .gz, in small letters."""
     name = path.name.lower().removesuffix(".gz")
     return Path(name).suffix
 
 
-def _model(path: str | Path) -> gemmi.Model:
-    try:
-        data = Path(path).read_bytes()
-        # Unpacked here, since gemmi takes what a cut-off gzip file begins with for the whole.
-        data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise StructureError(f"{path}: not readable: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        # PDB or mmCIF by what the file holds; nothing at all is PDB without atoms.
-        form = gemmi.CoorFormat.Detect if data.strip() else gemmi.CoorFormat.Pdb
-        parsed = gemmi.read_structure_string(data, format=form)
-    except (RuntimeError, ValueError, IndexError) as error:  # what gemmi raises for a text that it can't parse
-        reason = " ".join(str(error).removeprefix("string:").split())
-        raise StructureError(f"{path}: not readable as PDB or mmCIF: {reason}") from error
-    if sum(model.count_atom_sites() for model in parsed) == 0:
-        raise StructureError(f"{path}: no atoms; the file is empty or holds no coordinates")
-    parsed.setup_entities()
-    return parsed[0]
-
-
-def _residues(model: gemmi.Model, gaussians: Atoms) -> Iterator[_Residue]:
-    for chain in model:
-        polymer = chain.get_polymer()
-        nucleic = polymer.check_polymer_type() in _NUCLEIC
-        position: list[gemmi.Residue] = []
-        for residue in polymer:
-            kind = gemmi.find_tabulated_residue(residue.name)
-            # gemmi's table lacks many modified nucleotides; their chain tells.
-            if kind.is_nucleic_acid() or (nucleic and not kind.is_amino_acid()):
-                continue
-            if position and residue.seqid != position[-1].seqid:
-                yield _position(chain.name, position, gaussians)
-                position = []
-            position.append(residue)
-        if position:
-            yield _position(chain.name, position, gaussians)
-
-
-def _position(chain: str, candidates: list[gemmi.Residue], gaussians: Atoms) -> _Residue:
-    """The residue at one position, one conformer of it."""
-    options: list[tuple[tuple[bool, float], gemmi.Residue, dict[str, gemmi.Atom]]] = []
-    # What residue names share at a position stands in the file under the first of them.
-    shared = {a.name: a for r in candidates for a in r if a.altloc == "\0" and a.name in _MAIN_CHAIN}
-    for residue in candidates:
-        heavy = [atom for atom in residue if not atom.is_hydrogen()]
-        lettered = {atom.name for atom in heavy if atom.altloc != "\0"}
-        # Atoms without a letter are common to all conformers, or one of their own where a letter repeats the name.
-        split = [atom for atom in heavy if atom.name in lettered] or heavy
-        for altloc in sorted({atom.altloc for atom in split}) or ["\0"]:
-            atoms = {atom.name: atom for letter in ("\0", altloc) for atom in heavy if atom.altloc == letter}
-            chosen = shared | atoms
-            own = [atom.occ for atom in split if atom.altloc == altloc] or [0.0]
-            rank = (all(name in chosen for name in _BACKBONE), sum(own) / len(own))
-            options.append((rank, residue, chosen))
-    _, residue, chosen = max(options, key=lambda option: option[0])  # the first on a tie
-    return _conformer(chain, residue, chosen, gaussians)
-
-
-def _conformer(chain: str, residue: gemmi.Residue, atoms: dict[str, gemmi.Atom], gaussians: Atoms) -> _Residue:
-    wanted = (lambda name: name not in _MAIN_CHAIN) if gaussians == "sidechain" else (lambda name: name in _MAIN_CHAIN)
-    missing = [float("nan")] * 3
-    return _Residue(
-        chain=chain,
-        number=str(residue.seqid),
-        name=residue.name,
-        backbone=[atoms[name].pos.tolist() if name in atoms else missing for name in _BACKBONE],
-        atoms=[atom.pos.tolist() for name, atom in atoms.items() if wanted(name) and name != "OXT"],
-    )
-
-
-def _gaussians(residues: list[_Residue], frame: Frame, valid: Tensor, thickness: float) -> tuple[Tensor, Tensor]:
+def _gaussians(residues: list[ResidueAtoms], frame: Frame, valid: Tensor, thickness: float) -> tuple[Tensor, Tensor]:
     """Local mean and σ of each residue, nm, float64: centroid, and standard deviation along the frame's axes plus
     `thickness`."""
     owner = torch.tensor(np.repeat(np.arange(len(residues)), [len(r.atoms) for r in residues]), dtype=torch.long)

@@ -123,9 +123,7 @@ def mean_budget(reach: Scalar, sigma_min: float, dtype: Precision, *, trans: Sca
     return unit_roundoff(dtype) * rounded / (math.sqrt(2.0) * sigma_min)
 
 
-def far_translation_budget(
-    distance: Scalar, sigma_min: float, dtype: Precision, *, centred: bool = False
-) -> Result:
+def far_translation_budget(distance: Scalar, sigma_min: float, dtype: Precision, *, centred: bool = False) -> Result:
     """|Δ√dist_sq| from moving a pair to `distance` nm from the origin. docs/theory.md, 8.2.
 
     2√2 u distance/σ_min: one rounding each of t and of μ, per Gaussian; half of it with `centred` translations, where

@@ -123,9 +123,7 @@ def bounds_rows(
     ]
     scores = {
         "Gaussian": gaussian_score_range(extent, sigma_min, largest, offset_max, log_det_min),
-        f"Student-t, ν = {dof:g}": student_t_score_range(
-            extent, sigma_min, largest, offset_max, log_det_min, dof=dof
-        ),
+        f"Student-t, ν = {dof:g}": student_t_score_range(extent, sigma_min, largest, offset_max, log_det_min, dof=dof),
     }
     for name, (low, high) in scores.items():
         bound = max(abs(low), abs(high))

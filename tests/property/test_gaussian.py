@@ -89,6 +89,7 @@ def test_perturbed_moves_by_u_sigmas_and_scales_by_e_to_the_d(
     g = random_gaussians(2, 3, dtype=dtype, seed=seed)
     u, d = (x.to(dtype) for x in filler(seed + 1, 2, 2, 3, *points, 3).tanh() * 2)
     moved = g.perturbed(u, d, sigma_min=0.03, sigma_max=sigma_max, floor=floor)
+
     # Theory, section 1, in NumPy.
     def spread(x: torch.Tensor) -> np.ndarray:
         return x.double().numpy().reshape(2, 3, *(1,) * len(points), *x.shape[2:])
@@ -179,7 +180,7 @@ def test_gradients_of_the_floors_are_those_of_their_formulas(
         ({"sigma_min": 1e-30, "floor": "smooth"}, "whose square fits in torch.float32"),
         ({"sigma_min": 0.03, "sigma_max": 0.02, "floor": "hard"}, "sigma_max must be .* above sigma_min"),
         ({"sigma_min": 0.03, "sigma_max": math.inf, "floor": "hard"}, "sigma_max must be .* or None, got inf"),
-        ({"sigma_min": 0.03, "floor": "soft"}, "floor must be \"hard\" or \"smooth\", got 'soft'"),
+        ({"sigma_min": 0.03, "floor": "soft"}, 'floor must be "hard" or "smooth", got \'soft\''),
     ],
 )
 def test_a_floor_that_is_none_is_refused(options: dict[str, object], message: str) -> None:

@@ -236,9 +236,7 @@ def test_every_function_keeps_the_dtype_also_under_autocast(dtype: torch.dtype) 
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
-def test_low_precision_geometry_is_refused_with_the_remedy(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_low_precision_geometry_is_refused_with_the_remedy(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     x = torch.ones(2, 3, dtype=dtype)
     rot = torch.ones(2, 3, 3, dtype=dtype)

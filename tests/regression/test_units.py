@@ -99,9 +99,7 @@ def test_bonds_alone_are_no_proof() -> None:
 
 @each_dtype
 @each_unit
-@given(
-    seed=seeds(), steps=st.integers(-12, 12), batch=st.sampled_from([(), (1,), (2,), (5,), (9,), (40,), (3, 12)])
-)
+@given(seed=seeds(), steps=st.integers(-12, 12), batch=st.sampled_from([(), (1,), (2,), (5,), (9,), (40,), (3, 12)]))
 def test_random_points_are_in_no_wrong_unit(
     dtype: torch.dtype, unit: str, seed: int, steps: int, batch: tuple[int, ...]
 ) -> None:
