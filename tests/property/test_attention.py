@@ -4,13 +4,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests_support import SIZES, layer_inputs, small_layer
 
 from iga import rotation
 from iga.attention import InvariantGaussianAttention
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 from iga.presets import PRESETS, preset
+from tests_support import SIZES, layer_inputs, small_layer
 
 
 @pytest.mark.parametrize("name", PRESETS)

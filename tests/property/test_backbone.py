@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from geometry_support import close, each_dtype, eps, is_rotation
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geometry_support import close, each_dtype, eps, is_rotation
 from iga.frame import Frame
 from iga.testing.strategies import (
     CA_C,

@@ -10,10 +10,10 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
-from geometry_support import close, each_dtype, eps
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geometry_support import close, each_dtype, eps
 from iga.frame import Frame, rigid_to_frame
 from iga.gaussian import GaussianRigid
 from iga.testing.strategies import AxisAngle, axis_angles, filler, translations

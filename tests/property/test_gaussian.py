@@ -6,10 +6,10 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
-from geometry_support import close, each_dtype, eps
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geometry_support import close, each_dtype, eps
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid, floored_sigma
 from iga.testing.strategies import AxisAngle, axis_angles, filler, seeds, sigmas, translations

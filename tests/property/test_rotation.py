@@ -10,10 +10,10 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
-from geometry_support import close, each_dtype, eps, is_rotation
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geometry_support import close, each_dtype, eps, is_rotation
 from iga import rotation
 from iga.testing.strategies import AxisAngle, axes, axis_angles, filler, seeds, translations
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from geometry_support import chain as ideal_chain
-from geometry_support import close, each_dtype, eps, is_rotation
 from hypothesis import given
 
+from geometry_support import chain as ideal_chain
+from geometry_support import close, each_dtype, eps, is_rotation
 from iga.structure import (
     Structure,
     StructureError,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from geometry_support import each_dtype, eps, is_rotation
 
+from geometry_support import each_dtype, eps, is_rotation
 from iga._backbone import check_unit
 from iga.structure import Structure, read_structures
 from iga.synthetic import synthetic_backbone, synthetic_structures

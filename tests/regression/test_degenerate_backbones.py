@@ -8,9 +8,9 @@ import math
 
 import pytest
 import torch
-from geometry_support import chain, close, each_dtype, eps, is_rotation
 from hypothesis import given
 
+from geometry_support import chain, close, each_dtype, eps, is_rotation
 from iga.frame import Frame
 from iga.testing.strategies import Backbone, coincident_backbones, near_collinear_backbones
 

@@ -9,9 +9,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from geometry_support import close, each_dtype, eps
 from hypothesis import given
 
+from geometry_support import close, each_dtype, eps
 from iga import rotation
 from iga.frame import Frame
 from iga.testing.strategies import AxisAngle, axis_angles

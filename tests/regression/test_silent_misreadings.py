@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from geometry_support import chain
 
+from geometry_support import chain
 from iga.structure import Structure, StructureError, find_structures, read_structure
 
 Atom = tuple[int, str, np.ndarray]

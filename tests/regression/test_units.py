@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from geometry_support import chain, each_dtype
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geometry_support import chain, each_dtype
 from iga.frame import Frame, check_trans_unit, check_unit
 from iga.testing.strategies import filler, seeds
 
