@@ -9,17 +9,22 @@ import pytest
 # Shapes in signatures are checked here and nowhere else. The hook must come before the first import of iga.
 jaxtyping.install_import_hook("iga", "beartype.beartype")
 
+# Shared assertions show their values as those in test files do.
+pytest.register_assert_rewrite("ipa_support", "overlap_support")
+
 import hypothesis  # noqa: E402
 import torch  # noqa: E402
+from hypothesis.database import DirectoryBasedExampleDatabase  # noqa: E402
 
 # The tensors are small, and two OpenMP threads on a busy machine spend their time waiting for each other.
 torch.set_num_threads(1)
 
 # A profile inherits derandomize and database from the CI default when CI is set: every field is stated.
 _COMMON = {"deadline": None, "print_blob": True, "suppress_health_check": (), "report_multiple_bugs": True}
-hypothesis.settings.register_profile("dev", max_examples=40, derandomize=False, **_COMMON)
+_FOUND = DirectoryBasedExampleDatabase(".hypothesis/examples")
+hypothesis.settings.register_profile("dev", max_examples=40, derandomize=False, database=_FOUND, **_COMMON)
 hypothesis.settings.register_profile("ci", max_examples=40, derandomize=True, database=None, **_COMMON)
-hypothesis.settings.register_profile("nightly", max_examples=2000, derandomize=False, **_COMMON)
+hypothesis.settings.register_profile("nightly", max_examples=2000, derandomize=False, database=_FOUND, **_COMMON)
 hypothesis.settings.load_profile(os.environ.get("IGA_HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 STRUCTURES = Path(__file__).resolve().parents[2] / "shared" / "structures"

@@ -24,7 +24,8 @@ __all__ = ["Plan", "Report", "prepare", "verify"]
 
 Progress = Callable[[str, int, int], None]
 
-DRIVEN = 8.0
+DRIVEN = 8.0  # gain of the parameters on degenerate structures
+SHORTEST_FOCUS = 16  # residues; the shortest proteins known to fold have about 20
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,9 @@ class Plan:
         if check.measure is None:
             return
         report(invariant, 0, 1)
-        cases = self._focus()
+        cases, given = self._focus()
+        if not given:
+            tally.note(f"no structure has {SHORTEST_FOCUS} residues: measured on synthetic ones")
         if check.degenerate:
             cases = cases + [
                 perturbed_case(case, label, self.contract, seed=self.seed)
@@ -191,18 +194,25 @@ class Plan:
         check.measure(self.subject, cases, self.contract, self.seed, tally)
         report(invariant, 1, 1)
 
-    def _focus(self) -> list[Case]:
-        """Structures spread over the list by length, so that short and long ones are both looked at."""
-        ordered = sorted(range(len(self.structures)), key=lambda i: int(self.structures[i].mask.sum()))
+    def _focus(self) -> tuple[list[Case], bool]:
+        """Structures spread over the list by length, and whether they are the ones given.
+
+        A handful of residues has no spread and no saturation to speak of: those under SHORTEST_FOCUS are passed over,
+        and where no other is given, synthetic structures stand in.
+        """
+        structures = [s for s in self.structures if s.n_valid >= SHORTEST_FOCUS]
+        given = bool(structures)
+        structures = structures or synthetic_structures(self.profile.focus, seed=self.seed)
+        ordered = sorted(range(len(structures)), key=lambda i: structures[i].n_valid)
         count = min(self.profile.focus, len(ordered))
         chosen = {ordered[round((i + 0.5) * len(ordered) / count - 0.5)] for i in range(count)}
+        size = self.profile.focus_residues
         return [
-            make_case(self.structures[i], self.profile, residues=self.profile.focus_residues, seed=self.seed + i)
-            for i in sorted(chosen)
-        ]
+            make_case(structures[i], self.profile, residues=size, seed=self.seed + i) for i in sorted(chosen)
+        ], given
 
     def _note_sample(self, structure: Structure, case: Case) -> None:
-        used, valid = case.s.shape[-2], int(structure.mask.sum())
+        used, valid = case.s.shape[-2], structure.n_valid
         for entry in self.records:
             if entry["path"] == structure.path and used < valid:
                 masked = f"; {entry['reason']}" if entry["reason"] else ""

@@ -10,7 +10,7 @@ from iga.attention import InvariantGaussianAttention
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 from iga.presets import PRESETS, preset
-from tests_support import SIZES, layer_inputs, small_layer
+from layer_support import SIZES, layer_inputs, small_layer
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -10,7 +10,7 @@ from iga import diagnostics
 from iga.attention import InvariantGaussianAttention
 from iga.diagnostics import Monitor
 from iga.testing.subject import randomise
-from tests_support import layer_inputs, small_layer
+from layer_support import layer_inputs, small_layer
 
 
 def test_names_are_those_that_runs_already_log() -> None:

@@ -1,4 +1,4 @@
-"""Laws of the closed form: it is the overlap, to its derived budget, and so are its gradients.
+"""Laws of the closed form's values: it is the overlap, to its derived budget, with its symmetries and edges.
 
 Tolerances are the budgets of `iga.bounds`, derived in docs/theory.md, section 6 and 9; the judges share no code with
 `iga.overlap`. The tested pair is drawn as numbers a person can read: angle, exponents of σ and of δ.
@@ -12,22 +12,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mpmath import mp
 
 from iga import bounds, overlap
-from iga.overlap import (
-    closed_form,
-    gaussian_overlap,
-    gaussian_overlap_textbook,
-    gaussian_score,
-    student_t_score,
-)
+from iga.overlap import closed_form, gaussian_overlap
 from iga.testing.genomes import Domain, decode, degenerate_pairs
-from iga.testing.oracle import condition, drift, nearest_rotation, overlap_digits, overlap_reference
-
-DOUBLE = Domain(dtype=torch.float64)
-SINGLE = Domain(dtype=torch.float32)
-DOMAINS = pytest.mark.parametrize("domain", [SINGLE, DOUBLE], ids=["float32", "float64"])
+from iga.testing.oracle import condition, nearest_rotation, overlap_digits, overlap_reference
+from overlap_support import DOMAINS, DOUBLE, SINGLE, assert_within, batch, budgets
 
 
 @st.composite
@@ -46,30 +36,6 @@ def genomes(draw, twins=False):
     sign = [draw(st.sampled_from([-1.0, 1.0])) for _ in range(3)]
     mean = [draw(st.sampled_from([0.0, 1.0, -20.0])) for _ in range(3)]
     return torch.tensor([[*frame, *axis, angle, *sigma, *size, *sign, *mean]], dtype=torch.float64)
-
-
-def batch(domain, count=3000, seed=0):
-    return decode(degenerate_pairs(count, torch.Generator().manual_seed(seed), domain), domain)
-
-
-def budgets(pairs, dtype, *, dist_sq, log_det, nearest=False):
-    """Absolute budgets of dist_sq and log_det for each pair, with the drift that its matrices have."""
-    u = bounds.unit_roundoff(dtype)
-    off = max(bounds.ROUNDED_DRIFT, float(torch.maximum(drift(pairs[0]), drift(pairs[3])).max()) / u)
-    kappa = condition(pairs[2], pairs[5])
-    return (
-        bounds.dist_sq_budget(kappa, dtype, drift=off) * dist_sq,
-        bounds.log_det_budget(kappa, dtype, magnitude=log_det.abs(), drift=off),
-    )
-
-
-def assert_within(value, expected, budget):
-    assert value.isfinite().all() and expected.isfinite().all() and (budget >= 0).all()
-    error = (value.double() - expected).abs()
-    worst = int((error - budget).flatten().argmax())
-    assert (error <= budget).all(), (
-        f"error {float(error.flatten()[worst]):.4g} over budget {float(budget.flatten()[worst]):.4g} at pair {worst}"
-    )
 
 
 def assert_overlap_within(pairs, reference, dtype):
@@ -352,121 +318,3 @@ def test_the_overlap_module_never_multiplies_matrices():
     source = inspect.getsource(overlap)
     for word in ("matmul", "einsum", "bmm", "torch.mm", " @ "):
         assert word not in source
-
-
-# ---- gradients
-
-
-def gradients(function, pairs, dtype):
-    """(dist_sq, its six gradients, log_det's six), float64 copies."""
-    inputs = [x.to(dtype).clone().requires_grad_() for x in pairs]
-    dist_sq, log_det = function(*inputs)
-    of_dist_sq = torch.autograd.grad(dist_sq.sum(), inputs, retain_graph=True)
-    of_log_det = torch.autograd.grad(log_det.sum(), inputs, materialize_grads=True)
-    return dist_sq.detach().double(), [g.double() for g in of_dist_sq], [g.double() for g in of_log_det]
-
-
-def tangent(rot, gradient):
-    """The skew part of Rᵀ ∂/∂R: the derivative along the rotations, where all forms agree."""
-    m = (rot.double()[..., :, :, None] * gradient[..., :, None, :]).sum(-3)
-    return m - m.mT
-
-
-@DOMAINS
-def test_gradients_in_means_and_scales_are_within_their_budgets(domain):
-    pairs = batch(domain, seed=16)
-    dist_sq, expected, expected_log_det = gradients(overlap_reference, pairs, torch.float64)
-    _, found, found_log_det = gradients(gaussian_overlap, pairs, domain.dtype)
-    kappa = condition(pairs[2], pairs[5])
-    shortest = torch.minimum(pairs[2].amin(-1), pairs[5].amin(-1)).double()
-    by_mean = bounds.dist_sq_gradient_budget(dist_sq, kappa, shortest, domain.dtype)[:, None]
-    by_scale = bounds.log_scale_gradient_budget(dist_sq, kappa, domain.dtype)[:, None].expand(-1, 3)
-    by_log_det = bounds.log_det_gradient_budget(kappa, domain.dtype)[:, None].expand(-1, 3)
-    for mean, sigma in ((1, 2), (4, 5)):
-        assert_within((found[mean] - expected[mean]).norm(dim=-1), torch.zeros(len(kappa)), by_mean[:, 0])
-        size = pairs[sigma].double()
-        assert_within(size * found[sigma], size * expected[sigma], by_scale)
-        assert_within(size * found_log_det[sigma], size * expected_log_det[sigma], by_log_det)
-
-
-@DOMAINS
-def test_gradients_in_rotations_agree_along_the_tangent(domain):
-    pairs = batch(domain, seed=17)
-    dist_sq, expected, _ = gradients(overlap_reference, pairs, torch.float64)
-    _, found, _ = gradients(gaussian_overlap, pairs, domain.dtype)
-    budget = bounds.torque_budget(dist_sq, condition(pairs[2], pairs[5]), domain.dtype)
-    for rot in (0, 3):
-        truth = tangent(pairs[rot], expected[rot])
-        assert_within(tangent(pairs[rot], found[rot]), truth, budget[:, None, None].expand_as(truth))
-
-
-def test_off_the_tangent_the_forms_differ_so_the_tangent_is_what_must_be_compared():
-    pairs = batch(Domain(sigma_max=3.0, dtype=torch.float64), seed=18)
-    dist_sq, expected, _ = gradients(overlap_reference, pairs, torch.float64)
-    _, found, _ = gradients(gaussian_overlap, pairs, torch.float64)
-    apart = (found[0] - expected[0]).abs().amax((-1, -2))
-    assert (apart > 0.1 * dist_sq).double().mean() > 0.5
-
-
-@DOMAINS
-def test_scale_gradients_obey_their_sum_rules(domain):
-    """Σ ∂dist_sq/∂log σ = −2 dist_sq, means fixed; Σ ∂log_det/∂log σ = 6: homogeneity."""
-    pairs = batch(domain, seed=19)
-    dist_sq, of_dist_sq, of_log_det = gradients(gaussian_overlap, pairs, domain.dtype)
-    kappa = condition(pairs[2], pairs[5])
-    total = sum((pairs[k].double() * of_dist_sq[k]).sum(-1) for k in (2, 5))
-    assert_within(total, -2 * dist_sq, 6 * bounds.log_scale_gradient_budget(dist_sq, kappa, domain.dtype))
-    total = sum((pairs[k].double() * of_log_det[k]).sum(-1) for k in (2, 5))
-    assert_within(total, torch.full_like(total, 6.0), 6 * bounds.log_det_gradient_budget(kappa, domain.dtype))
-
-
-# ---- scores and the textbook form
-
-
-@DOMAINS
-@pytest.mark.parametrize("log_det_min", [None, -10.0])
-def test_scores_are_within_their_budgets(domain, log_det_min):
-    pairs = batch(domain, count=300, seed=20)
-    true_dist_sq, true_log_det = overlap_digits(*pairs)
-    dist_sq, log_det = gaussian_overlap(*pairs)
-    kappa = condition(pairs[2], pairs[5])
-    held = true_log_det if log_det_min is None else true_log_det.clamp(min=log_det_min)
-    with mp.workdps(40):
-        gauss = [float(-(mp.mpf(d) + mp.mpf(x)) / 2) for d, x in zip(true_dist_sq.tolist(), held.tolist(), strict=True)]
-        student = [
-            float(-(mp.mpf(4) + 3) / 2 * mp.log1p(mp.mpf(d) / 4) - mp.mpf(x) / 2)
-            for d, x in zip(true_dist_sq.tolist(), held.tolist(), strict=True)
-        ]
-    budget = bounds.gaussian_score_budget(true_dist_sq, true_log_det, kappa, domain.dtype)
-    expected = torch.tensor(gauss, dtype=torch.float64)
-    assert_within(gaussian_score(dist_sq, log_det, log_det_min=log_det_min), expected, budget)
-    budget = bounds.student_t_score_budget(true_dist_sq, true_log_det, kappa, domain.dtype, dof=4.0)
-    expected = torch.tensor(student, dtype=torch.float64)
-    assert_within(student_t_score(dist_sq, log_det, dof=4.0, log_det_min=log_det_min), expected, budget)
-
-
-def test_the_student_score_becomes_the_gaussian_one_for_many_degrees_of_freedom():
-    dist_sq = torch.linspace(0, 50, 101, dtype=torch.float64)
-    log_det = torch.linspace(-19, 32, 101, dtype=torch.float64)
-    nu = 1e9
-    # ½(ν+3) ln(1+d/ν) = ½d + (3d/2 − d²/4)/ν + O(ν⁻²)
-    slack = (1.5 * dist_sq + 0.25 * dist_sq.square()) / nu + 1e-6 * dist_sq / nu + 1e-13
-    assert_within(student_t_score(dist_sq, log_det, dof=nu), gaussian_score(dist_sq, log_det), slack)
-
-
-def test_the_textbook_form_agrees_where_kappa_squared_is_small():
-    pairs = batch(Domain(sigma_max=0.3, dtype=torch.float64), seed=21)
-    dist_sq, log_det = overlap_reference(*pairs)
-    found = gaussian_overlap_textbook(*pairs, pivot_min=1e-12)
-    # building Σ: 4 roundings an entry, entries ≤ 2σ_max², three steps of elimination: 60 κ² u is ample and derived
-    slack = 60 * condition(pairs[2], pairs[5]).square() * bounds.unit_roundoff(torch.float64)
-    assert_within(found[0], dist_sq, slack * dist_sq)
-    assert_within(found[1], log_det, slack + 1e-14)
-
-
-def test_a_jitter_widens_each_of_the_two_covariances():
-    eye, sigma = torch.eye(3, dtype=torch.float64), torch.full((3,), 0.1, dtype=torch.float64)
-    delta = torch.tensor([0.3, 0.0, 0.0], dtype=torch.float64)
-    found = gaussian_overlap_textbook(eye, delta, sigma, eye, torch.zeros_like(delta), sigma, jitter=0.005)
-    assert float(found[0]) == pytest.approx(0.09 / 0.03, rel=1e-14)
-    assert float(found[1]) == pytest.approx(3 * math.log(0.03), rel=1e-14)

@@ -6,6 +6,7 @@ A fault is a layer that is right but for one thing. The runs are small; what is 
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -242,6 +243,21 @@ def test_no_invariant_accepts_nan(invariant: str) -> None:
 def test_the_same_seed_gives_the_same_report() -> None:
     first, second = (small_run(only=["dist_sq_bound", "accuracy"]) for _ in range(2))
     assert first.findings == second.findings
+
+
+@pytest.mark.parametrize("residues", [1, 2, 5])
+def test_a_fragment_is_judged_and_synthetic_structures_stand_in_for_what_it_is_too_short_for(
+    residues: int, structures_dir: Path, tmp_path: Path
+) -> None:
+    lines = (structures_dir / "1crn.pdb").read_text().splitlines()
+    atoms = [line for line in lines if line.startswith("ATOM") and int(line[22:26]) <= residues]
+    fragment = tmp_path / "fragment.pdb"
+    fragment.write_text("\n".join(atoms) + "\nEND\n")
+    report = small_run(structures=[fragment])
+    assert report.exit_code == 0, report.findings
+    assert [entry["residues"] for entry in report.structures] == [residues]
+    assert "synthetic" in report["geometry_is_alive"].note
+    assert "fragment.pdb" in report["log_det_floor"].worst_example
 
 
 def test_sampled_structures_are_named() -> None:

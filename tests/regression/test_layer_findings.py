@@ -10,7 +10,7 @@ from iga import diagnostics
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 from iga.presets import preset
-from tests_support import Inputs, layer_inputs, small_layer
+from layer_support import Inputs, layer_inputs, small_layer
 
 
 def protein_sized(inputs: Inputs, log_scale: float) -> Inputs:

@@ -13,7 +13,7 @@ from iga.presets import IGAConfig
 from iga.testing import oracle
 from iga.testing.contract import Contract
 
-__all__ = ["condition", "displacement", "drift", "geometry_logit", "local_reach", "output"]
+__all__ = ["cap", "condition", "displacement", "drift", "geometry_logit", "local_reach", "output"]
 
 
 def condition(trace: Trace, contract: Contract) -> Float[Tensor, "*b h p q k"]:
@@ -62,6 +62,11 @@ def geometry_logit(
     points = trace.score.shape[-3]
     terms = torch.as_tensor(scores) + bounds.point_sum_budget(points, dtype) * trace.score.detach().double().abs()
     return terms.sum(dim=-3) * points ** (bounds.scaling_exponent(config.point_scaling) - 1.0)
+
+
+def cap(trace: Trace, limit: float) -> float:
+    """c as the layer's dtype can hold it: c rounded, tanh at most 1, and their product rounded."""
+    return limit * (1 + 2 * bounds.unit_roundoff(trace.geo_scaled.dtype))
 
 
 def output(

@@ -67,7 +67,7 @@ def point_scaling_law(subject: Subject, cases: list[Case], contract: Contract, s
             where = f"{case.label}, P = {points}"
             tally.add((trace.geo_raw - expected).abs(), limit, where, could_fail=expected.abs() > limit)
             if subject.config.logit_cap is not None:
-                tally.add(trace.geo_scaled.abs(), subject.config.logit_cap, f"{where}, cap")
+                tally.add(trace.geo_scaled.abs(), budgets.cap(trace, subject.config.logit_cap), f"{where}, cap")
     tally.note(f"law: G = P^{exponent:g} × one score" + (", capped" if subject.config.logit_cap else ""))
 
 

@@ -79,7 +79,7 @@ def geometry_logit_bound(
     # a bound on |G| that is met but for rounding; a fault cannot widen it past the bound itself
     tally.add(trace.geo_raw.abs(), limit + torch.minimum(rounding, limit), _named(label))
     if config.logit_cap is not None:
-        tally.add(trace.geo_scaled.abs(), config.logit_cap, _named(f"{label}, cap"))
+        tally.add(trace.geo_scaled.abs(), budgets.cap(trace, config.logit_cap), _named(f"{label}, cap"))
 
 
 MEASURED_TOGETHER = {

@@ -1,0 +1,185 @@
+"""Budgets of `iga.bounds`: no float32 error that a search finds exceeds them, and they are not absurdly wide.
+
+They are examined in float32 against float64.
+"""
+
+import math
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from bounds_support import EYE, SIGMA_MAX, SIGMA_MIN, SINGLE, SLACK, generator, pairs
+from iga import bounds
+from iga.overlap import gaussian_overlap
+from iga.rotation import rotate
+from iga.testing.genomes import decode, degenerate_pairs, mutated
+from iga.testing.measures import MEASURES, judge, ratio
+from iga.testing.oracle import overlap_reference
+from iga.testing.search import hill_climb
+
+conditions = st.floats(1.0, 5e3)
+
+
+def test_the_constants_are_those_of_the_theorems():
+    assert bounds.dist_sq_coefficients() == pytest.approx((47.0, 59.547), abs=1e-3)
+    assert bounds.log_det_coefficients() == pytest.approx((23.0, 12.464), abs=1e-3)
+    assert bounds.unit_roundoff(torch.float32) == 2.0**-24 and bounds.unit_roundoff(2.0**-53) == 2.0**-53
+    u = 2.0**-24
+    at_one_ulp = 2 * u * abs(bounds.log_det_floor(SIGMA_MIN))
+    assert bounds.log_det_floor_budget(torch.float32, SIGMA_MIN) - at_one_ulp == pytest.approx(34.8 * u, rel=1e-3)
+    # four spacings of float32 at −18.96, which is what is asked for
+    assert bounds.log_det_floor_budget(torch.float32, SIGMA_MIN) <= 4 * 2.0**-19
+
+
+@given(st.floats(0, 0.1), st.floats(0, 0.025), st.floats(0, 1e-3))
+def test_two_e_squared_covers_the_second_order(n, a, o):
+    """(1 ± (n + n²))(1 ± o)/(1 ∓ (a + a²)) lies within 1 ± (e + 2e²) for e = n + a + o ≤ 1/8."""
+    n = max(n, 3 * a)
+    e = n + a + o
+    assume(e <= 0.125)
+    room = (e + 2 * e * e) * (1 + 1e-12)
+    up = (1 + n + n * n) * (1 + o) / (1 - a - a * a)
+    down = (1 - n - n * n) * (1 - o) / (1 + a + a * a)
+    assert up - 1 <= room + 1e-15 and 1 - down <= room + 1e-15
+    assert -math.log1p(-(a + a * a)) <= a + 2 * a * a + 1e-15
+
+
+def test_beyond_its_range_a_budget_claims_nothing():
+    assert bounds.dist_sq_budget(1e6, torch.float32) == math.inf
+    assert bounds.dist_sq_budget(torch.tensor([10.0, 1e6]), torch.float32).isinf().tolist() == [False, True]
+    assert bounds.digits_left(1e6, torch.float32) == 0.0
+    assert bounds.digits_left(5000.0, torch.float32) > 1.5 > bounds.digits_left(5000.0, torch.float32, form="textbook")
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=lambda m: m.name)
+def test_a_budget_is_above_what_a_search_finds_and_not_absurdly_above(measure):
+    genome = degenerate_pairs(20000, generator(9), SINGLE)
+    if measure.grows:
+        outcome = judge(decode(genome, SINGLE), SINGLE)
+        genome = genome[outcome.kappa > 1000]
+    top = genome[ratio(measure, judge(decode(genome, SINGLE), SINGLE)).argsort(descending=True)[:128]]
+    outcome = judge(decode(hill_climb(measure, top, 60, generator(10), SINGLE), SINGLE), SINGLE)
+    value, proven = measure.value(outcome), measure.proven(outcome)
+    assert value.isfinite().all() and (value <= proven).all()
+    if measure.grows and "over" not in measure.name:
+        assert (value / proven).max() > 0.015
+
+
+def test_a_mutation_stays_in_the_domain():
+    genome = mutated(degenerate_pairs(1000, generator(11), SINGLE), generator(12), SINGLE)
+    for sigma in decode(genome, SINGLE)[2::3]:
+        assert (sigma >= torch.tensor(SIGMA_MIN)).all() and (sigma <= SIGMA_MAX).all()
+
+
+def test_the_closed_form_keeps_the_floor_that_its_budget_allows():
+    """Spheres at the floor in random frames: the one place where log_det meets its bound."""
+    gaussians = list(pairs(20000, seed=17, domain=SINGLE))
+    gaussians[2] = gaussians[5] = torch.full((20000, 3), SIGMA_MIN)
+    _, log_det = gaussian_overlap(*gaussians)
+    limit = bounds.log_det_floor(SIGMA_MIN) - bounds.log_det_floor_budget(torch.float32, SIGMA_MIN)
+    assert log_det.isfinite().all() and (log_det.double() >= limit).all()
+
+
+@pytest.mark.parametrize("far", [0.0, 10.0, 1e4], ids="{:g} nm".format)
+def test_rounding_of_the_means_is_within_its_budget(far):
+    """μ = R (m + u ⊙ σ) + t in float32 against float64, from the same float32 numbers; dist_sq by the reference."""
+    q_rot, _, q_sigma, k_rot, _, k_sigma = pairs(seed=13, domain=SINGLE)
+    parts = []
+    reach = trans = torch.zeros(len(q_rot), dtype=torch.float64)
+    for k, (rot, sigma) in enumerate(((q_rot, q_sigma), (k_rot, k_sigma))):
+        m, u, t = torch.randn(3, len(rot), 3, generator=generator(14 + k)).unbind(0)
+        u, t = u.clamp(-3, 3), t + far / math.sqrt(3)
+        parts.append((rot, m, u, sigma, t))
+        reach = reach + m.double().norm(dim=-1) + (u.double() * sigma.double()).norm(dim=-1)
+        trans = trans + t.double().norm(dim=-1)
+
+    def place(dtype):
+        means = [
+            rotate(rot.to(dtype), m.to(dtype) + u.to(dtype) * sigma.to(dtype)) + t.to(dtype)
+            for rot, m, u, sigma, t in parts
+        ]
+        return overlap_reference(q_rot, means[0], q_sigma, k_rot, means[1], k_sigma)[0].sqrt()
+
+    exact = place(torch.float64)
+    error = (place(torch.float32) - exact).abs()
+    budget = bounds.mean_budget(reach, SIGMA_MIN, torch.float32, trans=trans)
+    assert error.isfinite().all() and (error <= budget + SLACK * exact).all()
+    assert (budget <= bounds.mean_budget(reach + trans, SIGMA_MIN, torch.float32)).all()
+    assert float((error / budget).max()) > 0.02
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_far_translation_costs_no_more_than_its_budget(centred):
+    distance = 1e3
+    t = 5.0 * torch.randn(2, 4000, 3, generator=generator(15), dtype=torch.float64)
+    offset = torch.randn(2, 4000, 3, generator=generator(16), dtype=torch.float64) * SIGMA_MIN
+    shift = torch.tensor([600.0, -640.0, 480.0], dtype=torch.float64) * distance / 1e3
+    placed = (t + shift).float()
+    origin = placed[0, :1] if centred else torch.zeros(1, 3)
+    means = offset.float() + (placed - origin)
+    sigma = torch.full((3,), SIGMA_MIN, dtype=torch.float64)
+    exact = overlap_reference(EYE, (t + offset)[0], sigma, EYE, (t + offset)[1], sigma)[0].sqrt()
+    found = overlap_reference(EYE, means[0], sigma, EYE, means[1], sigma)[0].sqrt()
+    far = float(placed.double().norm(dim=-1).max())
+    budget = bounds.far_translation_budget(far, SIGMA_MIN, torch.float32, centred=centred)
+    near = bounds.mean_budget(2 * float((t.norm(dim=-1) + offset.norm(dim=-1)).max()), SIGMA_MIN, torch.float32)
+    error = (found - exact).abs().max()
+    assert error.isfinite() and 0.05 * budget < error <= budget + near
+
+
+@given(st.integers(1, 64), st.sampled_from([1.0, 1e3]))
+def test_the_sum_over_points_is_within_its_budget(points, size):
+    scores = size * torch.randn(points, 200, generator=generator(points))
+    for factor in (1.0, points**-0.5, 1.0 / points):
+        exact = scores.double().sum(0) * factor
+        found = (scores.sum(0) * factor).double()
+        budget = bounds.point_sum_budget(points, torch.float32) * scores.double().abs().sum(0) * factor
+        assert found.isfinite().all() and ((found - exact).abs() <= budget).all()
+
+
+@given(st.floats(0.0, 1e6), st.floats(0.0, 1.0), conditions)
+def test_a_moved_dist_sq_budget_covers_both_moves(dist_sq, moved, kappa):
+    relative = bounds.dist_sq_budget(kappa, torch.float32)
+    budget = bounds.moved_dist_sq_budget(dist_sq, kappa, torch.float32, moved=moved)
+    for step in (-moved, moved):
+        for sign in (-1, 1):
+            computed = max(math.sqrt(dist_sq) + step, 0.0) ** 2 * (1 + sign * relative)
+            assert abs(computed - dist_sq) <= budget * (1 + 1e-9) + 1e-12
+
+
+@given(st.floats(0.0, 1e6), st.floats(-19.0, 32.0), conditions, st.floats(0.5, 50.0))
+def test_score_budgets_cover_the_ends_of_the_budgets_they_are_made_of(dist_sq, log_det, kappa, dof):
+    by_dist_sq = bounds.dist_sq_budget(kappa, torch.float32) * dist_sq
+    by_log_det = bounds.log_det_budget(kappa, torch.float32, magnitude=abs(log_det))
+
+    def student(d, x):
+        return -0.5 * (dof + 3) * math.log1p(d / dof) - 0.5 * x
+
+    gauss = bounds.gaussian_score_budget(dist_sq, log_det, kappa, torch.float32)
+    t_budget = bounds.student_t_score_budget(dist_sq, log_det, kappa, torch.float32, dof=dof)
+    for a in (-1, 1):
+        for b in (-1, 1):
+            d, x = dist_sq + a * by_dist_sq, log_det + b * by_log_det
+            assert abs(0.5 * (d - dist_sq) + 0.5 * (x - log_det)) <= gauss * (1 + 1e-9)
+            assert abs(student(d, x) - student(dist_sq, log_det)) <= t_budget * (1 + 1e-9)
+
+
+def test_a_budget_of_tensors_is_the_budget_of_their_numbers():
+    kappa = torch.tensor([1.0, 70.0, 5000.0], dtype=torch.float64)
+    dist_sq = torch.tensor([0.0, 3.0, 1e5], dtype=torch.float64)
+    log_det = torch.tensor([-19.0, 0.0, 30.0], dtype=torch.float64)
+    for budget in (
+        lambda k, d, x: bounds.dist_sq_budget(k, torch.float32),
+        lambda k, d, x: bounds.log_det_budget(k, torch.float32, magnitude=abs(x)),
+        lambda k, d, x: bounds.gaussian_score_budget(d, x, k, torch.float32, moved=0.01),
+        lambda k, d, x: bounds.student_t_score_budget(d, x, k, torch.float32, dof=4.0, moved=0.01),
+        lambda k, d, x: bounds.sqrt_dist_sq_bound(d, SIGMA_MIN),
+        lambda k, d, x: bounds.gaussian_score_bound(d, SIGMA_MIN, SIGMA_MAX),
+        lambda k, d, x: bounds.student_t_score_bound(d, SIGMA_MIN, SIGMA_MAX, dof=4.0),
+        lambda k, d, x: bounds.torque_bound(d, k),
+    ):
+        together = budget(kappa, dist_sq, log_det)
+        one_by_one = [budget(*row) for row in zip(kappa.tolist(), dist_sq.tolist(), log_det.tolist(), strict=True)]
+        assert together.tolist() == pytest.approx(one_by_one, rel=1e-12)
