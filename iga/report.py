@@ -115,7 +115,11 @@ def print_report(report: "Report", console: Console) -> None:
     failed = [finding for finding in report.findings if finding.verdict != "holds"]
     if failed:
         named = ", ".join(f"{finding.name} ({finding.verdict})" for finding in failed)
-        console.print(f"{report.target}: {len(failed)} of {len(report.findings)} do not hold: {named}", highlight=False)
+        console.print(
+            f"{report.target}: {len(failed)} of {len(report.findings)} do not hold: {named}",
+            highlight=False,
+            soft_wrap=True,
+        )
     else:
         console.print(f"{report.target}: all {len(report.findings)} invariants hold", highlight=False)
     console.print(f"{report.seconds:.1f} s, seed {report.seed}, profile {report.profile}", highlight=False)

@@ -52,6 +52,7 @@ class Tally:
         self.worst_example = ""
         self.notes: list[str] = []
         self._void = False
+        self._highest: dict[str, float] = {}
         self._severity = -math.inf
 
     def add(
@@ -105,6 +106,13 @@ class Tally:
         self._void = True
         self.note(note)
 
+    def highest(self, what: str, values: Tensor) -> None:
+        """Keep the largest of `values` for the note: a figure that users ask for, judged or not."""
+        if values.numel():
+            value = float(values.detach().amax())
+            if not value <= self._highest.get(what, -math.inf):
+                self._highest[what] = value
+
     def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
@@ -118,7 +126,7 @@ class Tally:
             verdict = "vacuous"
         else:
             verdict = "holds"
-        note = "; ".join(self.notes)
+        note = "; ".join([*self.notes, *(f"{what} {value:.3g}" for what, value in self._highest.items())])
         if self.broken:
             note = f"{self.broken} of {self.examples} examples" + (f"; {note}" if note else "")
         elif verdict == "vacuous" and not self._void:

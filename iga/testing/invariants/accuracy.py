@@ -69,8 +69,10 @@ def _judge(subject: Subject, layer: nn.Module, trace: Trace, contract: Contract,
     where = f"{label}: dist_sq"
     error = _relative(chosen.pick(trace.dist_sq).double(), dist_sq) / (kappa * u)
     tally.add(error, bounds.dist_sq_budget(kappa, dtype, drift=off) / (kappa * u), where, could_fail=dist_sq > 0)
+    tally.highest("float32: dist_sq within κ·2⁻²⁴ times", error)
     error = (chosen.pick(trace.log_det).double() - log_det).abs() / (kappa * u)
     tally.add(error, bounds.log_det_budget(kappa, dtype, drift=off) / (kappa * u), f"{label}: log_det")
+    tally.highest("log_det within κ·2⁻²⁴ times", error)
 
     ratio = _scales_and_means(trace, config, contract, u)
     for name, values in ratio.items():
@@ -118,6 +120,7 @@ def _against_digits(trace: Trace, subject: Subject, contract: Contract, label: s
     error = _relative(chosen.pick(trace.dist_sq), dist_sq) / (kappa * u)
     limit = bounds.dist_sq_budget(kappa, dtype, drift=off) / (kappa * u)
     tally.add(error, limit, f"{label}: dist_sq", could_fail=dist_sq > 0)
+    tally.highest("float64: dist_sq within κ·2⁻⁵³ times", error)
     error = (chosen.pick(trace.log_det) - log_det).abs() / (kappa * u)
     tally.add(error, bounds.log_det_budget(kappa, dtype, drift=off) / (kappa * u), f"{label}: log_det")
 
