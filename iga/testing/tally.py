@@ -74,13 +74,16 @@ class Tally:
         if value.numel() == 0:
             return
         self.examples += value.numel()
-        able = torch.as_tensor(could_fail).expand(value.shape)
+        # An infinite limit claims nothing: past the reach of the derivation only finiteness is left to judge.
+        boundless = limit.isinf()
+        able = torch.as_tensor(could_fail).expand(value.shape) & ~boundless
         self.vacuous += int((~able).sum())
         excess = limit - value if lower else value - limit
         # Relative to the limit, so that examples with different limits compare.
         severity = torch.where(value.isfinite(), excess / limit.abs().clamp(min=1e-300), math.inf)
         severity = torch.where(severity.isnan(), math.inf, severity)  # a limit that is not a number judges nothing
-        severity = torch.where((limit == 0) & (excess <= 0) & value.isfinite(), -1.0, severity)  # 0 ≤ 0 tells least
+        least = boundless | ((limit == 0) & (excess <= 0))  # 0 ≤ 0 tells least
+        severity = torch.where(least & value.isfinite(), -1.0, severity)
         failed = severity > 0
         self.broken += int(failed.sum())
         worst = int(severity.flatten().argmax())
@@ -110,8 +113,8 @@ class Tally:
         """Keep the largest of `values` for the note: a figure that users ask for, judged or not."""
         if values.numel():
             value = float(values.detach().amax())
-            if not value <= self._highest.get(what, -math.inf):
-                self._highest[what] = value
+            known = self._highest.get(what, -math.inf)
+            self._highest[what] = known if math.isnan(known) or value <= known else value
 
     def note(self, text: str) -> None:
         if text not in self.notes:
