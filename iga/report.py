@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
     from iga.testing.verify import Report
 
 __all__ = ["as_json", "environment", "print_report", "write_json"]
+
+WIDE = 130  # columns
 
 _STYLE = {"holds": "green", "broken": "bold red", "vacuous": "yellow", "ill-conditioned": "yellow"}
 
@@ -95,23 +98,26 @@ def print_report(report: "Report", console: Console) -> None:
             markup=False,
             highlight=False,
         )
+    # On a narrow terminal the long column would fold into a ribbon: its text follows the table instead.
+    wide = console.width >= WIDE
     table = Table(title=f"{report.target}: σ_min {report.contract.sigma_min:g} nm, float32", title_justify="left")
     for name, justify in (("invariant", "left"), ("verdict", "left"), ("worst", "right"), ("budget", "right")):
         table.add_column(name, justify=justify, no_wrap=True)  # pyright: ignore[reportArgumentType]
     table.add_column("examples", justify="right", no_wrap=True)
-    table.add_column("where the worst was · note", overflow="fold")
+    if wide:
+        table.add_column("where the worst was · note", overflow="fold")
+    lines = []
     for finding in report.findings:
         style = _STYLE.get(finding.verdict, "")
+        cells = [finding.name, f"[{style}]{finding.verdict}[/]", _number(finding.worst), _number(finding.budget)]
         where = " · ".join(part for part in (finding.worst_example, finding.note) if part)
-        table.add_row(
-            finding.name,
-            f"[{style}]{finding.verdict}[/]",
-            _number(finding.worst),
-            _number(finding.budget),
-            f"{finding.examples:,}",
-            f"{where} [{finding.unit}]".replace("[", "\\["),
-        )
+        detail = escape(f"{where} [{finding.unit}]")
+        table.add_row(*cells, f"{finding.examples:,}", *([detail] if wide else []))
+        lines.append(f"{finding.name}: {detail}")
     console.print(table)
+    if not wide:
+        for line in lines:
+            console.print(line, highlight=False)
     failed = [finding for finding in report.findings if finding.verdict != "holds"]
     if failed:
         named = ", ".join(f"{finding.name} ({finding.verdict})" for finding in failed)

@@ -131,7 +131,7 @@ class Tally:
             verdict = "holds"
         note = "; ".join([*self.notes, *(f"{what} {value:.3g}" for what, value in self._highest.items())])
         if self.broken:
-            note = f"{self.broken} of {self.examples} examples" + (f"; {note}" if note else "")
+            note = f"broken in {self.broken} of {self.examples} examples" + (f"; {note}" if note else "")
         elif verdict == "vacuous" and not self._void:
             note = f"only {able} of {self.examples} examples could have failed" + (f"; {note}" if note else "")
         return Finding(

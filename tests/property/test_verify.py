@@ -3,6 +3,7 @@
 A fault is a layer that is right but for one thing. The runs are small; what is judged is which invariants break.
 """
 
+import io
 import json
 import math
 from dataclasses import replace
@@ -10,13 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from iga import functional
 from iga.attention import InvariantGaussianAttention
 from iga.functional import Trace
 from iga.presets import PRESETS, preset
-from iga.report import as_json
+from iga.report import as_json, print_report
 from iga.testing.contract import PROFILES
 from iga.testing.invariants import INVARIANTS
 from iga.testing.verify import Report, verify
@@ -265,6 +267,20 @@ def test_sampled_structures_are_named() -> None:
     assert len(records) == SMALL.synthetic
     for record in records:
         assert record["status"] == "sampled" and "of" in str(record["reason"])
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_narrow_terminal_loses_no_word_of_the_table(width: int) -> None:
+    report = small_run("sigma_floor", only=["log_det_floor", "growth_with_points"])
+    page = io.StringIO()
+    print_report(report, Console(width=width, file=page))
+    text = "".join(char for char in page.getvalue() if char not in "│ \n")
+    for finding in report.findings:
+        assert finding.verdict in text
+        for part in (finding.name, finding.worst_example, finding.note, finding.unit):
+            assert width != 80 or part.replace(" ", "") in text
+            assert all(word in text for word in part.split()[:3])
+    assert max(len(line) for line in page.getvalue().splitlines() if "┃" in line) <= width
 
 
 def test_json_has_every_field_and_no_number_that_is_not_finite() -> None:
