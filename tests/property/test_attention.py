@@ -10,7 +10,7 @@ from iga.attention import InvariantGaussianAttention
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 from iga.presets import PRESETS, preset
-from layer_support import SIZES, layer_inputs, small_layer
+from layer_support import SIZES, ShortProducts, layer_inputs, small_layer
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -197,6 +197,25 @@ def test_bf16_autocast_leaves_the_geometry_in_float32() -> None:
     query = point_gaussians(trace.rigid, *trace.raw_query, one.config)
     key = point_gaussians(trace.rigid, *trace.raw_key, one.config)
     assert torch.equal(point_scores(query, key, one.config)[0], trace.dist_sq)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_matrix_products_of_ten_bits_leave_the_geometry_alone(name: str) -> None:
+    """TF32, simulated: it shortens the operands of every float32 matrix product, so the geometry may have none."""
+    from iga.functional import point_gaussians, point_scores
+
+    one, given_ = small_layer(name), layer_inputs()
+    with torch.no_grad():
+        exact = one.trace(*given_)
+        with ShortProducts(10):
+            short = one.trace(*given_)
+        assert not torch.equal(short.scalar, exact.scalar)  # the simulation reaches what it may reach
+        query = point_gaussians(short.rigid, *short.raw_query, one.config)
+        key = point_gaussians(short.rigid, *short.raw_key, one.config)
+        dist_sq, log_det, score = point_scores(query, key, one.config)
+    assert torch.equal(query.mean, short.query.mean) and torch.equal(query.sigma, short.query.sigma)
+    assert torch.equal(dist_sq, short.dist_sq) and torch.equal(log_det, short.log_det)
+    assert torch.equal(score, short.score)
 
 
 def test_float64_frames_keep_the_geometry_in_float64_beside_float32_features() -> None:

@@ -4,31 +4,11 @@ import math
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from iga.frame import Frame
 from iga.ipa import InvariantPointAttention
 from ipa_support import C_S, PV, C, H, P, U, assert_within, inputs, openfold_rigid, randomised, rotations
-
-
-class ShortProducts(TorchDispatchMode):
-    """Every float32 matrix product sees operands of `bits` mantissa bits: 10 is what TF32 makes of them, 7 autocast."""
-
-    products = (torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten.addmm, torch.ops.aten.baddbmm, torch.ops.aten.mv)
-
-    def __init__(self, bits: int) -> None:
-        super().__init__()
-        self.dropped = 23 - bits
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket in self.products:
-            args = tuple(self.cut(x) if isinstance(x, torch.Tensor) else x for x in args)
-        return func(*args, **(kwargs or {}))
-
-    def cut(self, x: torch.Tensor) -> torch.Tensor:
-        if x.dtype != torch.float32:
-            return x
-        return (x.view(torch.int32) & -(1 << self.dropped)).view(torch.float32)
+from layer_support import ShortProducts
 
 
 def geometry_alone(seed: int) -> tuple[InvariantPointAttention, Frame]:
