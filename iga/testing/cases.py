@@ -121,22 +121,23 @@ def coincident(rigid: GaussianRigid, contract: Contract, generator: torch.Genera
 
 
 def shared_frames(rigid: GaussianRigid, contract: Contract, generator: torch.Generator) -> GaussianRigid:
-    """Residues turned alike in groups of four, positions as they were."""
-    return replace(rigid, frame=Frame(_group_leader(rigid.rot), rigid.trans))
+    """Residues turned alike in groups of four, each group at random; positions as they were."""
+    return replace(rigid, frame=Frame(_shared(rigid, generator).to(rigid.dtype), rigid.trans))
 
 
 def nearly_shared_frames(rigid: GaussianRigid, contract: Contract, generator: torch.Generator) -> GaussianRigid:
     """Groups of four frames turned against each other by about σ_min/σ_max: long axes almost, not quite, coincide."""
     angle = contract.sigma_min / contract.sigma_max
     turn = angle * torch.randn(rigid.trans.shape, generator=generator, dtype=torch.float64)
-    rot = rotation.multiply(_group_leader(rigid.rot).double(), rotation.exp(turn)).to(rigid.dtype)
+    rot = rotation.multiply(_shared(rigid, generator), rotation.exp(turn)).to(rigid.dtype)
     return replace(rigid, frame=Frame(rot, rigid.trans))
 
 
-def _group_leader(rot: Tensor) -> Tensor:
-    """Every residue's rotation replaced by that of the first of its four."""
-    index = torch.arange(rot.shape[-3]) // 4 * 4
-    return rot[..., index, :, :].clone()
+def _shared(rigid: GaussianRigid, generator: torch.Generator) -> Tensor:
+    """A random rotation for every four residues, [1, n, 3, 3], float64."""
+    n = rigid.trans.shape[-2]
+    groups = rotation.random(1, (n + 3) // 4, generator=generator, dtype=torch.float64)
+    return groups[:, torch.arange(n) // 4]
 
 
 def far_away(rigid: GaussianRigid, contract: Contract, generator: torch.Generator) -> GaussianRigid:

@@ -25,6 +25,7 @@ __all__ = ["Plan", "Report", "prepare", "verify"]
 Progress = Callable[[str, int, int], None]
 
 DRIVEN = 8.0  # gain of the parameters on degenerate structures
+FEWEST_STRUCTURES = 4  # with fewer, more is drawn from each
 SHORTEST_FOCUS = 16  # residues; the shortest proteins known to fold have about 20
 
 
@@ -158,23 +159,26 @@ class Plan:
         if not tallies:
             return
         names, points = list(PERTURBATIONS), self.contract.points
-        every = self.profile.perturb_every
+        count = len(self.structures)
+        few = count < FEWEST_STRUCTURES  # then all perturbations of each, and several draws
+        every, rounds = (1, FEWEST_STRUCTURES // count) if few else (self.profile.perturb_every, 1)
         turn = 0
-        for index, structure in enumerate(self.structures):
-            report("scores of all structures", index, len(self.structures))
-            case = make_case(structure, self.profile, residues=self.profile.residues, seed=self.seed + index)
-            self._note_sample(structure, case)
-            degenerate = names[index % every :: every]
-            smaller = make_case(structure, self.profile, residues=self.profile.degenerate, seed=self.seed + index)
-            for label in [None, *degenerate]:
-                one = case if label is None else perturbed_case(smaller, label, self.contract, seed=self.seed + index)
+        for index in range(count * rounds):
+            structure, seed = self.structures[index % count], self.seed + index
+            report("scores of all structures", index, count * rounds)
+            case = make_case(structure, self.profile, residues=self.profile.residues, seed=seed)
+            if index < count:
+                self._note_sample(structure, case, rounds)
+            smaller = make_case(structure, self.profile, residues=self.profile.degenerate, seed=seed)
+            for label in [None, *names[index % every :: every]]:
+                one = case if label is None else perturbed_case(smaller, label, self.contract, seed=seed)
                 with torch.no_grad():
                     # Degenerate scales have to reach the contract's ends: a gain drives u and d to their bounds.
                     gain = 1.0 if label is None else DRIVEN
                     layer = self.subject.random(points[turn % len(points)], self.seed + turn, gain=gain)
                     scores.measure(self.subject, layer, one, self.contract, tallies)
                 turn += 1
-        report("scores of all structures", len(self.structures), len(self.structures))
+        report("scores of all structures", count * rounds, count * rounds)
 
     def _one(self, invariant: str, tally: Tally, report: Progress) -> None:
         """The checks that run on the focus structures only."""
@@ -211,13 +215,14 @@ class Plan:
             make_case(structures[i], self.profile, residues=size, seed=self.seed + i) for i in sorted(chosen)
         ], given
 
-    def _note_sample(self, structure: Structure, case: Case) -> None:
+    def _note_sample(self, structure: Structure, case: Case, draws: int) -> None:
         used, valid = case.s.shape[-2], structure.n_valid
         for entry in self.records:
             if entry["path"] == structure.path and used < valid:
                 masked = f"; {entry['reason']}" if entry["reason"] else ""
                 entry["status"] = "sampled"
-                entry["reason"] = f"all pairs of {used} of {valid} residues{masked}"
+                several = f" ({draws} draws)" if draws > 1 else ""
+                entry["reason"] = f"all pairs of {used} of {valid} residues{several}{masked}"
 
 
 def _config(target: str | IGAConfig, contract: Contract) -> tuple[str, IGAConfig]:
