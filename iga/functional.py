@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PointGaussians:
     """The Gaussians of every head and point: `rot` [*b, n, 3, 3], global `mean` and `sigma` [*b, h, p, n, 3], nm."""
 
@@ -43,7 +43,7 @@ class PointGaussians:
     sigma: Float[Tensor, "*b h p n 3"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
     """Every intermediate of one call, for diagnostics and checks. Tensors keep their autograd graph.
 

@@ -33,7 +33,7 @@ BASE_THICKNESS = 0.4  # Å, about the positional spread of one heavy atom at med
 ENDINGS = (".pdb", ".ent", ".cif", ".mmcif")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Structure:
     """Residues of one file in the order of its chains. Lengths in nm.
 

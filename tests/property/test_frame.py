@@ -256,3 +256,9 @@ def test_autocast_does_not_reach_frames(dtype: torch.dtype) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = results()
     assert all(a.dtype == b.dtype == dtype and (a == b).all() for a, b in zip(plain, cast, strict=True))
+
+
+def test_frames_compare_by_identity_because_tensors_do_not_compare_to_one_truth() -> None:
+    frame = Frame.identity(2)
+    other = Frame(frame.rot, frame.trans)
+    assert frame == frame and frame != other and len({frame, other}) == 2
