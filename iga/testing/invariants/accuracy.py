@@ -153,13 +153,17 @@ def _scales_and_means(trace: Trace, config: IGAConfig, contract: Contract, u: fl
             sigma = sigma.clamp(min=config.sigma_min)
         else:
             sigma = (sigma**2 + config.sigma_min**2).sqrt()
-        # exp turns the absolute error of its argument into a relative one
+        # docs/theory.md, 8.7: exp turns the absolute error of its argument into a relative one
         relative = 8 * u * (1 + log_sigma.abs().clamp(max=100.0) + config.log_scale_max)
         ratios[f"{name} σ"] = (gaussians.sigma.double() - sigma).abs() / (relative * sigma)
-        local = rigid.local_mean.double()[..., None, None, :, :] + config.offset_max * offset * sigma
+        anchor, moved = rigid.local_mean.double()[..., None, None, :, :], config.offset_max * offset * sigma
+        local = anchor + moved
         trans = rigid.trans.double()[..., None, None, :, :]
         mean = torch.einsum("...ab,...b->...a", rot, local) + trans
-        slack = 3**0.5 * relative.amax(dim=-1) * local.norm(dim=-1) + 8 * u * (local.norm(dim=-1) + trans.norm(dim=-1))
+        # the errors of σ and of tanh move the offset; then 8.1, whose √dist_sq is √2 σ_min times a length
+        reach = anchor.norm(dim=-1) + moved.norm(dim=-1)
+        rounded = bounds.mean_budget(reach, contract.sigma_min, u, trans=reach + trans.norm(dim=-1))
+        slack = (relative.amax(dim=-1) + 4 * u) * moved.norm(dim=-1) + rounded * 2**0.5 * contract.sigma_min
         ratios[f"{name} μ"] = (gaussians.mean.double() - mean).norm(dim=-1) / slack.clamp(min=1e-300)
     return ratios
 

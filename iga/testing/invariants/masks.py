@@ -60,7 +60,8 @@ def mask_inertness(subject: Subject, cases: list[Case], contract: Contract, seed
         logit = budgets.geometry_logit(trace, subject.config, contract, 2 * budgets.displacement(trace, contract))
         logit = trace.geo_weight.detach().double() / subject.config.temperature * logit
         allowed = 2 * budgets.output(trace, logit, 0.0, layer)
-        tally.add((cropped[0] - valid).abs(), allowed[mask], f"{where}: masked against removed")
+        could_fail = allowed[mask] < valid.abs().amax()
+        tally.add((cropped[0] - valid).abs(), allowed[mask], f"{where}: masked against removed", could_fail=could_fail)
 
 
 def _behind_mask(case: Case, fill: float) -> Case:
