@@ -39,7 +39,20 @@ def _root(
 
 @app.command()
 def verify(
-    preset: Annotated[str, typer.Option(help="pre_fix, logdet_clamp, sigma_floor, soft_start or bounded.")] = "bounded",
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            help="What to check: package.module:attribute or path/to/file.py:attribute. Without it: a preset."
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="What TARGET is, unless it says so itself (iga.testing.target): overlap or layer."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="pre_fix, logdet_clamp, sigma_floor, soft_start or bounded.", show_default="bounded"),
+    ] = None,
     structures: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,27 +60,57 @@ def verify(
             "Without it: synthetic structures drawn from the seed."
         ),
     ] = None,
-    points: Annotated[str, typer.Option(help="Numbers of points P to examine.")] = "1,2,4,8,16,32,64",
+    points: Annotated[
+        str | None,
+        typer.Option(help="Numbers of points P to examine, of a layer.", show_default="1,2,4,8,16,32,64"),
+    ] = None,
     sigma_min: Annotated[
-        float, typer.Option(help="Floor of the contract, nm, and of the presets that have the product's floor.")
-    ] = 0.03,
+        float | None,
+        typer.Option(
+            help="Floor of the contract, nm, and of the presets that have the product's floor.",
+            show_default="0.03, or what TARGET claims",
+        ),
+    ] = None,
+    digits: Annotated[
+        int, typer.Option(help="Significant digits asked for: what rounded inputs leave open by more is not judged.")
+    ] = 2,
     profile: Annotated[str, typer.Option(help="How much to examine: fast, ci or nightly.")] = "fast",
+    only: Annotated[list[str] | None, typer.Option(help="Only this invariant; repeats.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of parameters, features and synthetic structures.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
 ) -> None:
-    """Check a preset's numerical invariants.
+    """Check the numerical invariants of a preset, of a layer or of an overlap function of yours.
 
-    Every preset is judged against the product's contract: sigma_min 0.03 nm, float32, any geometry with sigma up to
-    150 nm, any P. Ends 0 if all hold, 1 if any does not, 2 on misuse.
+    The contract is the product's: sigma_min 0.03 nm, any geometry with sigma up to 150 nm, any P, unless a target
+    claims less. Ends 0 if all hold, 1 if any does not, 2 on misuse.
     """
+    if target is not None and preset is not None:
+        raise typer.BadParameter("a preset and a target exclude each other", param_hint="--preset")
+    if target is None and kind is not None:
+        raise typer.BadParameter("says what a TARGET is, and none is given", param_hint="--kind")
+    if target is not None and ":" not in target:
+        expected = "expected package.module:attribute or path/to/file.py:attribute"
+        raise typer.BadParameter(f"{target!r} names no target: {expected}", param_hint="TARGET")
+    if preset is not None and ":" in preset:
+        raise typer.BadParameter(f"unknown preset {preset!r}", param_hint="--preset")
     if json is not None and not json.resolve().parent.is_dir():
         raise typer.BadParameter(f"no folder {json.resolve().parent} to write {json.name} to", param_hint="--json")
-    counts = _whole_numbers(points)
+    counts = None if points is None else _whole_numbers(points)
     from iga.report import print_report, write_json
     from iga.testing.verify import prepare
 
     with _misuse():
-        plan = prepare(preset, structures=structures, points=counts, sigma_min=sigma_min, profile=profile, seed=seed)
+        plan = prepare(
+            target or preset or "bounded",
+            kind=kind,
+            structures=structures,
+            points=counts,
+            sigma_min=sigma_min,
+            digits=digits,
+            profile=profile,
+            seed=seed,
+            only=only,
+        )
     with _progress() as on_progress:
         report = plan.run(on_progress)
     console = _console()
@@ -75,6 +118,30 @@ def verify(
         write_json(report, _command_line, json)
     print_report(report, console)
     raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def faults(
+    json: Annotated[Path | None, typer.Option(help="Write the matrix to this file too.")] = None,
+    profile: Annotated[str, typer.Option(help="Seeds of the clean targets: fast or ci 20, nightly 200.")] = "fast",
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+) -> None:
+    """Prove that every check can fail: plant faults, and see which checks catch them.
+
+    Prints the matrix fault by check, with the smallest fault that each check detects. Ends 0 only if each fault is
+    caught, each check catches one, and the clean targets raise no alarm; 2 on misuse.
+    """
+    if json is not None and not json.resolve().parent.is_dir():
+        raise typer.BadParameter(f"no folder {json.resolve().parent} to write {json.name} to", param_hint="--json")
+    from iga.report import print_matrix, write_matrix
+    from iga.testing.faults.matrix import measure_matrix
+
+    with _misuse(), _progress() as on_progress:
+        matrix = measure_matrix(profile=profile, seed=seed, on_progress=on_progress)
+    if json is not None:
+        write_matrix(matrix, _command_line, json)
+    print_matrix(matrix, _console())
+    raise typer.Exit(matrix.exit_code)
 
 
 @app.command()

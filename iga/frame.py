@@ -26,6 +26,7 @@ from iga._backbone import (
     refuse_degenerate,
     units_per_nm,
 )
+from iga._pytree import as_pytree
 from iga._typing import Float, Tensor
 
 __all__ = ["Frame", "Rotations", "check_trans_unit", "check_unit", "rigid_to_frame"]
@@ -265,6 +266,9 @@ class Frame:
     def from_tensor_7(cls, vector: Float[Tensor, "*b 7"]) -> "Frame":
         """OpenFold's name for `from_7`, nm."""
         return cls.from_7(vector)
+
+
+as_pytree(Frame)
 
 
 def rigid_to_frame(r: Any) -> Frame:

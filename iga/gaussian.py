@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from iga import rotation
+from iga._pytree import as_pytree
 from iga._typing import Float, Tensor
 from iga.frame import Frame, Rotations, positive, rigid_to_frame, with_space
 
@@ -165,6 +166,9 @@ class GaussianRigid:
     def to_tensor_4x4(self) -> Float[Tensor, "*b 4 4"]:
         """The frames' homogeneous matrices, nm."""
         return self.frame.to_tensor_4x4()
+
+
+as_pytree(GaussianRigid)
 
 
 def floored_sigma(

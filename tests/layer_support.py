@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from iga import rotation
 from iga.attention import InvariantGaussianAttention
@@ -44,23 +43,3 @@ def small_layer(config: IGAConfig | str = "bounded", *, seed: int = 0, **sizes: 
     built = InvariantGaussianAttention(**(SIZES | sizes), config=config)
     randomise(built, seed)
     return built
-
-
-class ShortProducts(TorchDispatchMode):
-    """Every float32 matrix product sees operands of `bits` mantissa bits: 10 is what TF32 makes of them, 7 autocast."""
-
-    products = (torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten.addmm, torch.ops.aten.baddbmm, torch.ops.aten.mv)
-
-    def __init__(self, bits: int) -> None:
-        super().__init__()
-        self.dropped = 23 - bits
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket in self.products:
-            args = tuple(self.cut(x) if isinstance(x, torch.Tensor) else x for x in args)
-        return func(*args, **(kwargs or {}))
-
-    def cut(self, x: torch.Tensor) -> torch.Tensor:
-        if x.dtype != torch.float32:
-            return x
-        return (x.view(torch.int32) & -(1 << self.dropped)).view(torch.float32)

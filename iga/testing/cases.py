@@ -154,6 +154,7 @@ def _then(first: Perturbation, second: Perturbation) -> Perturbation:
 
 
 PERTURBATIONS: dict[str, Perturbation] = {
+    "collapsed and coincident": _then(collapsed, coincident),
     "collapsed scales": collapsed,
     "needles": needles,
     "needles in shared frames": _then(needles, shared_frames),
@@ -163,7 +164,6 @@ PERTURBATIONS: dict[str, Perturbation] = {
     "mixed scales": mixed_scales,
     "needles in nearly shared frames": _then(needles, nearly_shared_frames),
     "coincident residues": coincident,
-    "collapsed and coincident": _then(collapsed, coincident),
     "shared frames": shared_frames,
     "far away": far_away,
 }

@@ -9,11 +9,15 @@ DEFAULT_POINTS = (1, 2, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True, kw_only=True)
 class Contract:
-    """What the product promises: σ ≥ sigma_min in float32, any geometry with σ ≤ sigma_max (nm), any P in `points`."""
+    """What the product promises: σ ≥ sigma_min in float32, any geometry with σ ≤ sigma_max (nm), any P in `points`.
+
+    digits   significant decimal digits asked for: what the rounded inputs leave open by more is not judged
+    """
 
     sigma_min: float = 0.03
     sigma_max: float = 150.0
     points: tuple[int, ...] = DEFAULT_POINTS
+    digits: int = 2
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max:
@@ -22,6 +26,8 @@ class Contract:
             )
         if not self.points or any(p < 1 for p in self.points):
             raise ValueError(f"points must be whole numbers from 1 up, got {self.points!r}")
+        if self.digits < 1:
+            raise ValueError(f"digits must be a whole number from 1 up, got {self.digits!r}")
         object.__setattr__(self, "points", tuple(sorted(set(self.points))))
 
 
@@ -36,7 +42,9 @@ class Profile:
     focus_residues   residues of a focus structure
     seeds            seeds of each statistical check
     digits_pairs     pairs judged against 50 digits in float64
+    pairs            degenerate pairs on which the values of an overlap function are judged
     perturb_every    each structure gets every k-th degenerate perturbation, in rotation (1: all of them)
+    focus_perturb_every  and a focus structure these
     """
 
     name: str
@@ -48,6 +56,8 @@ class Profile:
     seeds: int
     digits_pairs: int
     perturb_every: int
+    pairs: int
+    focus_perturb_every: int = 1
     c_s: int = 32
     c_z: int = 8
     c_hidden: int = 8
@@ -66,6 +76,7 @@ PROFILES: dict[str, Profile] = {
         seeds=2,
         digits_pairs=50,
         perturb_every=2,
+        pairs=100_000,
     ),
     "ci": Profile(
         name="ci",
@@ -77,6 +88,7 @@ PROFILES: dict[str, Profile] = {
         seeds=3,
         digits_pairs=100,
         perturb_every=3,
+        pairs=300_000,
     ),
     "nightly": Profile(
         name="nightly",
@@ -88,5 +100,6 @@ PROFILES: dict[str, Profile] = {
         seeds=8,
         digits_pairs=1000,
         perturb_every=1,
+        pairs=3_000_000,
     ),
 }

@@ -95,6 +95,11 @@ class Tally:
             index = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), value.shape)) if value.ndim else ()
             self.worst_example = where if isinstance(where, str) else where(index)
 
+    def leave_out(self, count: int) -> None:
+        """Examples that no implementation in this dtype could decide: counted, not judged."""
+        self.examples += count
+        self.undecided += count
+
     def fail(self, where: str, note: str) -> None:
         """An example that is broken without a number: `note` says why."""
         self.examples += 1
@@ -130,6 +135,9 @@ class Tally:
         else:
             verdict = "holds"
         note = "; ".join([*self.notes, *(f"{what} {value:.3g}" for what, value in self._highest.items())])
+        if self.undecided:
+            left_out = f"{self.undecided} of {self.examples} examples are ill-conditioned in their dtype and left out"
+            note = left_out + (f"; {note}" if note else "")
         if self.broken:
             note = f"broken in {self.broken} of {self.examples} examples" + (f"; {note}" if note else "")
         elif verdict == "vacuous" and not self._void:

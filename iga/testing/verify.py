@@ -1,90 +1,76 @@
-"""The run behind `iga verify`: every invariant on structures, their degenerate perturbations, and every P.
+"""The run behind `iga verify`: a preset, a config, a layer or an overlap function against the product's contract.
 
-`verify` is the command as a function; the command line only formats what it returns.
+`verify` is the command as a function; the command line only formats what it returns. `prepare` does everything that
+misuse can stop; what it returns runs.
 """
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from iga.attention import InvariantGaussianAttention
 from iga.presets import DEFAULT_PRESET, IGAConfig, preset
 from iga.structure import Structure, read_structures, record
 from iga.synthetic import synthetic_structures
-from iga.testing.cases import PERTURBATIONS, Case, make_case, perturbed_case
+from iga.testing.cases import make_case
 from iga.testing.contract import DEFAULT_POINTS, PROFILES, Contract, Profile
-from iga.testing.invariants import INVARIANTS, scores
-from iga.testing.subject import LayerFactory, Subject
-from iga.testing.tally import Finding, Tally
+from iga.testing.invariants import INVARIANTS, not_applicable
+from iga.testing.layer_run import LayerPlan, Progress
+from iga.testing.outcome import Report
+from iga.testing.overlaps import OVERLAP_INVARIANTS
+from iga.testing.overlaps.run import OverlapPlan
+from iga.testing.overlaps.subject import overlap_subject
+from iga.testing.subject import LayerFactory, Subject, layer_subject
+from iga.testing.targets import Target, as_target, load_target
 
 __all__ = ["Plan", "Report", "prepare", "verify"]
 
-Progress = Callable[[str, int, int], None]
-
-DRIVEN = 8.0  # gain of the parameters on degenerate structures
-FEWEST_STRUCTURES = 4  # with fewer, more is drawn from each
-SHORTEST_FOCUS = 16  # residues; the shortest proteins known to fold have about 20
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a run found. `exit_code` is 0 if every invariant holds, else 1."""
-
-    target: str
-    profile: str
-    seed: int
-    contract: Contract
-    seconds: float
-    findings: list[Finding]
-    structures: list[dict[str, object]]
-
-    @property
-    def exit_code(self) -> int:
-        return 0 if all(finding.verdict == "holds" for finding in self.findings) else 1
-
-    def __getitem__(self, name: str) -> Finding:
-        """The finding of the invariant `name`."""
-        for finding in self.findings:
-            if finding.name == name:
-                return finding
-        raise KeyError(f"no invariant {name!r}; there are {', '.join(f.name for f in self.findings)}")
+Plan = LayerPlan | OverlapPlan
+DEFAULT_SIGMA_MIN = 0.03  # nm
 
 
 def verify(
-    target: str | IGAConfig = DEFAULT_PRESET,
+    target: str | IGAConfig | Target | Callable[..., Any] = DEFAULT_PRESET,
     *,
+    kind: str | None = None,
     layer: LayerFactory = InvariantGaussianAttention,
     structures: Sequence[str | Path] | None = None,
-    points: Sequence[int] = DEFAULT_POINTS,
-    sigma_min: float = 0.03,
+    points: Sequence[int] | None = None,
+    sigma_min: float | None = None,
+    digits: int = 2,
     profile: str | Profile = "fast",
     seed: int = 0,
     only: Sequence[str] | None = None,
     on_progress: Progress | None = None,
 ) -> Report:
-    """Judge a preset, a config or a layer of your own against the product's contract.
+    """Judge a preset, a config, a layer or an overlap function against the product's contract.
 
-    target       name of a preset, or an IGAConfig
-    layer        called as layer(c_s, c_z, c_hidden, no_heads, no_qk_points, no_v_points, config=config); must offer
-                 `trace` as InvariantGaussianAttention does
+    target       a preset's name, an IGAConfig, a function or Target (`iga.testing.target` says what it claims), or
+                 where one is: "package.module:attribute", "path/to/file.py:attribute"
+    kind         "overlap" or "layer", for a function that does not say it itself
+    layer        with a preset or config: called as layer(c_s, c_z, c_hidden, no_heads, no_qk_points, no_v_points,
+                 config=config); must offer `trace` as InvariantGaussianAttention does
     structures   files, folders or globs; None: synthetic structures drawn from the seed
-    points       the numbers of points P to examine; growth with P always looks at 1 and 64 as well
-    sigma_min    the floor (nm) of the contract, and of a preset that has the product's floor
+    points       the numbers of points P to examine, of a layer; growth with P always looks at 1 and 64 as well
+    sigma_min    the floor (nm) of the contract (0.03 unless the target claims another), and of a preset that has the
+                 product's floor
+    digits       significant digits asked for: pairs that their own rounding leaves open by more are counted, not judged
     profile      "fast", "ci", "nightly", or a Profile
-    only         names of invariants; None: all
+    only         names of invariants; None: all that apply
     on_progress  called as on_progress(what, done, total)
 
-    Raises ValueError for misuse: an unknown preset, profile or invariant, no readable structure, a bad number.
+    Raises ValueError for misuse: an unknown preset, profile or invariant, no readable structure, a bad number, a target
+    that does not import or has the wrong signature or shapes.
     """
     plan = prepare(
         target,
+        kind=kind,
         layer=layer,
         structures=structures,
         points=points,
         sigma_min=sigma_min,
+        digits=digits,
         profile=profile,
         seed=seed,
         only=only,
@@ -93,136 +79,91 @@ def verify(
 
 
 def prepare(
-    target: str | IGAConfig = DEFAULT_PRESET,
+    target: str | IGAConfig | Target | Callable[..., Any] = DEFAULT_PRESET,
     *,
+    kind: str | None = None,
     layer: LayerFactory = InvariantGaussianAttention,
     structures: Sequence[str | Path] | None = None,
-    points: Sequence[int] = DEFAULT_POINTS,
-    sigma_min: float = 0.03,
+    points: Sequence[int] | None = None,
+    sigma_min: float | None = None,
+    digits: int = 2,
     profile: str | Profile = "fast",
     seed: int = 0,
     only: Sequence[str] | None = None,
-) -> "Plan":
+) -> Plan:
     """Everything that misuse can stop, before anything is measured: arguments as for `verify`, ValueError likewise."""
-    contract = Contract(sigma_min=sigma_min, points=tuple(points))
     if isinstance(profile, str):
         if profile not in PROFILES:
             raise ValueError(f"unknown profile {profile!r}; profiles: {', '.join(PROFILES)}")
         profile = PROFILES[profile]
-    name, config = _config(target, contract)
-    chosen = list(INVARIANTS) if only is None else list(only)
-    for invariant in chosen:
-        if invariant not in INVARIANTS:
-            raise ValueError(f"unknown invariant {invariant!r}; invariants: {', '.join(INVARIANTS)}")
-    if structures is None:
-        entries = synthetic_structures(profile.synthetic, seed=seed)
-        records = [record(structure) for structure in entries]
-    else:
-        entries, records = read_structures(list(structures))
-    return Plan(Subject(name, config, profile, layer), contract, profile, seed, chosen, entries, records)
+    if isinstance(target, IGAConfig) or (isinstance(target, str) and ":" not in target):
+        if kind is not None:
+            raise ValueError(f"kind {kind!r} is for a target of yours: a preset is a layer")
+        contract = _contract(points, digits, DEFAULT_SIGMA_MIN if sigma_min is None else sigma_min)
+        name, config = _config(target, contract)
+        entries, records = _structures(structures, profile, seed)
+        subject = Subject(name, config, profile, layer)
+        return _layer_plan(subject, contract, profile, seed, only, entries, records)
+    found = load_target(target, kind=kind) if isinstance(target, str) else as_target(target, kind=kind)
+    low, high = found.sigma_range
+    contract = _contract(points, digits, low if sigma_min is None else sigma_min, high)
+    _known(found.expected_broken, INVARIANTS if found.kind == "layer" else OVERLAP_INVARIANTS, "expected_broken: ")
+    if found.kind == "overlap":
+        if points is not None:
+            raise ValueError("points are a layer's: an overlap function has none")
+        overlap = overlap_subject(replace(found, sigma_range=(contract.sigma_min, contract.sigma_max)))
+        entries, records = _structures(structures, profile, seed)
+        chosen, skipped = _choice(OVERLAP_INVARIANTS, only, lambda one: one.not_applicable(overlap, profile.name))
+        return OverlapPlan(overlap, contract, profile, seed, chosen, entries, records, skipped, found.expected_broken)
+    entries, records = _structures(structures, profile, seed)
+    probe = make_case(synthetic_structures(1, seed=seed)[0], profile, residues=6, seed=seed)
+    subject = layer_subject(found, profile, probe)
+    return _layer_plan(subject, contract, profile, seed, only, entries, records, found)
 
 
-@dataclass
-class Plan:
-    """A run that is ready to start."""
+def _layer_plan(
+    subject: Subject,
+    contract: Contract,
+    profile: Profile,
+    seed: int,
+    only: Sequence[str] | None,
+    structures: list[Structure],
+    records: list[dict[str, object]],
+    target: Target | None = None,
+) -> LayerPlan:
+    chosen, skipped = _choice(INVARIANTS, only, lambda one: not_applicable(one, subject, profile.name))
+    expected = {} if target is None else target.expected_broken
+    return LayerPlan(subject, contract, profile, seed, chosen, structures, records, skipped, expected)
 
-    subject: Subject
-    contract: Contract
-    profile: Profile
-    seed: int
-    invariants: list[str]
-    structures: list[Structure]
-    records: list[dict[str, object]]
 
-    def run(self, on_progress: Progress | None = None) -> Report:
-        """Measure and judge; `on_progress(what, done, total)` is told of each step."""
-        # A case's tensors are small: a second thread waits more than it works, and on a busy machine it waits long.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return self._run(on_progress or (lambda what, done, total: None))
-        finally:
-            torch.set_num_threads(threads)
+def _choice(registry: dict[str, Any], only: Sequence[str] | None, why_not: Callable[[Any], str]):  # noqa: ANN202
+    """(names to run, name → why it does not apply); what was asked for by name is refused rather than left out."""
+    _known(only or [], registry, "")
+    skipped = {name: reason for name in only or registry if (reason := why_not(registry[name]))}
+    if only is not None and skipped:
+        name, reason = next(iter(skipped.items()))
+        raise ValueError(f"{name} does not apply: {reason}")
+    return [name for name in only or registry if name not in skipped], skipped
 
-    def _run(self, report: Progress) -> Report:
-        started = time.perf_counter()
-        tallies = {name: Tally(name, INVARIANTS[name].unit) for name in self.invariants}
-        self._scores({name: tally for name, tally in tallies.items() if name in scores.MEASURED_TOGETHER}, report)
-        for name in self.invariants:
-            self._one(name, tallies[name], report)
-        seconds = time.perf_counter() - started
-        findings = [tallies[name].finding() for name in self.invariants]
-        return Report(self.subject.name, self.profile.name, self.seed, self.contract, seconds, findings, self.records)
 
-    def _scores(self, tallies: dict[str, Tally], report: Progress) -> None:
-        """The checks of every pair and point: each structure as it is, and degenerate, P in rotation."""
-        if not tallies:
-            return
-        names, points = list(PERTURBATIONS), self.contract.points
-        count = len(self.structures)
-        few = count < FEWEST_STRUCTURES  # then all perturbations of each, and several draws
-        every, rounds = (1, FEWEST_STRUCTURES // count) if few else (self.profile.perturb_every, 1)
-        turn = 0
-        for index in range(count * rounds):
-            structure, seed = self.structures[index % count], self.seed + index
-            report("scores of all structures", index, count * rounds)
-            case = make_case(structure, self.profile, residues=self.profile.residues, seed=seed)
-            if index < count:
-                self._note_sample(structure, case, rounds)
-            smaller = make_case(structure, self.profile, residues=self.profile.degenerate, seed=seed)
-            for label in [None, *names[index % every :: every]]:
-                one = case if label is None else perturbed_case(smaller, label, self.contract, seed=seed)
-                with torch.no_grad():
-                    # Degenerate scales have to reach the contract's ends: a gain drives u and d to their bounds.
-                    gain = 1.0 if label is None else DRIVEN
-                    layer = self.subject.random(points[turn % len(points)], self.seed + turn, gain=gain)
-                    scores.measure(self.subject, layer, one, self.contract, tallies)
-                turn += 1
-        report("scores of all structures", count * rounds, count * rounds)
+def _known(names: Any, registry: dict[str, Any], where: str) -> None:
+    for name in names:
+        if name not in registry:
+            raise ValueError(f"{where}unknown invariant {name!r}; invariants: {', '.join(registry)}")
 
-    def _one(self, invariant: str, tally: Tally, report: Progress) -> None:
-        """The checks that run on the focus structures only."""
-        check = INVARIANTS[invariant]
-        if check.measure is None:
-            return
-        report(invariant, 0, 1)
-        cases, given = self._focus()
-        if not given:
-            tally.note(f"no structure has {SHORTEST_FOCUS} residues: measured on synthetic ones")
-        if check.degenerate:
-            cases = cases + [
-                perturbed_case(case, label, self.contract, seed=self.seed)
-                for case in cases[: 1 if self.profile.name == "fast" else len(cases)]
-                for label in PERTURBATIONS
-            ]
-        check.measure(self.subject, cases, self.contract, self.seed, tally)
-        report(invariant, 1, 1)
 
-    def _focus(self) -> tuple[list[Case], bool]:
-        """Structures spread over the list by length, and whether they are the ones given.
+def _contract(points: Sequence[int] | None, digits: int, sigma_min: float, sigma_max: float = 150.0) -> Contract:
+    chosen = tuple(DEFAULT_POINTS if points is None else points)
+    return Contract(sigma_min=sigma_min, sigma_max=sigma_max, points=chosen, digits=digits)
 
-        A handful of residues has no spread and no saturation to speak of: those under SHORTEST_FOCUS are passed over,
-        and where no other is given, synthetic structures stand in.
-        """
-        structures = [s for s in self.structures if s.n_valid >= SHORTEST_FOCUS]
-        given = bool(structures)
-        structures = structures or synthetic_structures(self.profile.focus, seed=self.seed)
-        ordered = sorted(range(len(structures)), key=lambda i: structures[i].n_valid)
-        count = min(self.profile.focus, len(ordered))
-        chosen = {ordered[round((i + 0.5) * len(ordered) / count - 0.5)] for i in range(count)}
-        size = self.profile.focus_residues
-        return [
-            make_case(structures[i], self.profile, residues=size, seed=self.seed + i) for i in sorted(chosen)
-        ], given
 
-    def _note_sample(self, structure: Structure, case: Case, draws: int) -> None:
-        used, valid = case.s.shape[-2], structure.n_valid
-        for entry in self.records:
-            if entry["path"] == structure.path and used < valid:
-                masked = f"; {entry['reason']}" if entry["reason"] else ""
-                entry["status"] = "sampled"
-                several = f" ({draws} draws)" if draws > 1 else ""
-                entry["reason"] = f"all pairs of {used} of {valid} residues{several}{masked}"
+def _structures(
+    paths: Sequence[str | Path] | None, profile: Profile, seed: int
+) -> tuple[list[Structure], list[dict[str, object]]]:
+    if paths is not None:
+        return read_structures(list(paths))
+    entries = synthetic_structures(profile.synthetic, seed=seed)
+    return entries, [record(structure) for structure in entries]
 
 
 def _config(target: str | IGAConfig, contract: Contract) -> tuple[str, IGAConfig]:

@@ -10,7 +10,8 @@ from iga.attention import InvariantGaussianAttention
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 from iga.presets import PRESETS, preset
-from layer_support import SIZES, ShortProducts, layer_inputs, small_layer
+from iga.testing.short_products import ShortProducts
+from layer_support import SIZES, layer_inputs, small_layer
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -41,7 +41,7 @@ def test_every_bound_that_the_theory_names_exists() -> None:
     from iga import bounds
 
     text = (ROOT / "docs/theory.md").read_text(encoding="utf-8")
-    table = text[text.index("| theorem | `iga.bounds.` |") :]
+    table = text[text.index("| theorem | `iga.bounds.` |") : text.index("## 11.")]
     names = {name for name in re.findall(r"`([a-z][a-z0-9_]+)`", table) if name != "iga"}
     assert len(names) > 20
     assert not {name for name in names if not hasattr(bounds, name)}
@@ -57,7 +57,7 @@ def test_every_option_that_the_documents_use_exists() -> None:
         for name, command in typer.main.get_command(app).commands.items()  # pyright: ignore[reportAttributeAccessIssue]
     }
     used = 0
-    for document in ("README.md", "docs/presets.md", "docs/verification.md", "docs/swap.md", "docs/theory.md"):
+    for document in ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]:
         for line in (ROOT / document).read_text(encoding="utf-8").splitlines():
             for name, rest in re.findall(r"(?:^|[ /`])iga (\w+)((?: +[^`#]*)?)", line):
                 if name not in known:
@@ -66,6 +66,30 @@ def test_every_option_that_the_documents_use_exists() -> None:
                     assert option in known[name], f"{document}: iga {name} {option}"
                     used += 1
     assert used > 5
+
+
+def test_the_targets_of_the_verification_guide_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from iga.testing.targets import load_target
+
+    targets, use = blocks("docs/verification.md", "python")
+    (tmp_path / "mine.py").write_text(targets, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_target(f"{tmp_path / 'mine.py'}:layer").kind == "layer"
+    names: dict[str, object] = {}
+    exec(use, names)
+    assert {finding.name for finding in names["report"].findings} == {"accuracy", "gradient_values"}  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_every_invariant_has_its_row_in_the_verification_guide() -> None:
+    from iga.testing.invariants import INVARIANTS
+    from iga.testing.overlaps import OVERLAP_INVARIANTS
+
+    text = (ROOT / "docs/verification.md").read_text(encoding="utf-8")
+    of_layers = text[text.index("## The invariants of a layer") : text.index("## The invariants of an overlap")]
+    of_overlaps = text[text.index("## The invariants of an overlap") : text.index("## That no check is idle")]
+    for rows, registry in ((of_layers, INVARIANTS), (of_overlaps, OVERLAP_INVARIANTS)):
+        named = set(re.findall(r"`([a-z_0-9]+)`", "\n".join(re.findall(r"^\| (`[^|]+)\|", rows, flags=re.MULTILINE))))
+        assert named == set(registry)
 
 
 @pytest.mark.parametrize("mark", ["verify", "test"])

@@ -7,8 +7,8 @@ import torch
 
 from iga.frame import Frame
 from iga.ipa import InvariantPointAttention
+from iga.testing.short_products import ShortProducts
 from ipa_support import C_S, PV, C, H, P, U, assert_within, inputs, openfold_rigid, randomised, rotations
-from layer_support import ShortProducts
 
 
 def geometry_alone(seed: int) -> tuple[InvariantPointAttention, Frame]:

@@ -2,7 +2,7 @@
 
 On sampled pairs of a trace, all points of each: dist_sq and log_det of the layer's own Gaussians in units of κ·2⁻²⁴
 against the proven budget; the means and scales from the raw projections (the floor in both places); G and the logit put
-together from them; and the weights. float32 on every structure, float64 against 50 digits, bf16 autocast.
+together from them. float32 on every structure, float64 against 50 digits. `judge` serves `reduced_precision` as well.
 """
 
 import math
@@ -23,7 +23,7 @@ from iga.testing.invariants import budgets
 from iga.testing.subject import Subject
 from iga.testing.tally import Tally
 
-__all__ = ["float32", "other_dtypes"]
+__all__ = ["float32", "float64", "judge"]
 
 SAMPLED = 512  # pair-points of each trace
 
@@ -34,21 +34,16 @@ def float32(
     """Judge one trace in its own dtype against float64."""
     if trace.output is None or not torch.equal(subject.output(layer, case), trace.output):
         tally.fail(label, "forward does not return its trace's output")
-    _judge(subject, layer, trace, contract, label, tally)
+    judge(subject, layer, trace, contract, label, tally)
 
 
-def other_dtypes(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
-    """float64 frames and features against 50 digits, and float32 geometry under bf16 autocast."""
+def float64(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
+    """float64 frames and features against 50 digits."""
+    if torch.float64 not in subject.dtypes:
+        return
     for index, case in enumerate(cases):
         points = contract.points[index % len(contract.points)]
         layer = subject.random(points, seed)
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-            trace = subject.trace(layer, case)
-        label = f"{case.label}, P = {points}, bf16 autocast"
-        if trace.dist_sq.dtype != torch.float32:
-            tally.fail(label, f"autocast reached the geometry: dist_sq is {trace.dist_sq.dtype}")
-        else:
-            _judge(subject, layer, trace, contract, label, tally)
         # A float32 matrix is no rotation in float64: the nearest one is.
         rigid = case.rigid.to(dtype=torch.float64)
         rigid = replace(rigid, frame=Frame(oracle.nearest_rotation(rigid.rot), rigid.trans))
@@ -58,8 +53,9 @@ def other_dtypes(subject: Subject, cases: list[Case], contract: Contract, seed: 
         _against_digits(trace, subject, contract, f"{case.label}, P = {points}, float64", tally)
 
 
-def _judge(subject: Subject, layer: nn.Module, trace: Trace, contract: Contract, label: str, tally: Tally) -> None:
-    config, dtype = subject.config, trace.dist_sq.dtype
+def judge(subject: Subject, layer: nn.Module, trace: Trace, contract: Contract, label: str, tally: Tally) -> None:
+    """A trace's overlaps, Gaussians, G and logits against float64, each over its own budget."""
+    config, dtype = subject.iga_config, trace.dist_sq.dtype
     u = bounds.unit_roundoff(dtype)
     chosen = _Chosen(trace)
     kappa, off = chosen.pick(budgets.condition(trace, contract)), budgets.drift(trace)
@@ -100,12 +96,6 @@ def _judge(subject: Subject, layer: nn.Module, trace: Trace, contract: Contract,
     if trace.pair_bias is not None:
         parts, size = parts + trace.pair_bias.double(), size + trace.pair_bias.double().abs()
     tally.add((trace.logits.double() - parts).abs() / (4 * u * size), 1.0, f"{label}: logits, of their budget")
-    shut = ~trace.mask[..., None, None, :]
-    weights = parts.masked_fill(shut, -math.inf).softmax(dim=-1)
-    # a logit that errs by Δ changes a weight by a factor within e^{±2Δ}; n terms are added up
-    spread = 2 * 4 * u * size.amax(dim=-1, keepdim=True) + 2 * u * weights.shape[-1]
-    error = (trace.weights.double() - weights).abs() / (torch.expm1(spread) * weights + u)
-    tally.add(error, 1.0, f"{label}: weights, of their budget")
 
 
 def _against_digits(trace: Trace, subject: Subject, contract: Contract, label: str, tally: Tally) -> None:

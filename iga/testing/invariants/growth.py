@@ -54,10 +54,10 @@ def growth_with_points(subject: Subject, cases: list[Case], contract: Contract, 
 
 def point_scaling_law(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Equal points: G(P) = P^e G(1) with the exponent of the scaling in force; and |geometry logit| ≤ c under a cap."""
-    exponent = {"sum": 1.0, "rsqrt": 0.5, "mean": 0.0}[subject.config.point_scaling]
+    exponent = {"sum": 1.0, "rsqrt": 0.5, "mean": 0.0}[subject.iga_config.point_scaling]
     for case in cases:
         single = subject.trace(subject.coherent(1, seed), case)
-        rounding = budgets.geometry_logit(single, subject.config, contract)
+        rounding = budgets.geometry_logit(single, subject.iga_config, contract)
         for points in contract.points:
             trace = subject.trace(subject.coherent(points, seed), case)
             factor = points**exponent
@@ -66,9 +66,9 @@ def point_scaling_law(subject: Subject, cases: list[Case], contract: Contract, s
             limit = 2 * factor * rounding + bounds.point_sum_budget(points, torch.float32) * expected.abs()
             where = f"{case.label}, P = {points}"
             tally.add((trace.geo_raw - expected).abs(), limit, where, could_fail=expected.abs() > limit)
-            if subject.config.logit_cap is not None:
-                tally.add(trace.geo_scaled.abs(), budgets.cap(trace, subject.config.logit_cap), f"{where}, cap")
-    tally.note(f"law: G = P^{exponent:g} × one score" + (", capped" if subject.config.logit_cap else ""))
+            if subject.iga_config.logit_cap is not None:
+                tally.add(trace.geo_scaled.abs(), budgets.cap(trace, subject.iga_config.logit_cap), f"{where}, cap")
+    tally.note(f"law: G = P^{exponent:g} × one score" + (", capped" if subject.iga_config.logit_cap else ""))
 
 
 def _sweep(subject: Subject, build, cases: list[Case], points: list[int], seed: int) -> tuple[Tensor, Tensor]:  # noqa: ANN001

@@ -62,7 +62,7 @@ def geometry_logit_bound(
 
     The contract's bound is the Gaussian score's; a layer whose own closed bound is lower has to keep that one.
     """
-    config = subject.config
+    config = subject.iga_config
     anchors = trace.rigid.mean.double()
     extent = (anchors[..., :, None, :] - anchors[..., None, :, :]).norm(dim=-1)[..., None, :, :]  # [*b, 1, q, k]
     ceiling = math.hypot(contract.sigma_max, contract.sigma_min)

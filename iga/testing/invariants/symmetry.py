@@ -2,6 +2,7 @@
 
 Three motions: a rotation, a rotation with a translation of 10 nm, a translation by 10³ nm. A float32 translation of
 10³ nm rounds each position by up to 3e-5 nm before the layer sees it; that is part of the budget, derived, per pair.
+A layer that shows no scores is judged by its outputs alone, with the budget of `sensitivity`.
 """
 
 from dataclasses import replace
@@ -14,6 +15,8 @@ from iga.testing.cases import Case
 from iga.testing.contract import Contract
 from iga.testing.invariants import budgets
 from iga.testing.invariants.alive import require_geometry
+from iga.testing.invariants.inputs import build, cast, native
+from iga.testing.invariants.sensitivity import sensitivity
 from iga.testing.subject import Subject
 from iga.testing.tally import Tally
 
@@ -24,6 +27,9 @@ FAR = 1000.0  # nm
 
 def se3_invariance(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Differences of G and of the output under a shared motion, each over its own budget: at most 1."""
+    if not subject.traced:
+        _by_outputs(subject, cases, contract, seed, tally)
+        return
     for index, case in enumerate(cases):
         points = contract.points[index % len(contract.points)]
         layer = subject.random(points, seed + index)
@@ -43,15 +49,34 @@ def se3_invariance(subject: Subject, cases: list[Case], contract: Contract, seed
                 dtype = plain.dist_sq.dtype
                 slip = 4 * bounds.unit_roundoff(dtype) * reach
                 shift_sqrt = 2 * budgets.displacement(plain, contract, extra=slip) + _turned(plain, contract)
-                limit = 2 * budgets.geometry_logit(plain, subject.config, contract, shift_sqrt)
+                limit = 2 * budgets.geometry_logit(plain, subject.iga_config, contract, shift_sqrt)
                 ratio = (other.geo_raw.double() - plain.geo_raw.double()).abs() / limit
                 tally.add(ratio, 1.0, f"{where}: geometry logit", could_fail=plain.geo_raw.abs() > limit)
-                scaled = plain.geo_weight.double() / subject.config.temperature * limit
+                scaled = plain.geo_weight.double() / subject.iga_config.temperature * limit
                 allowed = 2 * budgets.output(plain, scaled, 2 * slip, layer)
                 output = subject.output(layer, other_case).double()
                 ratio = (output - plain.output.double()).abs() / allowed
                 # a budget as large as the output itself would excuse anything
                 tally.add(ratio, 1.0, f"{where}: output", could_fail=allowed < plain.output.double().abs().amax())
+
+
+def _by_outputs(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
+    """Two evaluations, the second `shift` further from the origin; p ≥ 4 covers the rounding of the motion itself."""
+    u = bounds.unit_roundoff(native(subject))
+    for index, given in enumerate(cases):
+        points = contract.points[index % len(contract.points)]
+        layer, case = build(subject, points, seed + index), cast(given, native(subject))
+        with torch.no_grad():
+            if index == 0:
+                require_geometry(subject, layer, case, tally)
+            plain = subject.output(layer, case).double()
+            size = plain.abs().amax()
+            rounding = sensitivity(subject, layer, case, seed, tally)
+            for name, turn, shift in _motions(seed + index):
+                output = subject.output(layer, moved(case, turn, shift)).double()
+                allowed = rounding.budget(u) + rounding.budget(u, reach=rounding.reach + float(shift.norm()))
+                where = f"{case.label}, P = {points}, {name}: output"
+                tally.add((output - plain).abs() / allowed, 1.0, where, could_fail=allowed < size)
 
 
 def moved(case: Case, turn: torch.Tensor, shift: torch.Tensor) -> Case:

@@ -1,0 +1,17 @@
+"""Planted faults: wrong on purpose, each in one way, to prove of every check that it can fail.
+
+`FAULTS` maps a bench, what is under test, to its faults: "overlap" functions, "layer"s, "frames" and "diagnostics"
+(iga's own functions). `iga faults` runs every check of a bench on each of them (`matrix`).
+"""
+
+from iga.testing.faults import diagnostics, frames, layer, layer_parts, overlap
+from iga.testing.faults.fault import Fault
+
+__all__ = ["FAULTS", "Fault"]
+
+FAULTS: dict[str, tuple[Fault, ...]] = {
+    "overlap": overlap.FAULTS,
+    "layer": layer.FAULTS + layer_parts.FAULTS,
+    "frames": frames.FAULTS,
+    "diagnostics": diagnostics.FAULTS,
+}

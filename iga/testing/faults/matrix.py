@@ -1,0 +1,194 @@
+"""The matrix fault × check: what each check sees, the smallest size that it detects, and no alarm on clean targets."""
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import Any
+
+from iga.testing.faults import FAULTS, Fault
+from iga.testing.faults.benches import CHECKS, check, clean_subject, looks_at
+from iga.testing.faults.clean import CLEAN
+
+__all__ = ["SEEDS", "Matrix", "Row", "as_json", "measure_matrix"]
+
+# Seeds of the clean targets, by profile.
+SEEDS = {"fast": 20, "ci": 20, "nightly": 200}
+# Costly checks run on every n-th seed of a clean target only; compiling has no seed in it, so once does.
+EVERY = {"transforms": 1000, "second_derivatives": 4}
+LAYER_SHARE = 10  # one in ten of the seeds runs the layer's checks, which cost more
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault: the checks that saw it, and for each expected one the smallest of its sizes that it still sees."""
+
+    bench: str
+    name: str
+    kind: str
+    size: float
+    caught_by: tuple[str, ...]
+    expected: tuple[str, ...]
+    smallest: dict[str, float]
+    not_run: tuple[str, ...] = ()
+
+
+@dataclass
+class Matrix:
+    """All rows, and false alarms as (target, seed, check). `exit_code` is 0 if every fault is caught by all the checks
+    that are expected to, every check catches one, and the clean targets raise no alarm."""
+
+    rows: list[Row] = field(default_factory=list)
+    false_alarms: list[tuple[str, int, str]] = field(default_factory=list)
+    clean_runs: int = 0
+    seed: int = 0
+    seconds: float = 0.0
+
+    @property
+    def missed(self) -> list[Row]:
+        """Faults that an expected check did not see."""
+        return [row for row in self.rows if set(row.expected) - set(row.caught_by)]
+
+    @property
+    def idle(self) -> list[tuple[str, str]]:
+        """(bench, check) of checks that caught nothing."""
+        return [(b, c) for b, checks in CHECKS.items() for c in checks if not any(self._catching(b, c))]
+
+    def alone(self, bench: str, name: str) -> list[str]:
+        """Faults that only this check caught."""
+        return [row.name for row in self.rows if row.bench == bench and row.caught_by == (name,)]
+
+    def smallest(self, bench: str, name: str) -> tuple[float, str] | None:
+        """The smallest size that the check detected, and of which fault."""
+        found = [(row.smallest[name], row.name) for row in self.rows if row.bench == bench and name in row.smallest]
+        return min(found, default=None)
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.missed or self.idle or self.false_alarms or not self.clean_runs else 0
+
+    def _catching(self, bench: str, name: str) -> list[Row]:
+        return [row for row in self.rows if row.bench == bench and name in row.caught_by]
+
+
+def measure_matrix(
+    *, profile: str = "fast", seed: int = 0, workers: int | None = None, on_progress: Progress | None = None
+) -> Matrix:
+    """Plant every fault, run every check of its bench; run all checks on the clean targets over the profile's seeds.
+
+    `workers` processes at once (None: one a core, four at most). Raises ValueError for an unknown profile.
+    """
+    if profile not in SEEDS:
+        raise ValueError(f"unknown profile {profile!r}; profiles: {', '.join(SEEDS)}")
+    started = time.perf_counter()
+    report = on_progress or (lambda what, done, total: None)
+    # long tasks first, so that the last one to end is a short one
+    faults = [
+        (bench, index) for bench in ("layer", "overlap", "frames", "diagnostics") for index in range(len(FAULTS[bench]))
+    ]
+    seeds = range(seed, seed + SEEDS[profile])
+    clean: list[tuple[str, str, list[int]]] = [("layer", "bounded", [s]) for s in seeds[::LAYER_SHARE]]
+    clean += [("overlap", name, list(seeds)) for name in CLEAN]
+    clean += [(bench, bench, list(seeds)) for bench in ("frames", "diagnostics")]
+    matrix = Matrix(seed=seed)
+    rows: dict[tuple[str, int], Row] = {}
+    with ProcessPoolExecutor(workers or min(os.cpu_count() or 1, 4), get_context("spawn")) as pool:
+        asked: dict[Future[Any], tuple[str, Any]] = {
+            pool.submit(_row, bench, index, seed): ("fault", (bench, index)) for bench, index in faults
+        }
+        asked |= {pool.submit(_alarms, *task): ("clean", task) for task in clean}
+        for done, future in enumerate(as_completed(asked), start=1):
+            what, key = asked[future]
+            if what == "fault":
+                rows[key] = future.result()
+            else:
+                matrix.false_alarms += future.result()
+                matrix.clean_runs += len(key[2])
+            report("faults and clean targets", done, len(asked))
+    matrix.rows = [rows[bench, index] for bench in FAULTS for index in range(len(FAULTS[bench]))]
+    matrix.false_alarms.sort()
+    matrix.seconds = time.perf_counter() - started
+    return matrix
+
+
+def as_json(matrix: Matrix) -> dict[str, Any]:
+    """Schema 1 of `iga faults --json`; smallest_detected is null for a check whose faults have no size."""
+    invariants = []
+    for bench, checks in CHECKS.items():
+        for name in checks:
+            smallest = matrix.smallest(bench, name)
+            invariants.append(
+                {
+                    "name": name,
+                    "bench": bench,
+                    "smallest_detected": None if smallest is None else smallest[0],
+                    "of_fault": None if smallest is None else smallest[1],
+                    "alone": matrix.alone(bench, name),
+                }
+            )
+    return {
+        "schema": 1,
+        "exit_code": matrix.exit_code,
+        "seconds": round(matrix.seconds, 1),
+        "faults": [
+            {
+                "name": row.name,
+                "bench": row.bench,
+                "kind": row.kind,
+                "size": row.size,
+                "caught_by": list(row.caught_by),
+                "expected": list(row.expected),
+                "not_run": list(row.not_run),
+            }
+            for row in matrix.rows
+        ],
+        "false_alarms": [{"target": t, "seed": s, "invariant": name} for t, s, name in matrix.false_alarms],
+        "clean_runs": matrix.clean_runs,
+        "invariants": invariants,
+    }
+
+
+def _row(bench: str, index: int, seed: int) -> Row:
+    """Everything about one fault; runs in a process of its own."""
+    fault: Fault = FAULTS[bench][index]
+    clean = clean_subject(bench)
+    subject = fault.planted(clean)
+    run = tuple(name for name in CHECKS[bench] if looks_at(name, fault))
+    caught = _broken(bench, subject, seed, run)
+    smallest = {}
+    for name in fault.expected:
+        if fault.sizes and name in caught:
+            smallest[name] = _smallest(fault, bench, clean, name, seed)
+    left_out = tuple(name for name in CHECKS[bench] if name not in run)
+    return Row(bench, fault.name, fault.kind, fault.size, caught, fault.expected, smallest, left_out)
+
+
+def _smallest(fault: Fault, bench: str, clean: Any, name: str, seed: int) -> float:
+    """The last of the descending sizes that is still seen, by halving: what is seen at a size is seen above it."""
+    known = fault.size
+    low, high = 0, len(fault.sizes)  # sizes[:low] are seen, sizes[high:] are not
+    while low < high:
+        middle = (low + high) // 2
+        if _broken(bench, fault.planted(clean, fault.sizes[middle]), seed, (name,)):
+            known, low = min(known, fault.sizes[middle]), middle + 1
+        else:
+            high = middle
+    return known
+
+
+def _broken(bench: str, subject: Any, seed: int, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(finding.name for finding in check(bench, subject, names, seed) if finding.verdict != "holds")
+
+
+def _alarms(bench: str, name: str, seeds: list[int]) -> list[tuple[str, int, str]]:
+    """Checks that do not hold on a clean target; runs in a process of its own."""
+    subject = clean_subject(bench, name)
+    alarms = []
+    for k, seed in enumerate(seeds):
+        names = tuple(c for c in CHECKS[bench] if k % EVERY.get(c, 1) == 0)
+        alarms += [(name, seed, finding) for finding in _broken(bench, subject, seed, names)]
+    return alarms

@@ -1,0 +1,88 @@
+"""`reduced_precision`: autocast to bf16 and to fp16, and TF32 (simulated on a CPU), may round features, not geometry.
+
+Outputs are finite in each. A traced layer's geometry is judged as in float32: dist_sq stays float32 and within its
+budget. Outputs err by the mode's u where features are concerned, by float32's where geometry is:
+
+    d · u_mode · S_features + p · u_float32 · (S_features + S_geometry)          docs/theory.md, section 13
+
+d = 16 roundings in a row: four products (projection, logit, values, last projection), two operands and a result each,
+and four between; the sums of these products are kept in float32. Coordinates as given, and 50 nm further, where a bf16
+coordinate is off by 0.1 nm.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from iga import bounds
+from iga.testing.cases import Case
+from iga.testing.contract import Contract
+from iga.testing.invariants import accuracy
+from iga.testing.invariants.alive import require_geometry
+from iga.testing.invariants.inputs import kept
+from iga.testing.invariants.sensitivity import sensitivity
+from iga.testing.invariants.symmetry import moved
+from iga.testing.short_products import TF32_BITS, ShortProducts
+from iga.testing.subject import Subject
+from iga.testing.tally import Tally
+
+__all__ = ["MODES", "reduced_precision"]
+
+DEPTH = 16
+RESIDUES, FEW = 20, 8  # products round alike however many residues and points there are
+FAR_EVERY = 4
+SHIFT = (30.0, -32.0, 24.0)  # 50 nm
+
+# u of each mode: bf16 keeps 8 bits of a number, fp16 11; TF32 cuts operands at 10 bits after the point, not rounds
+MODES: dict[str, float] = {"bf16 autocast": 2.0**-8, "fp16 autocast": 2.0**-11, "TF32, simulated": 2.0**-10}
+
+
+def reduced_precision(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
+    """Outputs under each mode over their budgets, and for traced layers the geometry over its own."""
+    if torch.float32 not in subject.dtypes:
+        tally.void("float32 is not claimed: nothing is reduced")
+        return
+    u = bounds.unit_roundoff(torch.float32)
+    still = torch.eye(3, dtype=torch.float64)
+    choices = [p for p in contract.points if p <= FEW] or [contract.points[0]]
+    for index, whole in enumerate(cases):
+        points = choices[index % len(choices)]
+        given = kept(whole, torch.arange(min(RESIDUES, whole.s.shape[-2])))
+        layer = subject.random(points, seed + index)
+        if index == 0:
+            require_geometry(subject, layer, given, tally)
+        far = moved(given, still, torch.tensor(SHIFT, dtype=torch.float64))
+        for place, case in (("", given), (", 50 nm away", far))[: 2 if index % FAR_EVERY == 0 else 1]:
+            rounding = sensitivity(subject, layer, case, seed, tally)
+            exact = rounding.output
+            for name, short in MODES.items():
+                where = f"{given.label}{place}, P = {points}, {name}"
+                with torch.no_grad(), _mode(name):
+                    output = subject.output(layer, case).double()
+                    trace = subject.trace(layer, case) if subject.traced else None
+                allowed = rounding.budget(short, u_geometry=u, terms=DEPTH) + rounding.budget(u)
+                could_fail = allowed < exact.abs().amax()
+                tally.add((output - exact).abs() / allowed, 1.0, f"{where}: output", could_fail=could_fail)
+                if trace is None:
+                    continue
+                if trace.dist_sq.dtype != torch.float32:
+                    tally.fail(where, f"{name} reached the geometry: dist_sq is {trace.dist_sq.dtype}")
+                else:
+                    accuracy.judge(subject, layer, trace, contract, where, tally)
+
+
+@contextmanager
+def _mode(name: str) -> Iterator[None]:
+    if name == "TF32, simulated":
+        switch = torch.backends.cuda.matmul
+        before = switch.fp32_precision == "tf32"
+        switch.allow_tf32 = True  # by the old name, which layers may read: torch refuses to mix old and new
+        try:
+            with ShortProducts(TF32_BITS, by_switch=True):
+                yield
+        finally:
+            switch.allow_tf32 = before
+    else:
+        with torch.autocast("cpu", dtype=torch.bfloat16 if name.startswith("bf16") else torch.float16):
+            yield

@@ -1,0 +1,84 @@
+"""An overlap function under test, called with care: what it raises or returns wrongly is a finding about it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from iga._typing import Tensor
+from iga.testing.tally import Tally
+from iga.testing.targets import DTYPES, Target, TargetError, one_line
+
+__all__ = ["OverlapSubject", "Pair", "overlap_subject", "require_answers"]
+
+# (q_rot [..., 3, 3], q_mean [..., 3], q_sigma [..., 3], k_rot, k_mean, k_sigma): nm, leading dimensions broadcast
+Pair = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+CALL = "f(q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma) -> (dist_sq, log_det)"
+
+
+@dataclass(frozen=True)
+class OverlapSubject:
+    """`function` claims to be correct for σ in `sigma_range` (nm), in `dtypes`."""
+
+    name: str
+    function: Callable[..., Any]
+    sigma_range: tuple[float, float] = (0.03, 150.0)
+    dtypes: tuple[torch.dtype, ...] = DTYPES
+
+    def __call__(self, *pair: Tensor) -> tuple[Tensor, Tensor]:
+        """(dist_sq [...], log_det [...]). Raises TargetError for an exception, a wrong shape, device or type."""
+        try:
+            returned = self.function(*pair)
+        except Exception as error:  # whatever somebody else's function raises is a finding about that function
+            raise TargetError(f"it raised {one_line(error)}") from error
+        if not isinstance(returned, tuple | list) or len(returned) != 2:
+            raise TargetError(f"expected two tensors, (dist_sq, log_det), got {_kind(returned)}")
+        cores = (2, 1, 1, 2, 1, 1)
+        shape = torch.broadcast_shapes(*(x.shape[: x.ndim - c] for x, c in zip(pair, cores, strict=True)))
+        for name, value in zip(("dist_sq", "log_det"), returned, strict=True):
+            if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
+                raise TargetError(f"{name} must be a tensor of floating point, got {_kind(value)}")
+            if value.shape != shape:
+                raise TargetError(f"{name} must have the pairs' shape {list(shape)}, got {list(value.shape)}")
+            if value.device != pair[0].device:
+                raise TargetError(f"{name} is on {value.device}, its inputs on {pair[0].device}")
+        return returned[0], returned[1]
+
+
+def overlap_subject(target: Target) -> OverlapSubject:
+    """The OverlapSubject of a target, after two calls on ordinary pairs: a plain batch, and one that broadcasts.
+
+    Raises ValueError, one line, for what is not an overlap function: a wrong signature, wrong shapes, a wrong device.
+    """
+    subject = OverlapSubject(target.name, target.function, target.sigma_range, target.dtypes)
+    sigma = (target.sigma_range[0] * target.sigma_range[1]) ** 0.5
+    for queries, keys in (((4,), (4,)), ((3, 1), (2,))):
+        rot, mean = torch.eye(3), torch.ones(3)
+        pair = tuple(
+            x.expand(*batch, *x.shape).to(target.dtypes[0]).clone()
+            for batch, shift in ((queries, 0.0), (keys, sigma))
+            for x in (rot, mean * shift, mean * sigma)
+        )
+        try:
+            subject(*pair)
+        except TargetError as error:
+            shapes = f"pairs of shapes {list(queries)} and {list(keys)}"
+            raise ValueError(f"{target.name} cannot be called as an overlap, {CALL}: on {shapes}, {error}") from error
+    return subject
+
+
+def require_answers(values: tuple[Tensor, Tensor], tally: Tally) -> None:
+    """Void the tally if dist_sq or log_det is the same for all pairs: it then shows nothing."""
+    for name, value in zip(("dist_sq", "log_det"), values, strict=True):
+        flat = value.detach().flatten()
+        if len(flat) > 1 and bool((flat == flat[0]).all()):
+            tally.void(f"{name} is {float(flat[0]):g} whatever the pair")
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor of shape {list(value.shape)}"
+    if isinstance(value, tuple | list):
+        return f"{len(value)} values"
+    return type(value).__name__

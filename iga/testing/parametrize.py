@@ -1,0 +1,186 @@
+"""`parametrize_with_invariants`: the invariants of `iga verify` as the parameters of a test function of yours.
+
+In the manner of scikit-learn's `parametrize_with_checks`: one test for each invariant, by its name. What a target
+claims to break is marked as a strict expected failure, what does not apply is skipped with its reason. Collection
+loads the target and looks no further; it is called when the first of its tests runs.
+"""
+
+import inspect
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iga.presets import IGAConfig
+from iga.testing.contract import PROFILES, Profile
+from iga.testing.invariants import INVARIANTS
+from iga.testing.invariants.scores import MEASURED_TOGETHER
+from iga.testing.overlaps import OVERLAP_INVARIANTS
+from iga.testing.tally import Finding
+from iga.testing.targets import Target, as_target, load_target
+from iga.testing.verify import Plan, prepare
+
+__all__ = ["InvariantBroken", "InvariantCheck", "Suite", "parametrize_with_invariants"]
+
+
+class InvariantBroken(AssertionError):
+    """An invariant is broken: the one failure that `expected_broken` expects. A vacuous check raises its parent."""
+
+
+class Suite:
+    """A target with everything that `iga.verify` takes beside it: its checks, and what they share.
+
+    Arguments as for `iga.verify`. Raises ValueError for what can be told without calling the target: one that does not
+    import or does not say its kind, an unknown profile or invariant.
+    """
+
+    def __init__(
+        self,
+        target: str | IGAConfig | Target | Callable[..., Any],
+        *,
+        kind: str | None = None,
+        profile: str | Profile = "fast",
+        seed: int = 0,
+        structures: Sequence[str | Path] | None = None,
+        only: Sequence[str] | None = None,
+        **options: Any,
+    ) -> None:
+        self.options = {"kind": kind, "profile": profile, "seed": seed, "structures": structures} | options
+        self.given, self.target, registry = target, None, INVARIANTS
+        if isinstance(profile, str) and profile not in PROFILES:
+            raise ValueError(f"unknown profile {profile!r}; profiles: {', '.join(PROFILES)}")
+        if not isinstance(target, IGAConfig) and not (isinstance(target, str) and ":" not in target):
+            self.target = load_target(target, kind=kind) if isinstance(target, str) else as_target(target, kind=kind)
+            registry = INVARIANTS if self.target.kind == "layer" else OVERLAP_INVARIANTS
+        expected = self.target.expected_broken if self.target else {}
+        for names, where in ((only or (), ""), (expected, "expected_broken: ")):
+            if unknown := [name for name in names if name not in registry]:
+                raise ValueError(f"{where}unknown invariant {unknown[0]!r}; invariants: {', '.join(registry)}")
+        self.name = self.target.name if self.target else (target if isinstance(target, str) else "config")
+        self._found: dict[str, Finding] = {}
+        self.checks = [InvariantCheck(name, self, expected.get(name)) for name in only or registry]
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What runs. ValueError for the misuse that calling the target or reading the structures brings to light."""
+        return prepare(self.target or self.given, **self.options)
+
+    def finding(self, name: str) -> Finding:
+        """What a run of `name` alone finds; those that only the scores show are measured together, once."""
+        if name not in self._found:
+            together = [one for one in self.plan.invariants if one in MEASURED_TOGETHER and not INVARIANTS[one].measure]
+            names = together if name in together else [name]
+            for finding in replace(self.plan, invariants=names).run().findings:
+                self._found[finding.name] = finding
+        return self._found[name]
+
+    def parameters(self) -> list[Any]:
+        """The checks as `pytest.param`, with their names as ids and a strict xfail on what is expected to be broken."""
+        return [pytest.param(check, id=check.name, marks=check.marks) for check in self.checks]
+
+    def command(self) -> str:
+        """What reproduces the run: a command where the target can be named on one, else a line of Python."""
+        options = {name: value for name, value in self.options.items() if value is not None}
+        profile = options["profile"]
+        options["profile"] = profile = profile.name if isinstance(profile, Profile) else profile
+        spec = self._spec()
+        if spec is None or profile not in PROFILES or "layer" in options:
+            return f"iga.verify({', '.join([self.name, *(f'{name}={value!r}' for name, value in options.items())])})"
+        if "points" in options:
+            options["points"] = ",".join(map(str, options["points"]))
+        words = ["iga", "verify", *spec]
+        for name, value in options.items():
+            for one in value if name in ("structures", "only") else [value]:
+                words += [f"--{name.replace('_', '-')}", str(one)]
+        return shlex.join(words)
+
+    def _spec(self) -> list[str] | None:
+        """How the command line names the target; None for a function inside a function, a lambda or a config."""
+        if isinstance(self.given, str):
+            return [self.given] if ":" in self.given else ["--preset", self.given]
+        function = self.target.function if self.target else None
+        name = getattr(function, "__qualname__", "<no name>")
+        try:
+            file = inspect.getsourcefile(inspect.unwrap(function)) if function else None
+        except TypeError:  # a callable object, or one from a module without a file
+            file = None
+        if "<" in name or not file or not file.endswith(".py"):
+            return None
+        path = Path(file)
+        return [f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{name}"]
+
+
+class InvariantCheck:
+    """One invariant of one target, as a callable: `check()` runs it alone.
+
+    name      the invariant
+    expected  why the target says that it is broken; None if it does not say so
+    """
+
+    def __init__(self, name: str, suite: Suite, expected: str | None = None) -> None:
+        self.name, self.suite, self.expected = name, suite, expected
+
+    def __repr__(self) -> str:
+        return f"<{self.name} of {self.suite.name}>"
+
+    @property
+    def marks(self) -> list[pytest.MarkDecorator]:
+        """A strict xfail, for verdict broken alone, if the target expects it."""
+        if self.expected is None:
+            return []
+        return [pytest.mark.xfail(reason=self.expected, strict=True, raises=InvariantBroken)]
+
+    def measure(self) -> Finding:
+        """What the invariant's run found, whatever the verdict. KeyError if it does not apply."""
+        return self.suite.finding(self.name)
+
+    def __call__(self) -> Finding:
+        """The finding, if the invariant holds.
+
+        Raises InvariantBroken if it is broken, AssertionError for any other verdict, each with the finding and what
+        reproduces it; skips, with the reason, what does not apply. ValueError if the target cannot be called at all.
+        """
+        __tracebackhide__ = True
+        if reason := self.suite.plan.skipped.get(self.name):
+            pytest.skip(f"{self.name} does not apply: {reason}")
+        finding = self.measure()
+        if finding.verdict != "holds":
+            raise (InvariantBroken if finding.verdict == "broken" else AssertionError)(self.message(finding))
+        return finding
+
+    def message(self, finding: Finding) -> str:
+        """The finding in a few lines, the command that reproduces it last."""
+        lines = [
+            f"{finding.name} of {self.suite.name} is {finding.verdict}",
+            f"  worst {finding.worst:.6g}, budget {finding.budget:.6g} ({finding.unit}); {finding.examples} examples",
+        ]
+        lines += [f"  at {finding.worst_example}"] if finding.worst_example else []
+        lines += [f"  {finding.note}"] if finding.note else []
+        return "\n".join([*lines, f"reproduce: {self.suite.command()}"])
+
+
+def parametrize_with_invariants(
+    target: str | IGAConfig | Target | Callable[..., Any],
+    *,
+    kind: str | None = None,
+    profile: str | Profile = "fast",
+    seed: int = 0,
+    structures: Sequence[str | Path] | None = None,
+    only: Sequence[str] | None = None,
+    **options: Any,
+) -> pytest.MarkDecorator:
+    """Decorator for a test function `def test_mine(invariant): invariant()`: one test for each invariant of `target`.
+
+    Arguments as for `iga.verify`; `options` are its `points`, `sigma_min`, `digits` and `layer`. The parameter is an
+    `InvariantCheck`: calling it returns the finding if the invariant holds and raises AssertionError, with the finding
+    and the command that reproduces it, if not. A failure that the target claims (`expected_broken`) is an expected
+    one, and if it holds after all, the test fails. What does not apply is skipped.
+
+    Raises ValueError for misuse that shows without calling the target; what shows only then is an error of each test.
+    """
+    suite = Suite(target, kind=kind, profile=profile, seed=seed, structures=structures, only=only, **options)
+    return pytest.mark.parametrize("invariant", suite.parameters())

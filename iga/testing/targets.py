@@ -1,0 +1,153 @@
+"""Targets: somebody's overlap function or layer, what it claims, and how it is found from the command line.
+
+    overlap   f(q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma) -> (dist_sq, log_det)
+    layer     f(*, c_s, c_z, c_hidden, no_heads, no_qk_points, no_v_points) -> torch.nn.Module,
+              called as module(s, z, r, mask) with r a GaussianRigid
+
+A target says what it is by `@target(kind=…)`, or `--kind` does. Misuse is a ValueError with one line that names it.
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+__all__ = ["KINDS", "Target", "TargetError", "as_target", "load_target", "one_line", "target"]
+
+KINDS = ("overlap", "layer")
+DTYPES = (torch.float32, torch.float64)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class TargetError(Exception):
+    """A target raised, or returned what cannot be judged, on an input within its claim."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is judged and what it claims.
+
+    sigma_range      (smallest, largest) σ in nm over which it claims to be correct
+    dtypes           of float32 and float64, those it claims
+    pair_features    whether a layer takes z; if not, z is None
+    expected_broken  invariant → reason: failures that are known; one that holds after all fails the gate
+    """
+
+    name: str
+    kind: str
+    function: Callable[..., Any]
+    sigma_range: tuple[float, float] = (0.03, 150.0)
+    dtypes: tuple[torch.dtype, ...] = DTYPES
+    pair_features: bool = True
+    expected_broken: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        low, high = self.sigma_range
+        if not 0 < low < high:
+            raise ValueError(f"sigma_range must be (smallest, largest) in nm, 0 < smallest < largest, got {low, high}")
+        if not self.dtypes or any(dtype not in DTYPES for dtype in self.dtypes):
+            raise ValueError(f"dtypes must be of torch.float32 and torch.float64, got {self.dtypes!r}")
+
+
+def target(
+    *,
+    kind: str,
+    sigma_range: tuple[float, float] = (0.03, 150.0),
+    dtypes: tuple[torch.dtype, ...] = DTYPES,
+    pair_features: bool = True,
+    expected_broken: Mapping[str, str] | None = None,
+) -> Callable[[F], F]:
+    """Decorator that says what a function is, and what it claims: arguments as the fields of `Target`.
+
+    The function itself is unchanged. Raises ValueError for a claim that makes no sense.
+    """
+
+    def claim(function: F) -> F:
+        name = getattr(function, "__qualname__", type(function).__name__)
+        broken = dict(expected_broken or {})
+        function.__iga_target__ = Target(name, kind, function, sigma_range, tuple(dtypes), pair_features, broken)  # pyright: ignore[reportFunctionMemberAccess]
+        return function
+
+    return claim
+
+
+def as_target(function: Any, *, kind: str | None = None, name: str | None = None) -> Target:
+    """The Target of a function: its own claim if it is decorated, else a plain one of `kind`.
+
+    Raises ValueError if the kind is not said, or said twice and differently.
+    """
+    declared: Any = function if isinstance(function, Target) else getattr(function, "__iga_target__", None)
+    own = declared if isinstance(declared, Target) else None
+    if name is None:
+        name = str(getattr(function, "__qualname__", type(function).__name__)) if own is None else own.name
+    if own is not None:
+        if kind is not None and kind != own.kind:
+            raise ValueError(f"{name} is declared as kind {own.kind!r}, but kind {kind!r} was asked for")
+        return replace(own, name=name)
+    if not callable(function):
+        raise ValueError(f"{name} is not callable: it is a {type(function).__name__}")
+    if kind is None:
+        raise ValueError(f"{name}: say what it is, --kind overlap or --kind layer, or decorate it with @target(kind=…)")
+    return Target(name, kind, function)
+
+
+def load_target(spec: str, *, kind: str | None = None) -> Target:
+    """The target that "package.module:attribute" or "path/to/file.py:attribute" names.
+
+    Raises ValueError, one line, where the file, the module or the attribute is not there or does not import.
+    """
+    place, colon, attribute = spec.rpartition(":")
+    if not colon or not place or not attribute:
+        raise ValueError(f"{spec!r} names no target: expected package.module:attribute or path/to/file.py:attribute")
+    module = _from_file(place) if place.endswith(".py") else _from_package(place)
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{place} has no attribute {attribute!r}")
+        found = getattr(found, part)
+    return as_target(found, kind=kind, name=spec)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return type(error).__name__ + (f": {lines[0].strip()}" if lines else "")
+
+
+def _from_file(place: str) -> Any:
+    path = Path(place)
+    if not path.is_file():
+        raise ValueError(f"no file {place}")
+    name = f"_iga_target_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{place} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles look a module up by its name
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)  # as `python file.py` does, so that a file may import its neighbours
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a user's module raises is the user's to read
+        raise ValueError(f"{place} does not import: {one_line(error)}") from error
+    finally:
+        sys.path.remove(folder)
+    return module
+
+
+def _from_package(place: str) -> Any:
+    sys.path.insert(0, "")  # a package in the current folder, as `python -m` finds it
+    try:
+        return importlib.import_module(place)
+    except Exception as error:  # whatever a user's module raises is the user's to read
+        raise ValueError(f"{place} does not import: {one_line(error)}") from error
+    finally:
+        sys.path.remove("")

@@ -1,0 +1,326 @@
+"""Every bound and budget of `iga.bounds` is the number that its theorem states, evaluated in forty digits.
+
+The formulas are those of docs/theory.md, written out again in mpmath; the functions err by the roundings of one
+evaluation in float64, at most a hundred of 2⁻⁵³ each. What is examined elsewhere is that the theorems hold; here, that
+the code states them and nothing weaker.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import mpmath as mp
+import pytest
+import torch
+
+from iga import bounds
+from iga.bounds._scalar import maximum
+from iga.bounds.rounding import _minus_log1m
+
+DIGITS = mp.mp.clone()
+DIGITS.dps = 40
+ROUNDINGS = 100 * 2.0**-53
+SINGLE, DOUBLE = torch.float32, torch.float64
+UNIT = {SINGLE: DIGITS.mpf(2) ** -24, DOUBLE: DIGITS.mpf(2) ** -53}
+
+ln, log1p, exp, tanh, root, mpf = DIGITS.ln, DIGITS.log1p, DIGITS.exp, DIGITS.tanh, DIGITS.sqrt, DIGITS.mpf
+
+
+def agree(found: object, expected: object) -> None:
+    value = float(found)  # pyright: ignore[reportArgumentType] - a float or a tensor of one number
+    assert math.isfinite(value)
+    assert abs(mpf(value) - expected) <= ROUNDINGS * abs(expected), (value, expected)
+
+
+# ---- exact arithmetic: section 3 and 9.1, 9.2
+
+
+def falls(dist_sq: mp.mpf, dof: mp.mpf | None) -> mp.mpf:
+    return dist_sq / 2 if dof is None else (dof + 3) / 2 * log1p(dist_sq / dof)
+
+
+def score_range(extent, low, high, offset, clamp, dof=None):
+    """3.3: the shortest axis of Σ has variance 2 σ_min² or 2 σ_max² where the score is deepest."""
+    depths = []
+    for sigma in (low, high):
+        dist_sq = (extent / (root(2) * sigma) + root(6) * offset) ** 2
+        log_det = ln(2 * sigma**2) + 2 * ln(2 * high**2)
+        depths.append(falls(dist_sq, dof) + max(log_det, clamp) / 2)
+    return -max(depths), -max(3 * ln(2 * low**2), clamp) / 2
+
+
+EXACT: dict[str, tuple[Callable, Callable, list[tuple]]] = {
+    "log_det_floor": (bounds.log_det_floor, lambda s: 3 * ln(2 * s**2), [(0.03,), (2.0,)]),
+    "log_det_ceiling": (bounds.log_det_ceiling, lambda s: 3 * ln(2 * s**2), [(150.0,), (0.4,)]),
+    "smooth_ceiling": (bounds.smooth_ceiling, lambda a, b: root(a**2 + b**2), [(0.03, 150.0), (3.0, 4.0)]),
+    "dist_sq_bound": (bounds.dist_sq_bound, lambda d, s: d / (2 * s**2), [(4.0, 0.03), (7.0, 3.0)]),
+    "sqrt_dist_sq_bound": (
+        bounds.sqrt_dist_sq_bound,
+        lambda e, s, u=3: e / (root(2) * s) + root(6) * u,
+        [(20.0, 0.03), (20.0, 0.03, 5.0), (0.5, 7.0, 0.25)],
+    ),
+    "displacement_bound": (bounds.displacement_bound, lambda d, s: d / (root(2) * s), [(2.0, 0.03), (2.0, 5.0)]),
+    "max_weight_bound": (
+        bounds.max_weight_bound,
+        lambda n, r: 1 / (1 + (n - 1) * exp(-r)),
+        [(91, 6.7), (2, 0.5), (1, 3.0)],
+    ),
+    "span_for_weight": (bounds.span_for_weight, lambda n, w: ln((n - 1) * w / (1 - w)), [(91, 0.9), (5, 0.7)]),
+    "dist_sq_gradient_bound": (bounds.dist_sq_gradient_bound, lambda d, s: d / s**2, [(2.0, 0.03), (2.0, 5.0)]),
+    "torque_bound": (bounds.torque_bound, lambda d, k: (k - 1 / k) * d / root(2), [(7.0, 3.0), (0.5, 400.0)]),
+    "log_scale_gradient_bound": (
+        partial(bounds.log_scale_gradient_bound, mean_moves=True),
+        lambda d, u=3: 2 * d + 2 * root(6) * u * root(d),
+        [(7.0,), (7.0, 0.5)],
+    ),
+    "weighted_logit_bound": (bounds.weighted_logit_bound, lambda g, w, t=1: w * g / t, [(7.0, 3.0), (7.0, 0.3, 2.5)]),
+    "weighted_logit_bound, capped": (
+        bounds.weighted_logit_bound,
+        lambda g, w, t, c: c * tanh(w * g / t / c),
+        [(7.0, 0.3, 2.5, 2.0), (0.4, 2.0, 0.5, 10.0)],
+    ),
+    "capped_logit_bound": (bounds.capped_logit_bound, lambda c: c, [(50.0,)]),
+    "geometry_logit_bound": (
+        bounds.geometry_logit_bound,
+        lambda s, p, a: s * mpf(p) ** {"sum": 1, "rsqrt": mpf(1) / 2, "mean": 0}[a],
+        [(7.0, 12, "sum"), (7.0, 12, "rsqrt"), (7.0, 12, "mean")],
+    ),
+    "floor_gradient, smooth": (
+        lambda a, b: bounds.floor_gradient(a, b, "smooth"),
+        lambda a, b: a**2 / (a**2 + b**2),
+        [(0.02, 0.03), (5.0, 0.3)],
+    ),
+}
+
+
+def exactly(arguments: tuple) -> list:
+    return [mpf(x) if isinstance(x, float) else x for x in arguments]
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_an_exact_bound_is_the_number_of_its_theorem(name: str) -> None:
+    function, theorem, examples = EXACT[name]
+    for arguments in examples:
+        agree(function(*arguments), theorem(*exactly(arguments)))
+
+
+@pytest.mark.parametrize("name", [name for name in EXACT if "logit" not in name])
+def test_an_exact_bound_of_tensors_is_that_of_their_numbers(name: str) -> None:
+    function, theorem, examples = EXACT[name]
+    for arguments in examples:
+        found = function(*(torch.tensor([x, x], dtype=DOUBLE) for x in arguments))
+        assert found.shape == (2,) and found.dtype == DOUBLE
+        for value in found:
+            agree(value, theorem(*exactly(arguments)))
+
+
+@pytest.mark.parametrize("clamp", [None, -5.0, 12.0, 40.0])
+@pytest.mark.parametrize("extent", [0.0, 20.0, 400.0])
+@pytest.mark.parametrize("offset", [None, 0.5])
+def test_a_score_range_is_that_of_the_deepest_end(extent: float, clamp: float | None, offset: float | None) -> None:
+    given = (extent, 0.03, 150.0) if offset is None else (extent, 0.03, 150.0, offset)
+    options = {} if clamp is None else {"log_det_min": clamp}
+    low_clamp = -DIGITS.inf if clamp is None else mpf(clamp)
+    exact = (mpf(extent), mpf(0.03), mpf(150), 3 if offset is None else mpf(offset), low_clamp)
+    for dof, range_of, bound_of in (
+        (None, bounds.gaussian_score_range, bounds.gaussian_score_bound),
+        (4.0, bounds.student_t_score_range, bounds.student_t_score_bound),
+    ):
+        by_dof = options if dof is None else options | {"dof": dof}
+        low, high = score_range(*exact, dof)
+        found = range_of(*given, **by_dof)
+        agree(found[0], low)
+        agree(found[1], high)
+        agree(bound_of(*given, **by_dof), max(abs(low), abs(high)))
+        per_pair = bound_of(torch.tensor([extent], dtype=DOUBLE), *given[1:], **by_dof)
+        agree(per_pair, max(abs(low), abs(high)))
+
+
+def test_the_bound_of_a_score_is_its_high_end_where_that_is_further_from_zero() -> None:
+    """Residues in one place, little blurred: −½ log_det is 9.5 at the floor, and no score is as low as −9.5."""
+    arguments = (0.0, 0.03, 0.04, 0.1)
+    low, high = score_range(*(mpf(x) for x in arguments), -DIGITS.inf)
+    assert high > abs(low)
+    agree(bounds.gaussian_score_bound(*arguments), high)
+    agree(bounds.student_t_score_bound(*arguments, dof=2.0), score_range(*map(mpf, arguments), -DIGITS.inf, mpf(2))[1])
+
+
+def test_the_gradient_through_a_hard_floor_jumps_from_zero_to_one_at_the_floor() -> None:
+    """At the floor itself it is 0: 9.2 claims 1 only above."""
+    assert [bounds.floor_gradient(x, 0.03, "hard") for x in (0.02, 0.03, 0.04)] == [0.0, 0.0, 1.0]
+    sigma = torch.tensor([0.02, 0.03, 0.04], dtype=DOUBLE)
+    found = bounds.floor_gradient(sigma, 0.03, "hard")
+    assert found.dtype == DOUBLE and found.tolist() == [0.0, 0.0, 1.0]
+
+
+def test_fixed_means_leave_exactly_twice_dist_sq() -> None:
+    assert bounds.log_scale_gradient_bound(7.25, mean_moves=False) == 14.5
+
+
+def test_fp16_ends_at_65504_on_both_sides() -> None:
+    answers = {x: bounds.fits_in_fp16(x) for x in (65504.0, 65504.5, -65504.0, -65504.5, 0.0)}
+    assert answers == {65504.0: True, 65504.5: False, -65504.0: True, -65504.5: False, 0.0: True}
+
+
+# ---- rounding: sections 6, 8 and 9.3, with ρ = drift, κ = condition, u = unit roundoff
+
+
+def second_order(e: mp.mpf) -> mp.mpf:
+    return e + 2 * e**2
+
+
+def dist_sq_budget(k, u, rho):
+    q, gamma = 9 + 2 * rho, 4 * root(3) + 2 * rho  # 6.2
+    return second_order((35 + 4 * root(3) * rho + (root(6) * gamma + root(2) * q + 4 + q) * k) * u)  # 6.4
+
+
+def log_det_budget(k, u, rho, size):
+    return second_order((17 + 2 * root(3) * rho + (9 + 2 * rho) * k) * u) + 2 * u * size  # 6.3
+
+
+def moved_budget(d, k, u, rho, eta):
+    change = 2 * eta * root(d) + eta**2
+    return change + dist_sq_budget(k, u, rho) * (d + change)  # 8.3
+
+
+def gaussian_budget(d, x, k, u, rho, eta):
+    halves = (moved_budget(d, k, u, rho, eta) + log_det_budget(k, u, rho, abs(x))) / 2
+    return halves * (1 + u) + u * (d + abs(x)) / 2
+
+
+def student_budget(d, x, k, u, rho, eta, dof):
+    """8.3 with its second order: 2½ u for 2 u of dist_sq/ν, 4½ u for 4 u of the logarithm."""
+    lost = moved_budget(d, k, u, rho, eta) + mpf(5) / 2 * u * d
+    logarithm = log1p(d / dof)
+    by_dist_sq = (dof + 3) / 2 * (-ln(1 - lost / (dof + d)) + mpf(9) / 2 * u * logarithm)
+    terms = by_dist_sq + log_det_budget(k, u, rho, abs(x)) / 2
+    return terms * (1 + u) + u * ((dof + 3) / 2 * logarithm + abs(x) / 2)
+
+
+SIZES = [(1.0, SINGLE), (70.0, SINGLE), (5000.0, SINGLE), (3.0, DOUBLE), (1e6, DOUBLE)]
+each_size = pytest.mark.parametrize(("kappa", "dtype"), SIZES)
+each_drift = pytest.mark.parametrize("drift", [None, 30.0])
+
+
+def drifted(drift: float | None) -> tuple[dict[str, float], mp.mpf]:
+    return ({}, root(3)) if drift is None else ({"drift": drift}, mpf(drift))
+
+
+@each_drift
+def test_the_coefficients_are_those_of_the_theorems(drift: float | None) -> None:
+    option, rho = drifted(drift)
+    constant, slope = bounds.dist_sq_coefficients(**option)
+    agree(constant, 35 + 4 * root(3) * rho)
+    q, gamma = 9 + 2 * rho, 4 * root(3) + 2 * rho
+    agree(slope, root(6) * gamma + root(2) * q + 4 + q)
+    constant, slope = bounds.log_det_coefficients(**option)
+    agree(constant, 17 + 2 * root(3) * rho)
+    agree(slope, q)
+
+
+@each_size
+@each_drift
+def test_the_budgets_of_the_overlap_are_those_of_the_theorems(kappa, dtype, drift) -> None:
+    option, rho = drifted(drift)
+    k, u = mpf(kappa), UNIT[dtype]
+    largest = 3 * ln(2 * mpf(150) ** 2)
+    agree(bounds.dist_sq_budget(kappa, dtype, **option), dist_sq_budget(k, u, rho))
+    agree(bounds.dist_sq_bound_budget(kappa, dtype, **option), dist_sq_budget(k, u, rho) + 3 * u)
+    agree(bounds.log_det_budget(kappa, dtype, **option), log_det_budget(k, u, rho, largest))
+    agree(bounds.log_det_budget(kappa, dtype, magnitude=7.5, **option), log_det_budget(k, u, rho, mpf(7.5)))
+    agree(bounds.textbook_loss(kappa, dtype), k**2 * u)
+    for sigma in (0.03, 2.0):
+        floor = (17 + root(3) / 2 * (9 + 2 * rho) + 6 + 1) * u + 2 * u * abs(3 * ln(2 * mpf(sigma) ** 2))
+        agree(bounds.log_det_floor_budget(dtype, sigma, **option), floor)
+
+
+@each_size
+@each_drift
+@pytest.mark.parametrize("moved", [None, 0.01, 3.0])
+def test_the_budgets_of_the_scores_are_those_of_the_theorems(kappa, dtype, drift, moved) -> None:
+    option, rho = drifted(drift)
+    eta = mpf(0)
+    if moved is not None:
+        option, eta = option | {"moved": moved}, mpf(moved)
+    k, u = mpf(kappa), UNIT[dtype]
+    for d, x in ((7.0, 20.0), (1e5, -19.0), (0.25, 0.5)):
+        agree(bounds.moved_dist_sq_budget(d, kappa, dtype, **option), moved_budget(mpf(d), k, u, rho, eta))
+        gauss = gaussian_budget(mpf(d), mpf(x), k, u, rho, eta)
+        agree(bounds.gaussian_score_budget(d, x, kappa, dtype, **option), gauss)
+        for dof in (4.0, 40.0):
+            student = bounds.student_t_score_budget(d, x, kappa, dtype, dof=dof, **option)
+            lost = moved_budget(mpf(d), k, u, rho, eta) + mpf(5) / 2 * u * mpf(d)
+            if lost >= dof + d:
+                assert student == math.inf
+            else:
+                # −ln(1 − x) magnifies the rounding of x by x/((1 − x)·(−ln(1 − x))) ≤ 1/(1 − x)
+                share = lost / (mpf(dof) + mpf(d))
+                expected = student_budget(mpf(d), mpf(x), k, u, rho, eta, mpf(dof))
+                assert abs(mpf(student) - expected) <= ROUNDINGS / (1 - share) * expected
+
+
+@each_size
+def test_the_budgets_of_means_sums_and_gradients_are_those_of_the_theorems(kappa, dtype) -> None:
+    k, u, sigma = mpf(kappa), UNIT[dtype], mpf(0.03)
+    c = 5 * root(3) + 1
+    agree(bounds.mean_budget(2.0, 0.03, dtype), c * u * 2 / (root(2) * sigma))
+    agree(bounds.mean_budget(2.0, 0.03, dtype, trans=50.0), u * (c * 2 + 50) / (root(2) * sigma))
+    agree(bounds.far_translation_budget(1e3, 0.03, dtype), 2 * root(2) * u * 1000 / sigma)
+    agree(bounds.far_translation_budget(1e3, 0.03, dtype, centred=True), root(2) * u * 1000 / sigma)
+    for points in (1, 8, 64):
+        agree(bounds.point_sum_budget(points, dtype), (points + 1) * u / (1 - (points + 1) * u))
+    d = mpf(7)
+    agree(bounds.dist_sq_gradient_budget(7.0, kappa, 0.03, dtype), (140 + 65 * k) * u * root(2) * root(d) / sigma)
+    agree(bounds.log_scale_gradient_budget(7.0, kappa, dtype), (300 + 310 * k) * u * d)
+    agree(bounds.log_det_gradient_budget(kappa, dtype), (100 + 50 * k) * u)
+    agree(bounds.torque_budget(7.0, kappa, dtype), 600 * (k + k**2) * u * d)
+
+
+@each_size
+def test_digits_left_are_minus_the_logarithm_of_the_loss(kappa, dtype) -> None:
+    k, u = mpf(kappa), UNIT[dtype]
+    for form, loss in (("closed", dist_sq_budget(k, u, root(3))), ("textbook", k**2 * u)):
+        digits = max(mpf(0), -DIGITS.log10(loss))
+        found = bounds.digits_left(kappa, dtype, form=form)
+        # absolute: the logarithm turns relative errors into absolute ones of ½ their size, and rounds to 16 at most
+        assert abs(found - digits) <= ROUNDINGS * 16
+    assert bounds.digits_left(kappa, dtype) == bounds.digits_left(kappa, dtype, form="closed")
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_a_budget_claims_nothing_from_one_eighth_on_and_something_up_to_it(as_tensor: bool) -> None:
+    """e = (23 + 12.46 κ) u is 1/8 at κ = 1.68·10⁵ in float32, and e + 2e² there is 5/32."""
+    constant, slope = bounds.log_det_coefficients()
+    edge = (0.125 * 2**24 - constant) / slope
+    for kappa, finite in ((edge * (1 - 1e-12), True), (edge * (1 + 1e-12), False)):
+        value = torch.tensor([kappa], dtype=DOUBLE) if as_tensor else kappa
+        found = float(bounds.log_det_budget(value, SINGLE, magnitude=0.0))
+        assert math.isfinite(found) == finite and (not finite or abs(found - 5 / 32) <= 1e-10)
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_a_student_t_budget_claims_nothing_once_the_error_reaches_the_number(as_tensor: bool) -> None:
+    """dist_sq = 0 and moved = 2: an error of 4 against ν = 4 leaves the logarithm no floor; less leaves one."""
+    for moved, finite in ((1.999, True), (2.0, False), (3.0, False)):
+        values = [0.0, 0.0, 1.0]
+        arguments = [torch.tensor([x], dtype=DOUBLE) for x in values] if as_tensor else values
+        found = float(bounds.student_t_score_budget(*arguments, 2.0**-53, dof=4.0, moved=moved))
+        assert math.isfinite(found) == finite and found > 0
+    assert _minus_log1m(1.0) == _minus_log1m(torch.tensor(1.0)) == math.inf
+
+
+def test_the_unit_roundoff_is_half_the_spacing_above_one() -> None:
+    assert [bounds.unit_roundoff(x) for x in (SINGLE, DOUBLE, torch.bfloat16, 0.25)] == [2**-24, 2**-53, 2**-8, 0.25]
+    agree(bounds.ROUNDED_DRIFT, root(3))
+
+
+def test_the_larger_of_numbers_and_tensors_is_the_same_in_either_order_and_keeps_the_first_tensors_dtype() -> None:
+    tensor, other = torch.tensor([1.0, 5.0], dtype=SINGLE), torch.tensor([4.0, 2.0], dtype=DOUBLE)
+    assert maximum(2, 3.5) == maximum(3.5, 2) == 3.5
+    for found, dtype, expected in (
+        (maximum(tensor, 3.0), SINGLE, [3.0, 5.0]),
+        (maximum(3.0, tensor), SINGLE, [3.0, 5.0]),
+        (maximum(tensor, other), SINGLE, [4.0, 5.0]),
+        (maximum(other, tensor), DOUBLE, [4.0, 5.0]),
+    ):
+        assert found.dtype == dtype and found.tolist() == expected
