@@ -37,7 +37,7 @@ def test_faults_have_names_of_their_own_and_checks_that_exist() -> None:
         assert len(set(names)) == len(names)
         for fault in faults:
             assert set(fault.expected) <= set(CHECKS[bench])
-            assert all(looks_at(name, fault) for name in fault.expected)
+            assert all(looks_at(bench, name, fault) for name in fault.expected)
             assert list(fault.sizes) == sorted(fault.sizes, reverse=True)
 
 

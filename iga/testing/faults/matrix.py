@@ -157,7 +157,7 @@ def _row(bench: str, index: int, seed: int) -> Row:
     fault: Fault = FAULTS[bench][index]
     clean = clean_subject(bench)
     subject = fault.planted(clean)
-    run = tuple(name for name in CHECKS[bench] if looks_at(name, fault))
+    run = tuple(name for name in CHECKS[bench] if looks_at(bench, name, fault))
     caught = _broken(bench, subject, seed, run)
     smallest = {}
     for name in fault.expected:
