@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from iga.testing.faults import FAULTS
 from iga.testing.faults.benches import CHECKS, check, clean_subject, looks_at
 from iga.testing.faults.clean import CLEAN
 from iga.testing.faults.matrix import Matrix, Row, as_json, measure_matrix
+from iga.testing.faults.patched import patched
 
 LAYER = [fault for fault in FAULTS["layer"] if "transforms" not in fault.expected]
 
@@ -23,6 +25,22 @@ def test_a_fault_of_a_layer_is_seen_by_every_check_that_has_to(fault) -> None:
         fault.expected, findings[0].verdict if len(findings) == 1 else "broken"
     )
     assert all(finding.verdict != "holds" for finding in findings)
+
+
+def filled(value: float):
+    """A layer all of whose scores, weights and outputs are one number, with a path back to every input."""
+
+    def after(trace):
+        names = "dist_sq log_det score geo_raw geo_scaled scalar logits weights features output".split()
+        return replace(trace, **{name: getattr(trace, name) * 0 + value for name in names})
+
+    return patched(clean_subject("layer"), {}, after)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, 1.5], ids=["NaN", "infinity", "zeros", "a constant"])
+def test_no_check_of_a_layer_accepts_garbage(value: float) -> None:
+    names = [name for name in CHECKS["layer"] if name != "transforms"]
+    assert [f.name for f in check("layer", filled(value), names, 0) if f.verdict == "holds"] == []
 
 
 @pytest.mark.parametrize("bench", CHECKS)

@@ -13,6 +13,7 @@ from iga._typing import Tensor
 from iga.testing.cases import Case
 from iga.testing.contract import Contract
 from iga.testing.invariants import budgets
+from iga.testing.invariants.scores import varies
 from iga.testing.subject import Subject
 from iga.testing.tally import Tally
 
@@ -38,7 +39,7 @@ def growth_with_points(subject: Subject, cases: list[Case], contract: Contract, 
             tally.fail(name, "a geometry logit is not finite")
             continue
         exponent, error = _slope(magnitude.clamp(min=1e-30).log2(), points)
-        could_fail = bool(magnitude.amax() > 0)
+        could_fail = varies(magnitude)
         tally.add(exponent, limit + STANDARD_ERRORS * error, f"max |geometry logit|, {name}", could_fail=could_fail)
         tally.note(f"{name}: max |geometry logit| grows as P^{round(exponent, 2) + 0.0:.2f}")
         change, error = _slope(share, points)
@@ -65,9 +66,15 @@ def point_scaling_law(subject: Subject, cases: list[Case], contract: Contract, s
             # two evaluations of one score, and the rounding of a sum of P
             limit = 2 * factor * rounding + bounds.point_sum_budget(points, torch.float32) * expected.abs()
             where = f"{case.label}, P = {points}"
-            tally.add((trace.geo_raw - expected).abs(), limit, where, could_fail=expected.abs() > limit)
+            able = varies(trace.geo_raw)
+            tally.add((trace.geo_raw - expected).abs(), limit, where, could_fail=(expected.abs() > limit) & able)
             if subject.iga_config.logit_cap is not None:
-                tally.add(trace.geo_scaled.abs(), budgets.cap(trace, subject.iga_config.logit_cap), f"{where}, cap")
+                tally.add(
+                    trace.geo_scaled.abs(),
+                    budgets.cap(trace, subject.iga_config.logit_cap),
+                    f"{where}, cap",
+                    could_fail=able,
+                )
     tally.note(f"law: G = P^{exponent:g} × one score" + (", capped" if subject.iga_config.logit_cap else ""))
 
 

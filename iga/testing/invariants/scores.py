@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from iga import bounds
+from iga._typing import Tensor
 from iga.functional import Trace
 from iga.testing.cases import Case
 from iga.testing.contract import Contract
@@ -16,7 +17,7 @@ from iga.testing.invariants import accuracy, budgets
 from iga.testing.subject import Subject
 from iga.testing.tally import Tally
 
-__all__ = ["MEASURED_TOGETHER", "measure"]
+__all__ = ["MEASURED_TOGETHER", "measure", "varies"]
 
 
 def measure(subject: Subject, layer: nn.Module, case: Case, contract: Contract, tallies: dict[str, Tally]) -> None:
@@ -35,7 +36,7 @@ def log_det_floor(
     """raw log_det ≥ 3 ln(2 σ_min²), less its rounding budget."""
     floor = bounds.log_det_floor(contract.sigma_min)
     limit = floor - bounds.log_det_floor_budget(trace.log_det.dtype, contract.sigma_min, drift=budgets.drift(trace))
-    tally.add(trace.log_det, limit, _named(label), lower=True, could_fail=bool(trace.log_det.detach().std() > 0))
+    tally.add(trace.log_det, limit, _named(label), lower=True, could_fail=varies(trace.log_det))
     if float(trace.log_det.detach().amin()) < limit:
         tally.note(f"floor 3 ln(2 σ_min²) = {floor:.4f}; two collapsed covariances with jitter 1e-6 give -39.367")
 
@@ -50,9 +51,9 @@ def dist_sq_bound(
     rounding = bounds.dist_sq_bound_budget(kappa, trace.dist_sq.dtype, drift=off)
     limit = bounds.dist_sq_bound(delta_sq, contract.sigma_min) * (1 + rounding)
     where = _named(label)
-    tally.add(trace.dist_sq, limit, where, could_fail=delta_sq > 0)
+    tally.add(trace.dist_sq, limit, where, could_fail=(delta_sq > 0) & varies(trace.dist_sq))
     lowest = trace.dist_sq.amin()
-    tally.add(lowest, 0.0, f"{label}: lowest", lower=True)
+    tally.add(lowest, 0.0, f"{label}: lowest", lower=True, could_fail=varies(trace.dist_sq))
 
 
 def geometry_logit_bound(
@@ -75,9 +76,12 @@ def geometry_logit_bound(
         limit = torch.minimum(limit, bounds.geometry_logit_bound(own, points, config.point_scaling))
     rounding = budgets.geometry_logit(trace, config, contract, budgets.displacement(trace, contract))
     # a bound on |G| that is met but for rounding; a fault cannot widen it past the bound itself
-    tally.add(trace.geo_raw.abs(), limit + torch.minimum(rounding, limit), _named(label))
+    able = varies(trace.geo_raw)
+    tally.add(trace.geo_raw.abs(), limit + torch.minimum(rounding, limit), _named(label), could_fail=able)
     if config.logit_cap is not None:
-        tally.add(trace.geo_scaled.abs(), budgets.cap(trace, config.logit_cap), _named(f"{label}, cap"))
+        tally.add(
+            trace.geo_scaled.abs(), budgets.cap(trace, config.logit_cap), _named(f"{label}, cap"), could_fail=able
+        )
 
 
 MEASURED_TOGETHER = {
@@ -86,6 +90,11 @@ MEASURED_TOGETHER = {
     "geometry_logit_bound": geometry_logit_bound,
     "accuracy": accuracy.float32,
 }
+
+
+def varies(values: Tensor) -> bool:
+    """Whether not all are one number: a constant within its bounds has shown nothing."""
+    return bool((values != values.flatten()[0]).any()) if values.numel() else False
 
 
 def _named(label: str):  # noqa: ANN202
