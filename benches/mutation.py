@@ -7,7 +7,8 @@
 mutmut (3.8) plants one fault at a time: an operator, a number, an argument, a default, a condition. What is mutated,
 and by which tests it is judged, stands under [tool.mutmut] in pyproject.toml and in mutation_plugin.py; the text of
 exceptions is left out there. The copy is a temporary folder, or `--folder`, with which an interrupted run goes on.
-A mutant is killed if a test fails or runs into mutmut's time limit; anything else counts against the tests.
+A mutant is killed if a test is on record that failed, or if mutmut's time limit ran out; anything else, a crash of
+pytest itself included, counts against the tests.
 """
 
 import argparse
@@ -33,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("iga", "tests", "benches", "docs", "README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml")
 RESULTS = ROOT / "benches" / "results" / "mutation.json"
 KILLED = ("killed", "timeout")
+FAILURES = "failures.jsonl"
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def environment_of(folder: Path) -> dict[str, str]:
         "IGA_HYPOTHESIS_PROFILE": "mutation",
         "PYTHONPATH": str(folder / "benches"),
         "PYTHONHASHSEED": "0",
+        "IGA_MUTATION_LOG": str(folder / FAILURES),
     }
 
 
@@ -115,7 +118,7 @@ def read_mutants(folder: Path, modules: list[str]) -> list[Mutant]:
     from mutmut.stats import status_by_exit_code
     from mutmut.utils.file_utils import walk_mutatable_files
 
-    found = []
+    found, killers = [], failed_tests(folder)
     with inside(folder):
         for path in sorted(walk_mutatable_files()):
             data = SourceFileMutationData(path=path)
@@ -125,9 +128,18 @@ def read_mutants(folder: Path, modules: list[str]) -> list[Mutant]:
                 if modules and not any(module == m or module.startswith(f"{m}.") for m in modules):
                     continue
                 status = str(status_by_exit_code[code])
+                if status == "killed" and name not in killers:
+                    status = "killed by no test"
                 diff = () if status in KILLED else changed_lines(get_diff_for_mutant(name, path=path))
                 found.append(Mutant(name, status, diff))
     return found
+
+
+def failed_tests(folder: Path) -> dict[str, str]:
+    """The test that failed, by mutant."""
+    path = folder / FAILURES
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {entry["mutant"]: entry["test"] for entry in map(json.loads, lines)}
 
 
 def changed_lines(diff: str) -> tuple[str, ...]:

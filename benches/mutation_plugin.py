@@ -1,10 +1,13 @@
 """What pytest does differently under mutmut: short draws that are not shrunk, and a module's own tests only.
 
 Loaded by `-p mutation_plugin`, from `benches/mutation.py`. A mutant of a module is judged by the files that state its
-laws (`OWN`), so that a survivor means that they miss it, not that something far away happens to notice.
+laws (`OWN`), so that a survivor means that they miss it, not that something far away happens to notice. Which test
+failed goes into the file $IGA_MUTATION_LOG.
 """
 
+import json
 import os
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -63,15 +66,48 @@ OWN: dict[str, tuple[str, ...]] = {
 }
 
 
+CHOSEN = pytest.StashKey[set[str]]()
+
+
 def own_tests(mutant: str) -> tuple[str, ...]:
     """The files that judge a mutant, nearest first; empty where it is no mutant's name."""
     return next((files for module, files in OWN.items() if mutant.startswith(f"{module}.")), ())
 
 
+def without_parameters(node: str) -> str:
+    return node.partition("[")[0]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Whole files instead of single tests: some parameters' ids differ in the second pytest of a process.
+
+    (pytest escapes what is not ASCII again where ids come from a function.) A test that is not found would end pytest
+    before any test has run, and mutmut would take that for a mutant that was killed.
+    """
+    chosen = {without_parameters(arg) for arg in config.args if "::" in arg}
+    config.stash[CHOSEN] = chosen
+    if chosen:
+        files = own_tests(os.environ.get("MUTANT_UNDER_TEST", ""))
+        paths = {node.partition("::")[0] for node in chosen}
+        config.args = sorted(path for path in paths if not files or Path(path).stem in files)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    files = own_tests(os.environ.get("MUTANT_UNDER_TEST", ""))
-    if not files:
-        return
-    kept = [item for item in items if item.path.stem in files]
-    config.hook.pytest_deselected(items=[item for item in items if item.path.stem not in files])
-    items[:] = sorted(kept, key=lambda item: files.index(item.path.stem))
+    """Of a mutant's own files, nearest first, the tests that reach the mutated function."""
+    files, chosen = own_tests(os.environ.get("MUTANT_UNDER_TEST", "")), config.stash[CHOSEN]
+
+    def wanted(item: pytest.Item) -> bool:
+        return (not files or item.path.stem in files) and (not chosen or without_parameters(item.nodeid) in chosen)
+
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    items[:] = [item for item in items if wanted(item)]
+    if files:
+        items.sort(key=lambda item: files.index(item.path.stem))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """The proof of a kill: which test failed. An exit code alone could be anything."""
+    log, mutant = os.environ.get("IGA_MUTATION_LOG"), os.environ.get("MUTANT_UNDER_TEST", "")
+    if report.failed and log and own_tests(mutant):
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"mutant": mutant, "test": report.nodeid}) + "\n")

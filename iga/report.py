@@ -184,6 +184,8 @@ def print_matrix(matrix: "Matrix", console: Console) -> None:
         console.print(f"missed: {row.bench}: {row.name}: not seen by {lost}", markup=False, highlight=False)
     for bench, name in matrix.idle:
         console.print(f"catches nothing: {bench}: {name}", markup=False, highlight=False)
+    for bench, name in matrix.without_fault_of_their_own:
+        console.print(f"no fault of its own: {bench}: {name}", markup=False, highlight=False)
     for target, seed, name in matrix.false_alarms:
         console.print(f"false alarm: {target}, seed {seed}: {name}", markup=False, highlight=False)
     bad = len(matrix.missed) + len(matrix.idle) + len(matrix.false_alarms)

@@ -161,6 +161,26 @@ def test_the_device_asked_for_is_the_device_of_every_part() -> None:
     assert g.device.type == g.local_mean.device.type == g.log_scale.device.type == "meta"
 
 
+def test_a_random_frame_is_drawn_from_its_generator_alone_within_four_nanometres() -> None:
+    def draw(seed: int) -> Frame:
+        torch.manual_seed(seed)  # what the process would draw from otherwise
+        return Frame.random(2000, generator=torch.Generator().manual_seed(1))
+
+    first, again = draw(0), draw(2)
+    assert torch.equal(first.rot, again.rot) and torch.equal(first.trans, again.trans)
+    # Of 6000 coordinates uniform in ±2 nm, all within nine tenths of that: 0.9^6000.
+    assert (first.trans.abs() <= 2.0).all() and first.trans.max() > 1.8 and first.trans.min() < -1.8
+    assert Frame.random(dtype=torch.float64).trans.shape == (3,)
+
+
+def test_random_draws_go_to_the_device_asked_for_or_the_generators_not_to_the_default_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    with torch.device("meta"):
+        drawn = [rotation.random(3, device="cpu"), rotation.random(3, generator=generator)]
+        frames = [Frame.random(3, device="cpu"), Frame.random(3, generator=generator)]
+    assert {x.device.type for x in parts(*drawn, *frames)} == {"cpu"}
+
+
 def test_a_dtype_may_be_asked_for_by_name() -> None:
     g = GaussianRigid(Frame.identity(4), torch.zeros(4, 3), torch.zeros(4, 3)).to(dtype=torch.float64)
     assert g.rot.dtype == g.trans.dtype == g.local_mean.dtype == g.log_scale.dtype == torch.float64

@@ -15,7 +15,7 @@ import torch
 
 from iga import bounds
 from iga.bounds._scalar import maximum
-from iga.bounds.rounding import _minus_log1m
+from iga.bounds.rounding import _minus_log1m, _with_second_order
 
 DIGITS = mp.mp.clone()
 DIGITS.dps = 40
@@ -290,6 +290,7 @@ def test_digits_left_are_minus_the_logarithm_of_the_loss(kappa, dtype) -> None:
 @pytest.mark.parametrize("as_tensor", [False, True])
 def test_a_budget_claims_nothing_from_one_eighth_on_and_something_up_to_it(as_tensor: bool) -> None:
     """e = (23 + 12.46 κ) u is 1/8 at κ = 1.68·10⁵ in float32, and e + 2e² there is 5/32."""
+    assert _with_second_order(0.125) == _with_second_order(torch.tensor(0.125)) == 5 / 32
     constant, slope = bounds.log_det_coefficients()
     edge = (0.125 * 2**24 - constant) / slope
     for kappa, finite in ((edge * (1 - 1e-12), True), (edge * (1 + 1e-12), False)):

@@ -1,6 +1,7 @@
 """What the documents claim is run: their Python examples, the names they mention, and the commands of the README."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,10 @@ def test_the_targets_of_the_verification_guide_run(tmp_path: Path, monkeypatch: 
     (tmp_path / "mine.py").write_text(targets, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     assert load_target(f"{tmp_path / 'mine.py'}:layer").kind == "layer"
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # and afterwards it is forgotten again
     names: dict[str, object] = {}
     exec(use, names)
+    del sys.modules["mine"]
     assert {finding.name for finding in names["report"].findings} == {"accuracy", "gradient_values"}  # pyright: ignore[reportAttributeAccessIssue]
 
 

@@ -37,8 +37,9 @@ def filled(value: float):
     return patched(clean_subject("layer"), {}, after)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, 1.5], ids=["NaN", "infinity", "zeros", "a constant"])
+@pytest.mark.parametrize("value", [math.inf, 0.0, 1.5], ids=["infinity", "zeros", "a constant"])
 def test_no_check_of_a_layer_accepts_garbage(value: float) -> None:
+    # NaN: test_verify.py
     names = [name for name in CHECKS["layer"] if name != "transforms"]
     assert [f.name for f in check("layer", filled(value), names, 0) if f.verdict == "holds"] == []
 

@@ -46,7 +46,7 @@ def verdicts(report: Report) -> dict[str, str]:
     return {finding.name: finding.verdict for finding in report.findings}
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0])
 def test_the_default_holds_every_invariant(seed: int) -> None:
     report = small_run(seed=seed)
     assert set(verdicts(report)) == {name for name, one in INVARIANTS.items() if "fast" in one.profiles}
@@ -251,7 +251,7 @@ def test_the_same_seed_gives_the_same_report() -> None:
     assert first.findings == second.findings
 
 
-@pytest.mark.parametrize("residues", [1, 5])
+@pytest.mark.parametrize("residues", [1])
 def test_a_fragment_is_judged_and_synthetic_structures_stand_in_for_what_it_is_too_short_for(
     residues: int, structures_dir: Path, tmp_path: Path
 ) -> None:

@@ -151,11 +151,14 @@ class _StartsWithRoot(InvariantGaussianAttention):
 
 
 def _one(x: Tensor, change: Tensor | float) -> Tensor:
-    """x, [*, q, k], with `change` added at one pair, the last query and the first key of the last head and point."""
-    place = torch.zeros(x.numel(), dtype=torch.bool)
+    """x, [*, q, k], with `change` added at one pair: the last query and the first key of the last head and point.
+
+    Written over the data, so that x stays where it is in the graph and nothing that was computed from it changes.
+    """
     if x.numel():
-        place[-x.shape[-1]] = True
-    return x + torch.where(place.view(x.shape), change, 0.0).detach().to(x.dtype)
+        place = (*(-1,) * (x.ndim - 1), 0)
+        x.data[place] += change.detach()[place] if isinstance(change, Tensor) else change
+    return x
 
 
 def _one_log_det(trace: Trace, size: float) -> Trace:

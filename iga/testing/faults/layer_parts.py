@@ -76,12 +76,11 @@ def _gradient_off(right: Any, size: float, *args: Any) -> Any:
     return raw, scaled.detach() + (moving - moving.detach())
 
 
-def _root_at_zero(right: Any, size: float, weights: Tensor, frame: Any, points: Tensor) -> Tensor:
-    """The extent of the structure enters with weight 0: where all residues coincide the root has no slope."""
-    if frame.trans.shape[-2] <= 2:
-        return right(weights, frame, points)
-    extent = (frame.trans - frame.trans.mean(dim=-2, keepdim=True)).square().sum().sqrt()
-    return right(weights, frame, points) + 0 * extent.to(points.dtype)
+def _root_of_collapsed(right: Any, size: float, r: Any, raw_offset: Tensor, raw_scale: Tensor, config: Any) -> Any:
+    """A root of σ⁴ enters with weight 0: of collapsed scales σ⁴ underflows, and the root's slope is not a number."""
+    gaussians = right(r, raw_offset, raw_scale, config)
+    root = r.log_scale.exp().pow(4).sqrt()
+    return replace(gaussians, mean=gaussians.mean + 0 * root.sum())
 
 
 def _exploding(right: Any, size: float, *pair: Tensor) -> Any:
@@ -227,7 +226,9 @@ FAULTS: tuple[Fault, ...] = (
         size=1e-2,
         sizes=powers(-1, -9),
     ),
-    layer_fault("a root at zero extent", POINTS_OUT, _root_at_zero, "gradient_finiteness", kind="gradients"),
+    layer_fault(
+        "a root of scales that have collapsed", GAUSSIANS, _root_of_collapsed, "gradient_finiteness", kind="gradients"
+    ),
     layer_fault(
         "gradients of collapsed scales too large",
         OVERLAP,

@@ -58,6 +58,11 @@ class Matrix:
         """(bench, check) of checks that caught nothing."""
         return [(b, c) for b, checks in CHECKS.items() for c in checks if not any(self._catching(b, c))]
 
+    @property
+    def without_fault_of_their_own(self) -> list[tuple[str, str]]:
+        """(bench, check) of checks whose every fault another check caught too: candidates for a merger."""
+        return [(b, c) for b, checks in CHECKS.items() for c in checks if not self.alone(b, c)]
+
     def alone(self, bench: str, name: str) -> list[str]:
         """Faults that only this check caught."""
         return [row.name for row in self.rows if row.bench == bench and row.caught_by == (name,)]

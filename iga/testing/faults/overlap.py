@@ -91,6 +91,12 @@ def _added(f: Any, size: float, *pair: Tensor) -> Values:
     return dist_sq + size, log_det
 
 
+def _apart(f: Any, size: float, *pair: Tensor) -> Values:
+    """Equal means are kept `size` apart, as a guard against a root of 0 does."""
+    dist_sq, log_det = f(*pair)
+    return dist_sq + size * (pair[1] == pair[4]).all(-1), log_det
+
+
 def _aligned_are_equal(f: Any, size: float, q_rot: Tensor, q_mean: Tensor, q_sigma: Tensor, *key: Tensor) -> Values:
     """A short cut for boxes: frames that are permutations of the axes are taken to be one frame."""
     k_rot, k_mean, k_sigma = key
@@ -239,6 +245,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     _fault("float64 through float32", _through_float32, "accuracy", kind="dtypes"),
     _fault("a constant added to dist_sq", _added, "coincident_means", size=1e-30, sizes=_powers(-20, -37)),
+    _fault("equal means kept apart", _apart, "coincident_means", size=1e-8, sizes=_powers(-2, -37)),
     _fault("axis-aligned frames taken as equal", _aligned_are_equal, "score_laws"),
     _fault(
         "dist_sq's gradient too small by a share",
