@@ -50,14 +50,15 @@ class Mutant:
         return self.name.rpartition(".")[0]
 
 
-def copy_to(folder: Path) -> None:
-    """The tree that mutmut works in; what is there already stays, so that a run can go on."""
+def copy_to(folder: Path, afresh: tuple[str, ...] = ()) -> None:
+    """The tree that mutmut works in; what is there already stays, so that a run can go on, but for `afresh`."""
     for name in COPIED:
         source = ROOT / name
-        if (folder / name).exists():
+        if (folder / name).exists() and name not in afresh:
             continue
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, folder / name, ignore=ignored, dirs_exist_ok=True)
         else:
             shutil.copy2(source, folder / name)
 
@@ -73,8 +74,7 @@ def environment_of(folder: Path) -> dict[str, str]:
     }
 
 
-def run_mutmut(folder: Path, children: int, modules: list[str]) -> None:
-    patterns = [f"{module}.*" for module in modules]
+def run_mutmut(folder: Path, children: int, patterns: list[str]) -> None:
     start = "from mutmut.__main__ import cli; cli()"
     command = [sys.executable, "-c", start, "run", "--max-children", str(children), *patterns]
     with (folder / "mutmut.log").open("w") as log:
@@ -197,16 +197,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="work there and keep it, instead of in a temporary folder")
     parser.add_argument("--json", type=Path, help=f"default, for a whole run: {RESULTS.relative_to(ROOT)}")
     parser.add_argument("--read-only", action="store_true", help="judge what an earlier run left in --folder")
+    parser.add_argument("--again", action="store_true", help="with new tests, what survived an earlier run in --folder")
     parser.add_argument("--show", action="store_true", help="print what each survivor changes")
     options = parser.parse_args(arguments)
-    if options.read_only and options.folder is None:
-        parser.error("--read-only needs the --folder of the earlier run")
+    if (options.read_only or options.again) and options.folder is None:
+        parser.error("--read-only and --again need the --folder of the earlier run")
     with tempfile.TemporaryDirectory(prefix="iga-mutation-") as temporary:
         folder = options.folder.resolve() if options.folder else Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         if not options.read_only:
-            copy_to(folder)
-            run_mutmut(folder, options.children, options.module)
+            patterns = [f"{module}.*" for module in options.module]
+            if options.again:
+                patterns = [m.name for m in read_mutants(folder, options.module) if m.status not in KILLED]
+                if not patterns:
+                    parser.error("nothing survived in --folder")
+            copy_to(folder, afresh=("tests", "benches") if options.again else ())
+            run_mutmut(folder, options.children, patterns)
             check_null_mutants(folder, options.module)
         mutants = read_mutants(folder, options.module)
     rows = table(mutants)
