@@ -188,11 +188,10 @@ def print_matrix(matrix: "Matrix", console: Console) -> None:
         console.print(f"no fault of its own: {bench}: {name}", markup=False, highlight=False)
     for target, seed, name in matrix.false_alarms:
         console.print(f"false alarm: {target}, seed {seed}: {name}", markup=False, highlight=False)
-    bad = len(matrix.missed) + len(matrix.idle) + len(matrix.false_alarms)
     console.print(
         f"{len(matrix.rows)} faults, {len(matrix.missed)} missed; {sum(map(len, CHECKS.values()))} checks, "
         f"{len(matrix.idle)} idle; {matrix.clean_runs} clean runs, {len(matrix.false_alarms)} false alarms: "
-        + ("every check can fail, and none fails for nothing" if not bad else f"{bad} to mend"),
+        + ("something is to be mended" if matrix.exit_code else "every check can fail, and none fails for nothing"),
         highlight=False,
         soft_wrap=True,
     )

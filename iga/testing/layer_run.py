@@ -1,18 +1,17 @@
 """The run over a layer: every invariant on structures, their degenerate perturbations, and every P."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
 from iga.structure import Structure
 from iga.synthetic import synthetic_structures
 from iga.testing.cases import PERTURBATIONS, Case, make_case, perturbed_case
-from iga.testing.contract import Contract, Profile
 from iga.testing.invariants import INVARIANTS, scores
-from iga.testing.outcome import Report
+from iga.testing.outcome import Plan, Report
 from iga.testing.subject import Subject
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError, one_line
@@ -27,18 +26,10 @@ SHORTEST_FOCUS = 16  # residues; the shortest proteins known to fold have about 
 
 
 @dataclass
-class LayerPlan:
-    """A run that is ready to start."""
+class LayerPlan(Plan):
+    """A run over a layer."""
 
     subject: Subject
-    contract: Contract
-    profile: Profile
-    seed: int
-    invariants: list[str]
-    structures: list[Structure]
-    records: list[dict[str, object]]
-    skipped: dict[str, str] = field(default_factory=dict)
-    expected_broken: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, on_progress: Progress | None = None) -> Report:
         """Measure and judge; `on_progress(what, done, total)` is told of each step."""
@@ -53,17 +44,7 @@ class LayerPlan:
             self._one(name, tallies[name], report)
         seconds = time.perf_counter() - started
         findings = [tallies[name].finding() for name in self.invariants]
-        return Report(
-            self.subject.name,
-            self.profile.name,
-            self.seed,
-            self.contract,
-            seconds,
-            findings,
-            self.records,
-            not_applicable=self.skipped,
-            expected_broken=self.expected_broken,
-        )
+        return self.reported(findings, seconds, kind="layer")
 
     def _scores(self, tallies: dict[str, Tally], report: Progress) -> None:
         """The checks of every pair and point: each structure as it is, and degenerate, P in rotation."""

@@ -1,12 +1,14 @@
-"""What a run of the suite found: its findings, what did not apply, and the exit code that follows."""
+"""A run of the suite before and after: its plan; its findings, what did not apply, and the exit code that follows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from iga.testing.contract import Contract
+from iga.structure import Structure
+from iga.testing.contract import Contract, Profile
 from iga.testing.tally import Finding
 
-__all__ = ["Report"]
+__all__ = ["Plan", "Report"]
 
 
 @dataclass(frozen=True)
@@ -42,3 +44,33 @@ class Report:
             if finding.name == name:
                 return finding
         raise KeyError(f"no invariant {name!r}; there are {', '.join(f.name for f in self.findings)}")
+
+
+@dataclass
+class Plan:
+    """A run that is ready to start: what is judged, against which contract, by which invariants, on what."""
+
+    subject: Any
+    contract: Contract
+    profile: Profile
+    seed: int
+    invariants: list[str]
+    structures: list[Structure]
+    records: list[dict[str, object]]
+    skipped: dict[str, str] = field(default_factory=dict)
+    expected_broken: Mapping[str, str] = field(default_factory=dict)
+
+    def reported(self, findings: list[Finding], seconds: float, *, kind: str) -> Report:
+        """The report of this run's findings."""
+        return Report(
+            self.subject.name,
+            self.profile.name,
+            self.seed,
+            self.contract,
+            seconds,
+            findings,
+            self.records,
+            kind=kind,
+            not_applicable=self.skipped,
+            expected_broken=self.expected_broken,
+        )

@@ -136,7 +136,7 @@ def _layer_plan(
     return LayerPlan(subject, contract, profile, seed, chosen, structures, records, skipped, expected)
 
 
-def _choice(registry: dict[str, Any], only: Sequence[str] | None, why_not: Callable[[Any], str]):  # noqa: ANN202
+def _choice(registry: dict[str, Any], only: Sequence[str] | None, why_not: Callable[[Any], str]):
     """(names to run, name → why it does not apply); what was asked for by name is refused rather than left out."""
     _known(only or [], registry, "")
     skipped = {name: reason for name in only or registry if (reason := why_not(registry[name]))}

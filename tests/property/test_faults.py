@@ -21,9 +21,7 @@ LAYER = [fault for fault in FAULTS["layer"] if "transforms" not in fault.expecte
 @pytest.mark.parametrize("fault", LAYER, ids=lambda fault: fault.name)
 def test_a_fault_of_a_layer_is_seen_by_every_check_that_has_to(fault) -> None:
     findings = check("layer", fault.planted(clean_subject("layer")), fault.expected, 0)
-    assert {finding.name: finding.verdict for finding in findings} == dict.fromkeys(
-        fault.expected, findings[0].verdict if len(findings) == 1 else "broken"
-    )
+    assert [finding.name for finding in findings] == list(fault.expected)
     assert all(finding.verdict != "holds" for finding in findings)
 
 
@@ -90,7 +88,7 @@ def test_each_way_of_failing_ends_1(harm: str) -> None:
     assert matrix.exit_code == 1
     page = io.StringIO()
     print_matrix(matrix, Console(file=page, width=200))
-    assert "every check can fail" not in page.getvalue() or harm == "nothing clean was run"
+    assert "every check can fail" not in page.getvalue() and "to be mended" in page.getvalue()
 
 
 def test_the_json_has_every_field_of_its_schema() -> None:

@@ -4,7 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Fault"]
+__all__ = ["Fault", "powers"]
+
+
+def powers(first: int, last: int) -> tuple[float, ...]:
+    """10^first down to 10^last, for `Fault.sizes`."""
+    return tuple(10.0**k for k in range(first, last - 1, -1))
 
 
 @dataclass(frozen=True)

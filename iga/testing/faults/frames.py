@@ -13,13 +13,13 @@ import torch
 from iga import rotation
 from iga._typing import Tensor
 from iga.frame import Frame
-from iga.testing.faults.fault import Fault
+from iga.testing.faults.fault import Fault, powers
 from iga.testing.invariants.frame_library import FrameLibrary
 
 __all__ = ["FAULTS"]
 
 LAWS, SIGN = ("frame_laws",), ("quaternion_sign",)
-TENTHS = tuple(10.0**-k for k in range(17))
+TENTHS = powers(0, -16)
 
 
 def _fault(

@@ -10,11 +10,11 @@ from iga._typing import Tensor
 from iga.attention import InvariantGaussianAttention
 from iga.functional import Trace
 from iga.presets import preset
-from iga.testing.faults.fault import Fault
+from iga.testing.faults.fault import Fault, powers
 from iga.testing.faults.patched import patched
 from iga.testing.subject import Subject
 
-__all__ = ["FAULTS", "layer_fault", "powers", "shown"]
+__all__ = ["FAULTS", "layer_fault", "shown"]
 
 
 def layer_fault(
@@ -48,11 +48,6 @@ def shown(
         return patched(clean, {}, lambda trace: change(trace, size))
 
     return Fault(name, kind, plant, expected, size, sizes)
-
-
-def powers(first: int, last: int) -> tuple[float, ...]:
-    """10^first down to 10^last."""
-    return tuple(10.0**k for k in range(first, last - 1, -1))
 
 
 def _preset(name: str, *expected: str) -> Fault:

@@ -11,8 +11,8 @@ from torch import nn
 from iga._typing import Tensor
 from iga.attention import InvariantGaussianAttention
 from iga.functional import Trace
-from iga.testing.faults.fault import Fault
-from iga.testing.faults.layer import layer_fault, powers, shown
+from iga.testing.faults.fault import Fault, powers
+from iga.testing.faults.layer import layer_fault, shown
 
 __all__ = ["FAULTS"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from iga._typing import Tensor
-from iga.testing.faults.fault import Fault
+from iga.testing.faults.fault import Fault, powers
 from iga.testing.oracle import condition
 from iga.testing.overlaps.subject import OverlapSubject
 
@@ -31,10 +31,6 @@ def _fault(
         return replace(clean, function=lambda *pair: wrong(clean.function, size, *pair))
 
     return Fault(name, kind, plant, expected, size, sizes)
-
-
-def _powers(first: int, last: int) -> tuple[float, ...]:
-    return tuple(10.0**k for k in range(first, last - 1, -1))
 
 
 # --- values -----------------------------------------------------------------------------------------------------
@@ -225,27 +221,25 @@ def _stale(clean: OverlapSubject, size: float) -> OverlapSubject:
 
 
 FAULTS: tuple[Fault, ...] = (
-    _fault("dist_sq off by a share", _scaled, "accuracy", size=1e-3, sizes=_powers(-1, -16)),
-    _fault("half the log-det", _partial_log_det, "accuracy", size=0.5, sizes=(0.5, *_powers(-1, -16))),
+    _fault("dist_sq off by a share", _scaled, "accuracy", size=1e-3, sizes=powers(-1, -16)),
+    _fault("half the log-det", _partial_log_det, "accuracy", size=0.5, sizes=(0.5, *powers(-1, -16))),
     _fault("two axes of the query swapped", _swapped_axes, "accuracy"),
     _fault("the query's rotation transposed", _transposed, "accuracy"),
     _fault("a left-handed frame", _mirrored, "accuracy"),
-    _fault("a jitter on the covariance (nm²)", _jitter, "accuracy", size=1e-4, sizes=_powers(-2, -18)),
-    _fault(
-        "log_det clamped near its floor (above it by)", _clamped_log_det, "accuracy", size=0.1, sizes=_powers(0, -3)
-    ),
+    _fault("a jitter on the covariance (nm²)", _jitter, "accuracy", size=1e-4, sizes=powers(-2, -18)),
+    _fault("log_det clamped near its floor (above it by)", _clamped_log_det, "accuracy", size=0.1, sizes=powers(0, -3)),
     _fault("dist_sq clamped at 10⁶ over a size", _clamped_dist_sq, "accuracy", size=1.0, sizes=(10.0, 1.0, 0.1, 0.01)),
-    _fault("one pair in a thousand off by a share", _one_in_a_thousand, "accuracy", size=1e-3, sizes=_powers(-1, -14)),
+    _fault("one pair in a thousand off by a share", _one_in_a_thousand, "accuracy", size=1e-3, sizes=powers(-1, -14)),
     _fault("coordinates subtracted in bf16", _bf16_difference, "accuracy", kind="dtypes"),
     _fault(
-        "wrong in float32 only", _only_in(torch.float32), "accuracy", kind="dtypes", size=1e-3, sizes=_powers(-1, -7)
+        "wrong in float32 only", _only_in(torch.float32), "accuracy", kind="dtypes", size=1e-3, sizes=powers(-1, -7)
     ),
     _fault(
-        "wrong in float64 only", _only_in(torch.float64), "accuracy", kind="dtypes", size=1e-3, sizes=_powers(-1, -16)
+        "wrong in float64 only", _only_in(torch.float64), "accuracy", kind="dtypes", size=1e-3, sizes=powers(-1, -16)
     ),
     _fault("float64 through float32", _through_float32, "accuracy", kind="dtypes"),
-    _fault("a constant added to dist_sq", _added, "coincident_means", size=1e-30, sizes=_powers(-20, -37)),
-    _fault("equal means kept apart", _apart, "coincident_means", size=1e-8, sizes=_powers(-2, -37)),
+    _fault("a constant added to dist_sq", _added, "coincident_means", size=1e-30, sizes=powers(-20, -37)),
+    _fault("equal means kept apart", _apart, "coincident_means", size=1e-8, sizes=powers(-2, -37)),
     _fault("axis-aligned frames taken as equal", _aligned_are_equal, "score_laws"),
     _fault(
         "dist_sq's gradient too small by a share",
@@ -253,7 +247,7 @@ FAULTS: tuple[Fault, ...] = (
         "gradient_values",
         kind="gradients",
         size=1e-2,
-        sizes=_powers(-1, -14),
+        sizes=powers(-1, -14),
     ),
     _fault(
         "the same in float32 only",
@@ -261,7 +255,7 @@ FAULTS: tuple[Fault, ...] = (
         "gradient_values",
         kind="gradients",
         size=1e-2,
-        sizes=_powers(-1, -6),
+        sizes=powers(-1, -6),
     ),
     _fault("log sigma detached", _detached, "gradient_values", kind="gradients"),
     _fault("the square of a square root", _square_of_a_root, "gradient_finiteness", kind="gradients"),
@@ -279,7 +273,7 @@ FAULTS: tuple[Fault, ...] = (
         "second_derivatives",
         kind="gradients",
         size=1e-2,
-        sizes=_powers(0, -6),
+        sizes=powers(0, -6),
     ),
     _fault("geometry by matrix products", _matrix_products, "reduced_precision", kind="dtypes"),
     _fault(
@@ -291,7 +285,7 @@ FAULTS: tuple[Fault, ...] = (
         "batch_independence",
         kind="control flow",
         size=1e-3,
-        sizes=_powers(-1, -14),
+        sizes=powers(-1, -14),
     ),
     Fault("every second call an ulp larger", "control flow", _alternating, ("determinism",)),
     Fault("answers remembered by shape", "control flow", _stale, ("determinism",)),

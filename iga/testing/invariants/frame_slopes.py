@@ -17,7 +17,7 @@ CHAIN = 128.0  # u: at most 64 roundings one after the other, on terms of size a
 BASIS = skew(np.eye(3))  # [e_k]ₓ
 
 
-def derivative(function, x: Tensor, shape: tuple[int, ...], where: str, bench: Bench) -> np.ndarray | None:  # noqa: ANN001
+def derivative(function, x: Tensor, shape: tuple[int, ...], where: str, bench: Bench) -> np.ndarray | None:
     """∂function/∂x, [n, outputs, *x.shape[1:]] in float64, or None and a failure if there is none or it isn't finite.
 
     `function` maps x [n, …] to a tensor [n, *shape], example by example.

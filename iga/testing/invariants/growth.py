@@ -77,7 +77,7 @@ def point_scaling_law(subject: Subject, cases: list[Case], contract: Contract, s
     tally.note(f"law: G = P^{exponent:g} × one score" + (", capped" if subject.iga_config.logit_cap else ""))
 
 
-def _sweep(subject: Subject, build, cases: list[Case], points: list[int], seed: int):  # noqa: ANN001, ANN202
+def _sweep(subject: Subject, build, cases: list[Case], points: list[int], seed: int):
     """max |geometry logit|, share of saturated rows, [case × seed, head, point count]; whether logits differ at all."""
     magnitudes, shares, able = [], [], False
     for index, case in enumerate(cases):

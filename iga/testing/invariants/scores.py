@@ -97,7 +97,7 @@ def varies(values: Tensor) -> bool:
     return bool((values != values.flatten()[0]).any()) if values.numel() else False
 
 
-def _named(label: str):  # noqa: ANN202
+def _named(label: str):
     """Names an element of a [1, h, (p,) q, k] tensor."""
 
     def where(index: tuple[int, ...]) -> str:

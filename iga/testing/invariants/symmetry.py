@@ -99,7 +99,7 @@ def _motions(seed: int) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
     ]
 
 
-def _turned(trace, contract: Contract):  # noqa: ANN001, ANN202
+def _turned(trace, contract: Contract):
     """Change of √dist_sq when both rotations are rounded: relative (|R error| = 3u) κ, and the offsets swing with R."""
     u = bounds.unit_roundoff(trace.dist_sq.dtype)
     kappa = budgets.condition(trace, contract)

@@ -49,14 +49,13 @@ def judge_values(
     kappa = oracle.condition(pair[2], pair[5])
     allowed = budgets.value_budgets(reference[0], reference[1], kappa, dtype)
     size = {"dist_sq": reference[0], "log_det": reference[1].abs().clamp(min=1.0)}
-    excused = _excused(pair, dtype, digits, kappa, tally)
+    excused = _excused(pair, dtype, digits, kappa)
     for index, name in enumerate(("dist_sq", "log_det")):
         value, limit = values[index].double(), allowed[name]
         error = (value - reference[index]).abs()
         # a budget as large as what is measured would excuse anything
         able = limit <= 0.5 * size[name]
-        ratio = torch.where(limit == 0, torch.where(error == 0, 0.0, torch.inf), error / limit)
-        ratio = torch.where(value.isfinite(), ratio, torch.nan)
+        ratio = budgets.share(error, limit)
         left_out = excused[index]
         # equal means are `coincident_means`'s: there a relative error has no meaning
         keep = ~left_out & ((reference[0] > 0) | (name == "log_det"))
@@ -74,7 +73,7 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def label_of(pair: Pair, where: str, keep: Tensor | None = None):  # noqa: ANN201
+def label_of(pair: Pair, where: str, keep: Tensor | None = None):
     """Names a pair by what makes it hard, for the report."""
     kept = None if keep is None else keep.nonzero().flatten()
 
@@ -87,7 +86,7 @@ def label_of(pair: Pair, where: str, keep: Tensor | None = None):  # noqa: ANN20
     return label
 
 
-def _excused(pair: Pair, dtype: torch.dtype, digits: int | None, kappa: Tensor, tally: Tally) -> tuple[Tensor, Tensor]:
+def _excused(pair: Pair, dtype: torch.dtype, digits: int | None, kappa: Tensor) -> tuple[Tensor, Tensor]:
     nothing = torch.zeros_like(kappa, dtype=torch.bool)
     if digits is None:
         return nothing, nothing

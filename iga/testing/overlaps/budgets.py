@@ -16,12 +16,17 @@ import torch
 from iga import bounds
 from iga._typing import Tensor
 
-__all__ = ["BACKWARD", "Budget", "allowance", "gradient_budgets", "value_budgets"]
+__all__ = ["BACKWARD", "Budget", "allowance", "gradient_budgets", "share", "value_budgets"]
 
 # p: Householder QR of a 6×3 matrix moves it by a small multiple (3) of m n u = 18 u, the solve by n² u = 9 u.
 BACKWARD = 64.0
 
 Budget = dict[str, Tensor]
+
+
+def share(error: Tensor, limit: Tensor) -> Tensor:
+    """error/limit: 0 where both are 0, infinite where the limit alone is, and not a number for what is not finite."""
+    return torch.where((error == 0) & (limit == 0), 0.0, error / limit)
 
 
 def allowance(kappa: Tensor, dtype: torch.dtype) -> Tensor:
@@ -32,8 +37,8 @@ def allowance(kappa: Tensor, dtype: torch.dtype) -> Tensor:
 
 def value_budgets(dist_sq: Tensor, log_det: Tensor, kappa: Tensor, dtype: torch.dtype) -> Budget:
     """Absolute errors that dist_sq and log_det [...] may have; infinite where first order no longer describes them."""
-    share = 2 * BACKWARD * allowance(kappa, dtype)
-    within = torch.where(share <= 0.5, share, torch.inf)
+    part = 2 * BACKWARD * allowance(kappa, dtype)
+    within = torch.where(part <= 0.5, part, torch.inf)
     ulp = 2 * bounds.unit_roundoff(dtype) * log_det.abs()
     relative = torch.where(dist_sq == 0, 0.0, within * dist_sq)  # nothing excuses a distance from 0 to 0
     return {"dist_sq": relative, "log_det": 3 * within + ulp}
@@ -41,18 +46,18 @@ def value_budgets(dist_sq: Tensor, log_det: Tensor, kappa: Tensor, dtype: torch.
 
 def gradient_budgets(dist_sq: Tensor, kappa: Tensor, smallest: Tensor, dtype: torch.dtype) -> Budget:
     """Absolute errors of each derivative of `derivatives.NAMES`; `smallest` is the smaller σ_min of the pair, nm."""
-    share = allowance(kappa, dtype) * (1 if dtype == torch.float32 else kappa)
-    share = torch.where(2 * BACKWARD * share <= 0.5, share, torch.inf)
+    part = allowance(kappa, dtype) * (1 if dtype == torch.float32 else kappa)
+    part = torch.where(2 * BACKWARD * part <= 0.5, part, torch.inf)
     force = dist_sq.sqrt() * 2**0.5 / smallest
     budget = {
-        "dist_sq by mean": 2 * BACKWARD * share * force,
-        "dist_sq by log sigma": 4 * BACKWARD * share * dist_sq,
-        "dist_sq by rotation": 4 * BACKWARD * share * kappa * dist_sq,
+        "dist_sq by mean": 2 * BACKWARD * part * force,
+        "dist_sq by log sigma": 4 * BACKWARD * part * dist_sq,
+        "dist_sq by rotation": 4 * BACKWARD * part * kappa * dist_sq,
         "log_det by mean": torch.zeros_like(dist_sq),
-        "log_det by log sigma": 4 * BACKWARD * share,
-        "log_det by rotation": 4 * BACKWARD * share * kappa,
+        "log_det by log sigma": 4 * BACKWARD * part,
+        "log_det by rotation": 4 * BACKWARD * part * kappa,
     }
-    # the claim is void where the share is; 0 times infinity at coincident means is no claim either
+    # the claim is void where the part is; 0 times infinity at coincident means is no claim either
     return {
-        name: torch.where(share.isinf(), torch.inf, value.nan_to_num(nan=torch.inf)) for name, value in budget.items()
+        name: torch.where(part.isinf(), torch.inf, value.nan_to_num(nan=torch.inf)) for name, value in budget.items()
     }

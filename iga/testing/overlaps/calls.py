@@ -91,7 +91,7 @@ def _compare(
     for value, expected, name in zip(values, plain, ("dist_sq", "log_det"), strict=True):
         limit = 2 * limits[name][: len(value)]
         error = (value.double() - expected[: len(value)]).abs()
-        ratio = torch.where((error == 0) & (limit == 0), 0.0, error / limit)
+        ratio = budgets.share(error, limit)
         tally.add(ratio, 1.0, f"{where}: {name}", could_fail=expected[: len(value)] != 0)
 
 

@@ -43,8 +43,7 @@ def gradient_values(function: OverlapSubject, inputs: Inputs, seed: int, tally: 
             for name in NAMES:
                 error = (found[name] - expected[name]).norm(dim=-1)
                 size, limit = expected[name].norm(dim=-1), allowed[name]
-                ratio = torch.where((error == 0) & (limit == 0), 0.0, error / limit)
-                ratio = torch.where(found[name].isfinite().all(dim=-1), ratio, torch.nan)
+                ratio = budgets.share(error, limit)
                 where = label_of(pair, f"{label}, {name_of(dtype)}: d {name}")
                 tally.add(ratio, 1.0, where, could_fail=(limit <= 0.5 * size) | (limit == 0))
 
@@ -95,9 +94,9 @@ def gradient_bounds(function: OverlapSubject, inputs: Inputs, seed: int, tally: 
         }
         for name, (size, bound) in sizes.items():
             limit = torch.as_tensor(bound) + 6**0.5 * rounding[name]  # a sum of six within √6 of a norm
-            ratio = torch.where((size == 0) & (limit == 0), 0.0, size / limit)
+            ratio = budgets.share(size, limit)
             where = label_of(pair, f"{name_of(dtype)}: d {name}")
-            tally.add(torch.where(size.isfinite(), ratio, torch.nan), 1.0, where, could_fail=limit.isfinite())
+            tally.add(ratio, 1.0, where, could_fail=limit.isfinite())
         where = label_of(pair, f"{name_of(dtype)}: d log_det by log sigma")
         able = slack <= 1.0
         tally.add(by_sigma.amax(dim=-1), 2 + slack, where, could_fail=able)

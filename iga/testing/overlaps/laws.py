@@ -62,8 +62,7 @@ def score_laws(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally
                     ("log_det", values[1], plain[1] + shift, 0.0),
                 ):
                     limit = 2 * budget[name] + more
-                    # where both are exactly 0 nothing is left to compare
-                    ratio = torch.where((value == expected) & (limit == 0), 0.0, (value - expected).abs() / limit)
+                    ratio = budgets.share((value - expected).abs(), limit)
                     able = limit <= 0.5 * expected.abs().clamp(min=1.0 if name == "log_det" else 0.0)
                     where = label_of(pair, f"{law}, {name_of(dtype)}: {name}")
                     tally.add(ratio, 1.0, where, could_fail=able & (expected != 0))

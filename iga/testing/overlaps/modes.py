@@ -74,5 +74,5 @@ def transforms(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally
             torch.compiler.reset()
         for value, expected, name in zip(values, plain, ("dist_sq", "log_det"), strict=True):
             error, limit = (value.double() - expected).abs(), 2 * limits[name]
-            ratio = torch.where((error == 0) & (limit == 0), 0.0, error / limit)
+            ratio = budgets.share(error, limit)
             tally.add(ratio, 1.0, f"{way}: {name}", could_fail=expected != 0)

@@ -1,13 +1,10 @@
 """The run over an overlap function: every invariant that applies, on pairs of residues and on degenerate ones."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from iga.structure import Structure
-from iga.testing.contract import Contract, Profile
 from iga.testing.layer_run import Progress, one_thread
-from iga.testing.outcome import Report
+from iga.testing.outcome import Plan, Report
 from iga.testing.overlaps import OVERLAP_INVARIANTS
 from iga.testing.overlaps.inputs import Inputs
 from iga.testing.overlaps.subject import OverlapSubject
@@ -18,18 +15,10 @@ __all__ = ["OverlapPlan"]
 
 
 @dataclass
-class OverlapPlan:
-    """A run that is ready to start."""
+class OverlapPlan(Plan):
+    """A run over an overlap function."""
 
     subject: OverlapSubject
-    contract: Contract
-    profile: Profile
-    seed: int
-    invariants: list[str]
-    structures: list[Structure]
-    records: list[dict[str, object]]
-    skipped: dict[str, str] = field(default_factory=dict)
-    expected_broken: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, on_progress: Progress | None = None) -> Report:
         """Measure and judge; `on_progress(what, done, total)` is told of each step."""
@@ -50,15 +39,4 @@ class OverlapPlan:
                 except TargetError as error:
                     tally.fail(self.subject.name, str(error))
                 findings.append(tally.finding())
-        return Report(
-            self.subject.name,
-            profile.name,
-            self.seed,
-            self.contract,
-            time.perf_counter() - started,
-            findings,
-            self.records,
-            kind="overlap",
-            not_applicable=self.skipped,
-            expected_broken=self.expected_broken,
-        )
+        return self.reported(findings, time.perf_counter() - started, kind="overlap")
