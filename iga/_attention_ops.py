@@ -49,7 +49,7 @@ def check_inputs(
 def sanitise(x: Float[Tensor, "..."], mask: Bool[Tensor, "..."]) -> Float[Tensor, "..."]:
     """`x` with zeros where `mask` is False, and no gradient there. `mask` covers the leading dimensions of `x`."""
     mask = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
-    return torch.where(mask, x, torch.zeros_like(x))
+    return torch.where(mask, x, x.new_zeros(()))
 
 
 def centre(frame: Frame, mask: Bool[Tensor, "*b n"]) -> Frame:

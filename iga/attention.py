@@ -5,20 +5,33 @@ spells them; the Gaussians' local mean and scale come with the rigid object, or 
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from iga import kernels
 from iga._attention_ops import centre, check_inputs, check_sizes, sanitise
 from iga._init import linear
 from iga._typing import Float, Tensor
 from iga.frame import rigid_to_frame
-from iga.functional import Trace, gaussian_attention
+from iga.functional import Trace, gaussian_attention, joined, point_gaussians
 from iga.gaussian import GaussianRigid
+from iga.kernels import Statistics, choose
 from iga.presets import DEFAULT_PRESET, IGAConfig, preset
 
 __all__ = ["InvariantGaussianAttention"]
+
+
+class _Projected(NamedTuple):
+    """What the projections make of s: [*b, h, n, ·] and, for the Gaussians, (raw_u, raw_s) [*b, h, p, n, 3]."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    value_points: Tensor
+    raw_query: tuple[Tensor, Tensor]
+    raw_key: tuple[Tensor, Tensor]
 
 
 class InvariantGaussianAttention(nn.Module):
@@ -27,8 +40,10 @@ class InvariantGaussianAttention(nn.Module):
     c_s, c_z, c_hidden: channels of the single, the pair and the hidden representation; c_z = 0: no pair features.
     no_heads, no_qk_points, no_v_points: heads H, Gaussians per head P, value points per head.
     config: an IGAConfig, or the name of a preset ("bounded" unless given).
+    implementation: who computes `forward`: "reference", "cpu", "fused" or "auto" (`iga.kernels`); an attribute, free to
+    be changed. `trace` is always dense.
 
-    Raises ValueError for sizes under 1 (c_z under 0) and for an unknown preset.
+    Raises ValueError for sizes under 1 (c_z under 0), an unknown preset or implementation.
     """
 
     def __init__(
@@ -41,12 +56,17 @@ class InvariantGaussianAttention(nn.Module):
         no_v_points: int,
         *,
         config: IGAConfig | str = DEFAULT_PRESET,
+        implementation: str = "auto",
     ) -> None:
         super().__init__()
         check_sizes(
             c_z, c_s=c_s, c_hidden=c_hidden, no_heads=no_heads, no_qk_points=no_qk_points, no_v_points=no_v_points
         )
         self.config = preset(config) if isinstance(config, str) else config
+        if implementation not in ("auto", *kernels.IMPLEMENTATIONS):
+            known = ", ".join(map(repr, ("auto", *kernels.IMPLEMENTATIONS)))
+            raise ValueError(f"implementation must be one of {known}; got {implementation!r}")
+        self.implementation = implementation
         self.c_s, self.c_z, self.c_hidden = c_s, c_z, c_hidden
         self.no_heads, self.no_qk_points, self.no_v_points = no_heads, no_qk_points, no_v_points
         self.c_pair_values = 0 if c_z == 0 else self.config.pair_value_dim or max(c_z // 4, 1)
@@ -90,9 +110,76 @@ class InvariantGaussianAttention(nn.Module):
 
         Raises ValueError where a shape, a dtype or an argument does not fit.
         """
-        output = self.trace(s, z, r, mask, local_mean=local_mean, log_scale=log_scale, t=t).output
-        assert output is not None
-        return output
+        rigid = self._rigid(r, local_mean, log_scale)
+        chosen = choose(self.implementation, s.device, torch.promote_types(rigid.dtype, torch.float32), self.config)
+        if chosen == "reference":
+            output = self.trace(s, z, r, mask, local_mean=local_mean, log_scale=log_scale, t=t).output
+            assert output is not None
+            return output
+        return self._attended(s, z, rigid, mask, t, chosen, statistics=False)[0]
+
+    def with_statistics(
+        self,
+        s: Float[Tensor, "*b n c_s"],
+        z: Float[Tensor, "*b q k c_z"] | None,
+        r: Any,
+        mask: Tensor,
+        *,
+        local_mean: Float[Tensor, "*b n 3"] | None = None,
+        log_scale: Float[Tensor, "*b n 3"] | None = None,
+        t: Tensor | float | None = None,
+    ) -> tuple[Float[Tensor, "*b n c_s"], Statistics]:
+        """(update of `s`, what to watch of it) from one pass, in linear memory where `forward` has it.
+
+        `iga.diagnostics.statistics_metrics` turns the second into the three numbers that tell of a blow-up.
+        """
+        rigid = self._rigid(r, local_mean, log_scale)
+        chosen = choose(self.implementation, s.device, torch.promote_types(rigid.dtype, torch.float32), self.config)
+        output, statistics = self._attended(s, z, rigid, mask, t, chosen, statistics=True)
+        assert statistics is not None
+        return output, statistics
+
+    def _attended(
+        self,
+        s: Tensor,
+        z: Tensor | None,
+        rigid: GaussianRigid,
+        mask: Tensor,
+        t: Tensor | float | None,
+        implementation: str,
+        *,
+        statistics: bool,
+    ) -> tuple[Tensor, Statistics | None]:
+        """forward by `iga.kernels`: z stays as it came, and nothing else of size n² exists."""
+        valid = check_inputs(s, z, rigid.frame, mask, c_s=self.c_s, c_z=self.c_z)
+        s, rigid = sanitise(s, valid), _neutral(rigid, valid)
+        geometry = torch.promote_types(rigid.dtype, torch.float32)
+        projected = self._projected(s)
+        query, key = (
+            point_gaussians(rigid, raw[0].to(geometry), raw[1].to(geometry), self.config)
+            for raw in (projected.raw_query, projected.raw_key)
+        )
+        out = kernels.gaussian_attention(
+            projected.q,
+            projected.k,
+            projected.v,
+            projected.value_points.to(geometry),
+            (query.mean, query.sigma),
+            (key.mean, key.sigma),
+            rigid.frame.to(geometry),
+            valid,
+            geo_scale=self.geo_scale,
+            # Constants of a row, which softmax cancels: nothing moves, and their gradient is zero rather than absent.
+            geo_bias=self.geo_bias if z is None else self.geo_bias + self.linear_b.bias,
+            config=self.config,
+            gate=self._gate(t, s),
+            z=z,
+            z_weight=None if z is None else self.linear_b.weight,
+            implementation=implementation,
+            statistics=statistics,
+        )
+        pair = None if out.pair is None else self._pair_values(out.pair, valid)
+        return self._projected_out(joined(out.values, out.points, pair), valid), out.statistics
 
     def trace(
         self,
@@ -105,7 +192,7 @@ class InvariantGaussianAttention(nn.Module):
         log_scale: Float[Tensor, "*b n 3"] | None = None,
         t: Tensor | float | None = None,
     ) -> Trace:
-        """The call with every intermediate score kept: `forward` is its `output`."""
+        """The call with every intermediate score kept, in dense memory; `forward` is its `output`, but for rounding."""
         rigid = self._rigid(r, local_mean, log_scale)
         valid = check_inputs(s, z, rigid.frame, mask, c_s=self.c_s, c_z=self.c_z)
         s = sanitise(s, valid)
@@ -116,16 +203,15 @@ class InvariantGaussianAttention(nn.Module):
             pair_bias = self.linear_b(z).movedim(-1, -3)
             pair_values = self.down_z(z)
 
-        heads = (self.no_heads, -1)
-        k, v = self.linear_kv(s).unflatten(-1, heads).transpose(-3, -2).chunk(2, dim=-1)
+        projected = self._projected(s)
         trace = gaussian_attention(
-            self.linear_q(s).unflatten(-1, heads).transpose(-3, -2),
-            k,
-            v,
-            self.linear_v_points(s).unflatten(-1, (*heads, 3)).transpose(-4, -3),
+            projected.q,
+            projected.k,
+            projected.v,
+            projected.value_points,
             rigid,
-            (self._points(self.linear_q_offsets, s), self._points(self.linear_q_scales, s)),
-            (self._points(self.linear_k_offsets, s), self._points(self.linear_k_scales, s)),
+            projected.raw_query,
+            projected.raw_key,
             valid,
             geo_scale=self.geo_scale,
             geo_bias=self.geo_bias,
@@ -134,15 +220,36 @@ class InvariantGaussianAttention(nn.Module):
             pair_values=pair_values,
             gate=self._gate(t, s),
         )
-        features = trace.features
-        if self.c_z and z is None:  # the last projection keeps its width: no pair features, no pair values
-            absent = features.new_zeros(*features.shape[:-1], self.no_heads * self.c_pair_values)
-            features = torch.cat([features, absent], dim=-1)
-        output = self.linear_out(features)
-        return replace(trace, output=torch.where(valid[..., None], output, torch.zeros_like(output)))
+        return replace(trace, output=self._projected_out(trace.features, valid))
 
     def extra_repr(self) -> str:
-        return f"heads={self.no_heads}, points={self.no_qk_points}, config={self.config}"
+        sizes = f"heads={self.no_heads}, points={self.no_qk_points}"
+        return f"{sizes}, implementation={self.implementation!r}, config={self.config}"
+
+    def _projected(self, s: Float[Tensor, "*b n c_s"]) -> "_Projected":
+        heads = (self.no_heads, -1)
+        k, v = self.linear_kv(s).unflatten(-1, heads).transpose(-3, -2).chunk(2, dim=-1)
+        return _Projected(
+            self.linear_q(s).unflatten(-1, heads).transpose(-3, -2),
+            k,
+            v,
+            self.linear_v_points(s).unflatten(-1, (*heads, 3)).transpose(-4, -3),
+            (self._points(self.linear_q_offsets, s), self._points(self.linear_q_scales, s)),
+            (self._points(self.linear_k_offsets, s), self._points(self.linear_k_scales, s)),
+        )
+
+    def _pair_values(self, pair: Float[Tensor, "*b h n c_z"], valid: Tensor) -> Float[Tensor, "*b n h c"]:
+        """down_z after the attention: Σ_j a_ij (W z_ij + b) = W Σ_j a_ij z_ij + b, with nothing of size n² · c."""
+        by_row = self.down_z(pair.transpose(-3, -2).to(self.down_z.weight.dtype))
+        return sanitise(by_row, valid & valid.any(dim=-1, keepdim=True))
+
+    def _projected_out(self, features: Tensor, valid: Tensor) -> Float[Tensor, "*b n c_s"]:
+        width = self.linear_out.in_features
+        if features.shape[-1] < width:  # no pair features, no pair values: the last projection keeps its width
+            absent = features.new_zeros(*features.shape[:-1], width - features.shape[-1])
+            features = torch.cat([features, absent], dim=-1)
+        output = self.linear_out(features)
+        return torch.where(valid[..., None], output, torch.zeros_like(output))
 
     def _points(self, projection: nn.Linear, s: Tensor) -> Float[Tensor, "*b h p n 3"]:
         return projection(s).unflatten(-1, (self.no_heads, self.no_qk_points, 3)).movedim(-4, -2)

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from iga._typing import Tensor
+from iga._typing import Bool, Tensor
 from iga.functional import Trace
+from iga.kernels import Statistics
 
 __all__ = [
     "SATURATION",
@@ -26,6 +27,7 @@ __all__ = [
     "row_entropy",
     "row_spread",
     "saturated_share",
+    "statistics_metrics",
 ]
 
 # A row counts as saturated when one key holds more than this share of it.
@@ -95,6 +97,17 @@ def global_metrics(traces: Iterable[Trace], prefix: str = "debug/iga/global/") -
     return _pooled([_summary(trace) for trace in traces], prefix)
 
 
+def statistics_metrics(
+    statistics: Statistics, mask: Bool[Tensor, "*b n"], prefix: str = "debug/iga/global/"
+) -> dict[str, float]:
+    """The same three of one call, from the row statistics that the kernels return: no dense trace is made."""
+    valid = mask[..., None, :].expand(statistics.weight_max.shape)
+    largest = statistics.geo_absmax.masked_select(valid)
+    lowest = statistics.log_det_min.masked_select(valid)
+    lowest = lowest.amin() if lowest.numel() else lowest.new_full((), torch.inf)
+    return _pooled([(_largest(largest), statistics.weight_max.masked_select(valid) > SATURATION, lowest)], prefix)
+
+
 class Monitor:
     """Collects metrics from every layer of `model` that offers a trace, each time it runs.
 
@@ -103,7 +116,8 @@ class Monitor:
             log(monitor.metrics())
 
     Layers are numbered in the order of `model.named_modules()`; a layer that runs more than once shows its last call.
-    Watching a call costs another forward of the layer, without gradient; `every` = k watches each k-th call.
+    Watching a call costs another forward of the layer, dense and without gradient; `every` = k watches each k-th call.
+    Where that is too much: `layer.with_statistics` and `statistics_metrics`.
     Raises ValueError if the model holds no such layer.
     """
 

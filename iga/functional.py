@@ -28,6 +28,7 @@ __all__ = [
     "Trace",
     "gaussian_attention",
     "geometry_logits",
+    "joined",
     "point_gaussians",
     "point_scale",
     "point_scores",
@@ -142,6 +143,24 @@ def geometry_logits(
     return geo_raw, geo_scaled
 
 
+def joined(
+    values: Float[Tensor, "*b h n cv"],
+    points: Float[Tensor, "*b h n pv 3"],
+    pair: Float[Tensor, "*b n h cp"] | None,
+) -> Float[Tensor, "*b n features"]:
+    """What was attended as one row per residue, in OpenFold's order and the dtype of `values`: scalar values [h·cv],
+    the value points' x, y, z [3·h·pv], their norms [h·pv], pair values [h·cp] (absent without)."""
+    norms = (points.square().sum(dim=-1) + 1e-8).sqrt()  # 1e-8 nm²: a finite gradient at the origin
+    parts = [
+        values.transpose(-3, -2).flatten(-2),
+        points.transpose(-4, -3).movedim(-1, -3).flatten(-3),
+        norms.transpose(-3, -2).flatten(-2),
+    ]
+    if pair is not None:
+        parts.append(pair.flatten(-2))
+    return torch.cat([part.to(values.dtype) for part in parts], dim=-1)
+
+
 def gaussian_attention(
     q: Float[Tensor, "*b h n c"],
     k: Float[Tensor, "*b h n c"],
@@ -159,10 +178,9 @@ def gaussian_attention(
     pair_values: Float[Tensor, "*b q k cz"] | None = None,
     gate: Float[Tensor, "*b"] | None = None,
 ) -> Trace:
-    """One attention over the residues of `r`; returns the Trace, whose `features` are the concatenated outputs.
+    """One attention over the residues of `r`; returns the Trace, whose `features` are the outputs, `joined`.
 
-    Features, in OpenFold's order: scalar values [h·c], the value points' x, y, z in the query's frame [3·h·pv], their
-    norms [h·pv], pair values [h·cz] (absent without `pair_values`). Masked residues must already be neutral (finite).
+    Masked residues must already be neutral (finite).
     """
     geometry = torch.promote_types(r.dtype, torch.float32)
     raw_query = (raw_query[0].to(geometry), raw_query[1].to(geometry))
@@ -185,16 +203,11 @@ def gaussian_attention(
 
     values = weights.to(v.dtype) @ v  # [*b, h, n, c]
     points = value_points_out(weights, r.frame, value_points.to(geometry))  # [*b, h, n, pv, 3]
-    norms = (points.square().sum(dim=-1) + 1e-8).sqrt()  # 1e-8 nm²: a finite gradient at the origin
-    parts = [
-        values.transpose(-3, -2).flatten(-2),
-        points.transpose(-4, -3).movedim(-1, -3).flatten(-3),
-        norms.transpose(-3, -2).flatten(-2),
-    ]
+    pair = None
     if pair_values is not None:
         by_query = weights.transpose(-3, -2).to(pair_values.dtype)  # [*b, q, h, k]
-        parts.append((by_query @ pair_values).flatten(-2))
-    features = torch.cat([part.to(values.dtype) for part in parts], dim=-1)
+        pair = by_query @ pair_values
+    features = joined(values, points, pair)
     return Trace(
         rigid=r,
         query=query,

@@ -1,6 +1,8 @@
 """Shape checks on, Hypothesis profiles stated in full, and the folder of real structures where there is one."""
 
 import os
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 import jaxtyping
@@ -9,8 +11,23 @@ import pytest
 # Shapes in signatures are checked here and nowhere else. The hook must come before the first import of iga.
 jaxtyping.install_import_hook("iga", "beartype.beartype")
 
+
+class _Compiled:
+    """Modules whose functions a compiler reads (numba, Triton) come as they are: it would read the checks too."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        compiled = name.startswith(("iga.kernels._cpu_", "iga.kernels._triton_"))
+        return PathFinder.find_spec(name, path) if compiled else None  # pyright: ignore[reportArgumentType]
+
+
+sys.meta_path.insert(0, _Compiled)  # pyright: ignore[reportArgumentType]
+
 # Shared assertions show their values as those in test files do.
 pytest.register_assert_rewrite("ipa_support", "overlap_support")
+
+# Triton kernels run on CPU tensors under its interpreter; the variable is read when they are defined.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import hypothesis  # noqa: E402
 import torch  # noqa: E402

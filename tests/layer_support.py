@@ -14,6 +14,13 @@ from iga.testing.subject import randomise
 SIZES = {"c_s": 12, "c_z": 8, "c_hidden": 4, "no_heads": 3, "no_qk_points": 2, "no_v_points": 2}
 
 
+class DenseAttention(InvariantGaussianAttention):
+    """Its forward is its trace: a fault planted in the one is in the other."""
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, implementation="reference", **options)
+
+
 @dataclass
 class Inputs:
     s: torch.Tensor

@@ -240,6 +240,7 @@ def test_the_layer_is_its_definition(name: str, points: int) -> None:
     for sample in (0, 1):
         gate = 1.0 if time is None else float(time[sample].double()) ** 2
         assert_trace(trace, reference(layer, given, sample, gate), layer, sample)
+    layer.implementation = "reference"  # kernels have tests of their own
     assert torch.equal(layer(*given, t=time), trace.output)
     # the floor, the ceiling and the clamp that the config names were met
     sigma = trace.query.sigma[:, :, :, :-1]
@@ -343,11 +344,13 @@ def test_the_default_dtype_of_the_process_does_not_matter() -> None:
 def test_gaussians_given_beside_float64_frames_may_be_float32() -> None:
     layer, given = small_layer(), layer_inputs()
     frame = given.r.frame.to(torch.float64)
-    beside = layer.trace(
-        given.s, given.z, frame, given.mask, local_mean=given.r.local_mean, log_scale=given.r.log_scale
-    )
-    assert beside.rigid.local_mean.dtype == beside.rigid.log_scale.dtype == torch.float64
-    assert torch.equal(beside.output, layer(given.s, given.z, given.r.to(torch.float64), given.mask))
+    beside = {"local_mean": given.r.local_mean, "log_scale": given.r.log_scale}
+    rigid = layer.trace(given.s, given.z, frame, given.mask, **beside).rigid
+    assert rigid.local_mean.dtype == rigid.log_scale.dtype == torch.float64
+    for implementation in ("auto", "reference"):
+        layer.implementation = implementation
+        found = layer(given.s, given.z, frame, given.mask, **beside)
+        assert torch.equal(found, layer(given.s, given.z, given.r.to(torch.float64), given.mask))
 
 
 def test_the_layer_runs_where_its_inputs_are() -> None:

@@ -30,6 +30,13 @@ def test_the_examples_of_the_preset_guide_run() -> None:
     assert names["layer"].config.sigma_min == 0.05  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def test_the_example_of_the_kernels_runs() -> None:
+    (example,) = blocks("docs/kernels.md", "python")
+    names: dict[str, object] = {}
+    exec(example, names)
+    assert names["out"].implementation == "cpu" and names["out"].values.shape == (1, 8, 64, 16)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_the_swap_is_under_twenty_lines_and_its_new_lines_are_this_packages() -> None:
     swap = blocks("docs/swap.md", "python")[0]
     before, after = swap.split("# after")

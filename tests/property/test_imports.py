@@ -27,6 +27,28 @@ def test_verify_loads_neither_hypothesis_nor_pytest_nor_matplotlib() -> None:
     assert not loaded & {"hypothesis", "pytest", "matplotlib", "beartype"}
 
 
+def test_kernels_load_neither_triton_nor_numba_before_they_run() -> None:
+    loaded = modules_after("import iga.kernels, iga.attention")
+    assert "torch" in loaded
+    assert not loaded & {"triton", "numba", "hypothesis", "pytest"}
+
+
+@pytest.mark.parametrize("package", ["triton", "numba"])
+def test_kernels_and_layers_work_where_a_compiler_is_not_installed(package: str) -> None:
+    code = f"""
+import importlib.util, sys
+sys.modules[{package!r}] = None
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == {package!r} else find(name, *rest)
+import torch
+from iga import InvariantGaussianAttention, Frame
+from iga.rotation import random
+layer = InvariantGaussianAttention(8, 0, 4, 2, 2, 2)
+layer(torch.randn(1, 5, 8), None, Frame(random(1, 5), torch.randn(1, 5, 3)), torch.ones(1, 5, dtype=torch.bool))
+"""
+    modules_after(code)
+
+
 def test_every_public_name_loads() -> None:
     code = "import iga\nfor name in iga.__all__: getattr(iga, name)"
     assert "torch" in modules_after(code)

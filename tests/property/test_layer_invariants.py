@@ -30,6 +30,7 @@ from iga.testing.invariants.inputs import cast
 from iga.testing.subject import Subject
 from iga.testing.tally import Finding, Tally
 from iga.testing.targets import TargetError
+from layer_support import DenseAttention
 
 SMALL = replace(PROFILES["fast"], focus=1, focus_residues=14, c_s=16, c_z=4, c_hidden=4, no_heads=2, no_v_points=2)
 CONTRACT = Contract(points=(1, 4))
@@ -173,7 +174,7 @@ def test_frames_and_gaussians_are_pytrees_whose_leaves_are_their_tensors() -> No
 # --- faults -------------------------------------------------------------------------------------------------------
 
 
-class Changed(InvariantGaussianAttention):
+class Changed(DenseAttention):
     """A layer with one of the functional core's steps replaced while it runs."""
 
     step: tuple[str, object]
@@ -432,7 +433,7 @@ def test_trivial_outputs_never_hold(name: str, kind: str) -> None:
 
 
 def trace_filled(fill: float) -> Subject:
-    class Filled(InvariantGaussianAttention):
+    class Filled(DenseAttention):
         def trace(self, *args, **kwargs) -> Trace:
             trace = super().trace(*args, **kwargs)
             values = {

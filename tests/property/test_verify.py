@@ -22,6 +22,7 @@ from iga.report import as_json, print_report
 from iga.testing.contract import PROFILES
 from iga.testing.invariants import INVARIANTS
 from iga.testing.verify import Report, verify
+from layer_support import DenseAttention
 
 SMALL = replace(
     PROFILES["fast"],
@@ -85,7 +86,7 @@ def test_growth_is_reported_with_its_exponent(name: str, exponent: float) -> Non
 # --- faults -----------------------------------------------------------------------------------------------------
 
 
-class Changed(InvariantGaussianAttention):
+class Changed(DenseAttention):
     """A layer with one of the functional core's steps replaced while it runs."""
 
     step: tuple[str, object]
@@ -192,7 +193,7 @@ def test_a_cap_of_a_thousandth_is_not_alive() -> None:
     assert report["geometry_is_alive"].verdict == "broken"
 
 
-class Constant(InvariantGaussianAttention):
+class Constant(DenseAttention):
     """Bounded, invariant, inert, differentiable, and useless: its output is zero."""
 
     def trace(self, *args, **kwargs) -> Trace:
@@ -220,7 +221,7 @@ def test_a_forward_that_does_not_follow_its_trace_is_caught(invariant: str) -> N
     assert small_run(layer=Dishonest, only=[invariant])[invariant].verdict == "broken"
 
 
-class NotFinite(InvariantGaussianAttention):
+class NotFinite(DenseAttention):
     def trace(self, *args, **kwargs) -> Trace:
         trace = super().trace(*args, **kwargs)
         fill = trace.score * torch.nan

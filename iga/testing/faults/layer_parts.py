@@ -125,7 +125,14 @@ def _by_spread(right: Any, size: float, *args: Any) -> Any:
 # --- memory and control flow ------------------------------------------------------------------------------------
 
 
-class _Alternating(InvariantGaussianAttention):
+class _Dense(InvariantGaussianAttention):
+    """A layer whose output is that of its trace, so that what is wrong with the one is wrong with the other."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, implementation="reference", **options)
+
+
+class _Alternating(_Dense):
     """Every second call is an ulp larger."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -139,7 +146,7 @@ class _Alternating(InvariantGaussianAttention):
         return replace(trace, output=trace.output * (1 + odd * torch.finfo(trace.output.dtype).eps))
 
 
-class _Forgetful(InvariantGaussianAttention):
+class _Forgetful(_Dense):
     """A random direction that is part of the layer and not of its state."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -153,7 +160,7 @@ class _Forgetful(InvariantGaussianAttention):
         return replace(trace, output=trace.output * (1 + 0.1 * direction.tanh()))
 
 
-class _Branching(InvariantGaussianAttention):
+class _Branching(_Dense):
     """A Python branch on a tensor's value."""
 
     def trace(self, *args: Any, **options: Any) -> Trace:
@@ -162,7 +169,7 @@ class _Branching(InvariantGaussianAttention):
         return trace if bool((trace.output < 1e30).all()) else replace(trace, output=trace.output.clamp(max=1e30))
 
 
-class _Remembering(InvariantGaussianAttention):
+class _Remembering(_Dense):
     """The weights of the first call of a shape serve all later ones."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from iga._typing import Tensor
+from iga.attention import InvariantGaussianAttention
 from iga.functional import Trace
 from iga.testing.cases import Case
 from iga.testing.subject import Subject
@@ -21,10 +22,19 @@ Step = Callable[..., Any]
 @dataclass(frozen=True)
 class Patched(Subject):
     """`steps`: "module.function" of iga → what takes its place, called with the right function first; `after` changes
-    the trace, and with it the output. Only calls through the subject are wrong: the layer itself stays right."""
+    the trace, and with it the output. Only calls through the subject are wrong: the layer itself stays right.
+
+    The functions are those of the dense reference, so that is what the layer runs: a kernel would not call them.
+    """
 
     steps: Mapping[str, Step] = field(default_factory=dict)
     after: Callable[[Trace], Trace] | None = None
+
+    def fresh(self, points: int, seed: int) -> nn.Module:
+        built = super().fresh(points, seed)
+        if isinstance(built, InvariantGaussianAttention):
+            built.implementation = "reference"
+        return built
 
     def trace(self, layer: nn.Module, case: Case) -> Trace:
         with _replaced(self.steps):

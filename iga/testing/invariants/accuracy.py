@@ -20,6 +20,7 @@ from iga.testing import oracle
 from iga.testing.cases import Case
 from iga.testing.contract import Contract
 from iga.testing.invariants import budgets
+from iga.testing.invariants.follows import require_own_output
 from iga.testing.subject import Subject
 from iga.testing.tally import Tally
 
@@ -32,8 +33,7 @@ def float32(
     subject: Subject, layer: nn.Module, case: Case, trace: Trace, contract: Contract, label: str, tally: Tally
 ) -> None:
     """Judge one trace in its own dtype against float64."""
-    if trace.output is None or not torch.equal(subject.output(layer, case), trace.output):
-        tally.fail(label, "forward does not return its trace's output")
+    require_own_output(subject, layer, case, trace, label, tally)
     judge(subject, layer, trace, contract, label, tally)
 
 

@@ -21,6 +21,7 @@ from iga._typing import Tensor
 from iga.functional import Trace
 from iga.testing.cases import Case
 from iga.testing.contract import Contract
+from iga.testing.invariants.follows import require_own_output
 from iga.testing.subject import Subject
 from iga.testing.tally import Tally
 
@@ -42,8 +43,7 @@ def geometry_is_alive(subject: Subject, cases: list[Case], contract: Contract, s
                 where = f"{case.label}, P = {points}, {state}"
                 layer = build(points, seed)
                 trace = subject.trace(layer, case)
-                if trace.output is None or not torch.equal(subject.output(layer, case), trace.output):
-                    tally.fail(where, "forward does not return its trace's output")
+                require_own_output(subject, layer, case, trace, where, tally, seed)
                 spread = diagnostics.row_spread(trace).square().mean().sqrt()
                 tally.add(spread, SPREAD_MIN, f"{where}: spread", lower=True)
                 tally.add(spread, span, f"{where}: spread")

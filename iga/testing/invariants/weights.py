@@ -17,6 +17,7 @@ from iga.functional import Trace
 from iga.testing.cases import Case
 from iga.testing.contract import Contract
 from iga.testing.invariants.alive import require_geometry
+from iga.testing.invariants.follows import require_own_output
 from iga.testing.invariants.inputs import build, cast, masked, native
 from iga.testing.subject import Subject
 from iga.testing.tally import Tally
@@ -41,8 +42,8 @@ def attention_weights(subject: Subject, cases: list[Case], contract: Contract, s
         ):
             with torch.no_grad():
                 trace = subject.trace(layer, one)
-                if one is case and (trace.output is None or not torch.equal(subject.output(layer, one), trace.output)):
-                    tally.fail(given.label, "forward does not return its trace's output")
+                if one is case:
+                    require_own_output(subject, layer, one, trace, given.label, tally, seed)
                 _judge(trace, f"{given.label}{name}, P = {points}", tally)
 
 

@@ -1,0 +1,165 @@
+"""`gaussian_attention`: one call of attention over Gaussians, checked, flattened and handed to an implementation."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from iga._attention_ops import sanitise
+from iga._typing import Bool, Float, Tensor
+from iga.frame import Frame
+from iga.functional import point_scale
+from iga.kernels.blocked import Outputs
+from iga.kernels.checks import check_arguments
+from iga.kernels.choice import choose
+from iga.kernels.engine import Geometry
+from iga.kernels.operator import gaussian_attention_op
+from iga.kernels.reference import attend_densely
+from iga.presets import IGAConfig
+from iga.rotation import rotate, rotate_inverse
+
+__all__ = ["Attended", "Statistics", "gaussian_attention"]
+
+Gaussians = tuple[Tensor, Tensor]
+
+
+class Statistics(NamedTuple):
+    """What to watch in training, from the pass itself; no gradient. Per query row and head, valid pairs only.
+
+    geo_absmax   largest |geometry logit| (weighted, gated, capped), 0 in a masked row
+    log_det_min  lowest raw log_det, ln nm⁶; +inf in a row without valid pairs
+    weight_max   largest softmax weight: the row is saturated where it exceeds `iga.diagnostics.SATURATION`
+    """
+
+    geo_absmax: Float[Tensor, "*b h n"]
+    log_det_min: Float[Tensor, "*b h n"]
+    weight_max: Float[Tensor, "*b h n"]
+
+
+@dataclass(frozen=True, eq=False)
+class Attended:
+    """The outputs of one call; rows of masked queries and rows without keys are 0.
+
+    values  [*b, h, n, cv], in the dtype of v        points  [*b, h, n, pv, 3], nm, in the query's frame
+    pair    Σ_j a_ij z_ij [*b, h, n, cz], None without z
+    lse     log Σ_j exp(logit_ij) over valid keys [*b, h, n], −inf where there are none; differentiable
+    """
+
+    values: Tensor
+    points: Tensor
+    pair: Tensor | None
+    lse: Tensor
+    statistics: Statistics | None
+    implementation: str
+
+
+def gaussian_attention(
+    q: Float[Tensor, "*b h n c"],
+    k: Float[Tensor, "*b h n c"],
+    v: Float[Tensor, "*b h n cv"],
+    value_points: Float[Tensor, "*b h n pv 3"],
+    query: Gaussians,
+    key: Gaussians,
+    frame: Frame,
+    mask: Bool[Tensor, "*b n"],
+    *,
+    geo_scale: Float[Tensor, " h"],
+    geo_bias: Float[Tensor, " h"],
+    config: IGAConfig,
+    gate: Float[Tensor, "*b"] | None = None,
+    bias: Float[Tensor, "*b h n n"] | None = None,
+    z: Float[Tensor, "*b n n cz"] | None = None,
+    z_weight: Float[Tensor, "h cz"] | None = None,
+    implementation: str = "auto",
+    statistics: bool = False,
+) -> Attended:
+    """Attention whose logits carry the overlap of Gaussians:
+
+        logit_ij = q_i·k_j/√c + bias_ij + z_ij·z_weight_h + cap(gate · softplus(geo_scale_h) · G_ij / T) + geo_bias_h
+        G_ij = {1, P^(−1/2), 1/P} Σ_p score(dist_sq_ijp, log_det_ijp)
+
+    query, key   (mean, sigma) of the points' Gaussians, each [*b, h, p, n, 3], nm: global means; sigma > 0 along the
+                 axes of the residue's frame
+    frame        [*b, n]: axes of the Gaussians, and the frames of the value points, which are given and returned local
+    mask         [*b, n] bool, True = valid. A masked residue takes no part, whatever stands there, NaN included
+    config       form, score, dof, log_det_min, point_scaling, temperature and logit_cap are read here
+    gate         factor on the geometry per sample, [*b]
+    bias, z      logits of the caller's, [*b, h, n, n]; pair features [*b, n, n, cz], attended as they are, and through
+                 z_weight [h, cz] part of the logits
+    implementation, statistics   see `iga.kernels`, `Statistics`
+
+    Geometry (frame, means, sigmas) is float32 or float64; q, k, v, bias and z may be half precision, and are computed
+    in the geometry's dtype. Differentiable in every tensor but mask; second derivatives are dense. rot has the gradient
+    along SO(3) (the tangent); off it the implementations differ. Raises ValueError where shapes, devices, dtypes or the
+    implementation do not fit. docs/theory.md, section 15.
+    """
+    check_arguments(q, k, v, value_points, query, key, frame, mask, geo_scale, geo_bias, gate, bias, z, z_weight)
+    dtype, device = frame.dtype, frame.trans.device
+    chosen = choose(implementation, device, dtype, config)
+    lead, heads, n, points = mask.shape[:-1], q.shape[-3], q.shape[-2], query[0].shape[-3]
+
+    def flat(x: Tensor) -> Tensor:
+        return x.reshape(math.prod(lead), *x.shape[len(lead) :])
+
+    rot = torch.where(mask[..., None, None], frame.rot, torch.eye(3, dtype=dtype, device=device))
+    trans = sanitise(frame.trans, mask)
+    by_head = mask[..., None, :].expand(*lead, heads, n)
+    by_point = mask[..., None, None, :].expand(*lead, heads, points, n)
+    q, k, v, local = (sanitise(x, by_head) for x in (q, k, v, value_points.to(dtype)))
+    value_global = rotate(rot[..., None, :, None, :, :], local) + trans[..., None, :, None, :]
+    value_global = sanitise(value_global, by_head)
+    q_mean, k_mean = (sanitise(mean, by_point) for mean, _ in (query, key))
+    q_sigma, k_sigma = (torch.where(by_point[..., None], sigma, torch.ones_like(sigma)) for _, sigma in (query, key))
+
+    weight = F.softplus(geo_scale.to(dtype)) * (point_scale(points, config) / config.temperature)
+    weight = weight.expand(*lead, heads) if gate is None else gate.to(dtype)[..., None] * weight
+    geometry = Geometry(*map(flat, (rot, mask, q_mean, q_sigma, k_mean, k_sigma)))
+    tensors = (*map(flat, (q, k, v, value_global.flatten(-2))),)
+    pair_inputs = (None if bias is None else flat(bias), None if z is None else flat(z), z_weight)
+    out = _run(chosen, tensors, geometry, flat(weight), geo_bias.to(dtype), pair_inputs, config, statistics)
+
+    def shaped(x: Tensor) -> Tensor:
+        return x.reshape(*lead, *x.shape[1:])
+
+    some = mask & mask.any(dim=-1, keepdim=True)
+    attended = (
+        shaped(out.points).unflatten(-1, value_points.shape[-2:]) - (trans * some[..., None])[..., None, :, None, :]
+    )
+    return Attended(
+        shaped(out.values),
+        rotate_inverse(rot[..., None, :, None, :, :], attended),
+        None if z is None else shaped(out.pair),
+        shaped(out.lse) + geo_bias.to(dtype)[:, None],
+        Statistics(*shaped(out.rows).unbind(-1)) if statistics else None,
+        chosen,
+    )
+
+
+def _run(
+    chosen: str,
+    tensors: tuple[Tensor, ...],
+    geometry: Geometry,
+    weight: Tensor,
+    geo_bias: Tensor,
+    pair_inputs: tuple[Tensor | None, Tensor | None, Tensor | None],
+    config: IGAConfig,
+    statistics: bool,
+) -> Outputs:
+    cap = float("inf") if config.logit_cap is None else config.logit_cap
+    dtype = geometry.rot.dtype
+    if chosen == "reference" and geometry.rot.numel():
+        half = tensors[2].dtype
+        bias, z, z_weight = (None if t is None else t.to(dtype) for t in pair_inputs)
+        q, k, v, points = (t.to(dtype) for t in tensors)
+        with torch.autocast(geometry.rot.device.type, enabled=False):
+            out = attend_densely(q, k, v, points, geometry, weight, bias, z, z_weight, config=config, cap=cap)
+        # geo_bias moves no value: its gradient there is zero, and present, as the kernels have it.
+        return out._replace(values=(out.values + 0.0 * geo_bias[:, None, None]).to(half))
+    floor = float("-inf") if config.log_det_min is None else config.log_det_min
+    gaussians = (geometry.rot, geometry.q_mean, geometry.q_sigma, geometry.k_mean, geometry.k_sigma)
+    options = (config.score, config.dof, floor, cap, chosen, statistics)
+    return Outputs(
+        *gaussian_attention_op(*tensors, *gaussians, geometry.mask, weight, geo_bias, *pair_inputs, *options)
+    )

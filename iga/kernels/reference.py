@@ -1,0 +1,69 @@
+"""The dense form of the operator: what it computes, in plain differentiable torch, N² · H · P intermediates and all.
+
+It defines what is right for every implementation, serves the historical textbook form, and has second derivatives.
+Its geometry is `iga.functional`'s: the closed form of `iga.overlap`, by broadcasting.
+"""
+
+import torch
+
+from iga._attention_ops import masked_softmax, sanitise
+from iga._typing import Float, Tensor
+from iga.functional import PointGaussians, point_scores
+from iga.kernels.blocked import Outputs
+from iga.kernels.engine import Geometry
+from iga.presets import IGAConfig
+
+__all__ = ["attend_densely"]
+
+
+def attend_densely(
+    q: Float[Tensor, "b h n c"],
+    k: Float[Tensor, "b h n c"],
+    v: Float[Tensor, "b h n d"],
+    points: Float[Tensor, "b h n p3"],
+    geometry: Geometry,
+    geo_weight: Float[Tensor, "b h"],
+    bias: Float[Tensor, "b h n n"] | None,
+    z: Float[Tensor, "b n n cz"] | None,
+    z_weight: Float[Tensor, "h cz"] | None,
+    *,
+    config: IGAConfig,
+    cap: float,
+) -> Outputs:
+    """What `iga.kernels.blocked.attend` returns, statistics included; tensors keep their graph."""
+    mask = geometry.mask
+    _, log_det, score = point_scores(
+        PointGaussians(geometry.rot, geometry.q_mean, geometry.q_sigma),
+        PointGaussians(geometry.rot, geometry.k_mean, geometry.k_sigma),
+        config,
+    )
+    geo = geo_weight[:, :, None, None] * score.sum(dim=-3)
+    if cap != float("inf"):
+        geo = cap * (geo / cap).tanh()
+    logits = (q @ k.mT) * q.shape[-1] ** -0.5 + geo
+    pair_mask = mask[:, :, None] & mask[:, None, :]
+    if bias is not None:
+        logits = logits + sanitise(bias, pair_mask[:, None].expand_as(bias))
+    if z is not None:
+        z = sanitise(z, pair_mask).to(q.dtype)
+        if z_weight is not None:
+            logits = logits + (z @ z_weight.mT).movedim(-1, 1)
+    valid = pair_mask[:, None]
+    weights = masked_softmax(logits, valid)
+    pair = logits.new_zeros(*q.shape[:-1], 0) if z is None else (weights.transpose(1, 2) @ z).transpose(1, 2)
+    rows = _row_statistics(geo.detach(), log_det.detach(), weights.detach(), valid)
+    attended = (weights.double() @ points.double()).to(points.dtype)
+    return Outputs(weights @ v, attended, pair, _log_sum_exp(logits, valid), rows)
+
+
+def _log_sum_exp(logits: Tensor, valid: Tensor) -> Tensor:
+    """log Σ exp over the valid keys, −∞ with zero gradient in a row without any."""
+    some = valid.any(dim=-1)
+    kept = logits.masked_fill(~valid, float("-inf")).masked_fill(~some[..., None], 0.0)
+    return kept.logsumexp(dim=-1).masked_fill(~some, float("-inf"))
+
+
+def _row_statistics(geo: Tensor, log_det: Tensor, weights: Tensor, valid: Tensor) -> Tensor:
+    lowest = log_det.amin(dim=-3).masked_fill(~valid, float("inf")).amin(dim=-1)
+    parts = [geo.abs().masked_fill(~valid, 0.0).amax(dim=-1), lowest.to(geo.dtype), weights.amax(dim=-1)]
+    return torch.stack(parts, dim=-1)
