@@ -186,6 +186,93 @@ def picture(
     print(f"wrote {output}")
 
 
+@app.command()
+def bench(
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    points: Annotated[
+        str | None, typer.Option(help="Numbers of points P.", show_default="1,2,4,8,16,32,64; quick: 1,4,16")
+    ] = None,
+    residues: Annotated[
+        str | None, typer.Option(help="Numbers of residues N.", show_default="256; quick: 64,128")
+    ] = None,
+    heads: Annotated[int, typer.Option(help="Heads H.")] = 8,
+    implementations: Annotated[
+        str | None,
+        typer.Option(
+            help="Who is timed, by name; the first is what the others are compared with.",
+            show_default="ours, then all peers that are installed",
+        ),
+    ] = None,
+    backward: Annotated[bool, typer.Option("--backward", help="Time forward and backward together too.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="At most a minute: small sizes, nothing that must be compiled.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(help="Threads of the CPU.", show_default="torch's")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Repeats of each case.", show_default="21; quick: 7")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the inputs.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the result to this file too.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the times to this PNG, SVG or PDF file.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="An earlier result: end 1 if ours became slower relative to dense.")
+    ] = None,
+    max_ratio: Annotated[float, typer.Option(help="How much slower than the baseline is allowed.")] = 1.25,
+) -> None:
+    """Time the attention beside its peers, each judged against float64 first.
+
+    Repeats are interleaved; the table gives medians with intervals, pair-points a second, peak memory, the share of the
+    machine's own measured limit, ratios, and how time grows with P and N. Ends 1 if an implementation is wrong or
+    slower than the baseline allows, 2 on misuse.
+    """
+    if not max_ratio > 0:
+        raise typer.BadParameter(f"must be above 0, got {max_ratio}", param_hint="--max-ratio")
+    counts = None if points is None else _whole_numbers(points)
+    lengths = None if residues is None else _whole_numbers(residues, "--residues")
+    named = None if implementations is None else [name.strip() for name in implementations.split(",")]
+    from iga.bench import baseline as earlier
+    from iga.bench import plot as picture_of
+    from iga.bench.implementations import YARDSTICK
+    from iga.bench.report import check_writable, describe, print_changes, print_result, write_json
+    from iga.bench.run import DEFAULTS, Options, plan, run
+
+    with _misuse():
+        then = None if baseline is None else earlier.read_result(baseline)
+        if then is not None:
+            named = [*(named or DEFAULTS.get(device, ())), YARDSTICK]
+        options = Options(
+            device=device,
+            points=counts,
+            residues=lengths,
+            heads=heads,
+            implementations=named,
+            backward=backward,
+            quick=quick,
+            threads=threads,
+            repeats=repeats,
+            seed=seed,
+        )
+        planned = plan(options)
+        if plot is not None:
+            picture_of.check_plot(plot)
+        for file in (json, plot):
+            if file is not None:
+                check_writable(file)
+    with _progress() as on_progress:
+        result = run(planned, describe(), on_progress=on_progress)
+    console = _console()
+    print_result(result, console)
+    if json is not None:
+        write_json(result, json)
+    code = int(any(row["median_ms"] is None for row in result["rows"]))
+    with _misuse():
+        if plot is not None:
+            picture_of.draw(result, plot)
+        changes = [] if then is None else earlier.compare(result, then)
+    print_changes(changes, max_ratio, console)
+    if any(change.ratio > max_ratio for change in changes):
+        code = 1
+    raise typer.Exit(code)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     global _command_line
@@ -215,13 +302,13 @@ def _complain(message: str) -> None:
     print(f"iga: {line}", file=sys.stderr)
 
 
-def _whole_numbers(text: str) -> list[int]:
+def _whole_numbers(text: str, option: str = "--points") -> list[int]:
     try:
         values = [int(part) for part in text.split(",")]
     except ValueError:
         values = []
     if not values or min(values) < 1:
-        raise typer.BadParameter(f"expected whole numbers such as 1,8,64; got {text!r}", param_hint="--points")
+        raise typer.BadParameter(f"expected whole numbers such as 1,8,64; got {text!r}", param_hint=option)
     return values
 
 
