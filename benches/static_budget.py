@@ -78,6 +78,8 @@ def _counted(name: str, form: str, switches: dict[str, Any]) -> Count:
         "gradient": (fused.gradient_kernel, fused.GRADIENT),
     }[name]
     constants: dict[str, Any] = {"ROWS": how.rows, "LANES": how.lanes, "POINTS": POINTS, **switches}
+    if name != "score":
+        constants["TILES"] = 0
     if name == "gradient":
         kind, floor = "student_t" if switches["STUDENT"] else "gaussian", 0.0 if switches["CLAMPED"] else float("-inf")
         constants["GROUPS"], constants["POINTS"] = fused.points_of_program(POINTS, Score(kind, 4.0, floor))

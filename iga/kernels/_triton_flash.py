@@ -21,7 +21,7 @@ def flash_kernel(
     rot, query, key, valid, q, k, values, geo_weight, bias, out, lse, statistics, n, tiles, heads, scale, cap,
     per_dof, power, floor,
     POINTS: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr, CHANNELS: tl.constexpr, WIDE: tl.constexpr,
-    PARTS: tl.constexpr,
+    PARTS: tl.constexpr, TILES: tl.constexpr,
     STUDENT: tl.constexpr, LARGE_DOF: tl.constexpr, CLAMPED: tl.constexpr, CAPPED: tl.constexpr,
     BIASED: tl.constexpr, WATCHED: tl.constexpr, FAST: tl.constexpr,
 ):  # fmt: skip
@@ -29,14 +29,15 @@ def flash_kernel(
     logit|, its least det, its largest weight, over valid keys.
 
     Packed as for `score_kernel`; q, k [B, H, tiles·LANES, CHANNELS], values [B, H, tiles·LANES, PARTS·WIDE], padded
-    with zeros; geo_weight [B, H]; bias [B, H, n, n]. Programs: tiles of ROWS rows, then heads, then B.
+    with zeros; geo_weight [B, H]; bias [B, H, n, n]. TILES: `tiles` where it is to be a constant, as the interpreter of
+    older releases has it, or 0. Programs: tiles of ROWS rows, then heads, then B.
     """
     pid = tl.program_id(0)
     row_tiles = (n + ROWS - 1) // ROWS
     first = pid % row_tiles * ROWS
     entry = (pid // row_tiles).to(tl.int64)
     batch = entry // heads
-    lane = tl.arange(0, ROWS)[:, None] + first % LANES
+    lane = tl.arange(0, ROWS)[:, None] + tl.multiple_of(first % LANES, ROWS)  # as in `score_kernel`
     column = tl.arange(0, LANES)
     a = load_rotation(rot + (batch * tiles + first // LANES) * (9 * LANES) + lane, LANES)
     at_query = query + (entry * tiles + first // LANES) * (POINTS * 13 * LANES) + lane
@@ -61,7 +62,7 @@ def flash_kernel(
     sums = (tl.zeros([ROWS, WIDE], tl.float32),) * PARTS
     largest = tl.zeros([ROWS], tl.float32)
     lowest = tl.full([ROWS], float("inf"), tl.float32)
-    for tile in range(tiles):
+    for tile in range(TILES if TILES > 0 else tiles):
         b = load_rotation(at_rot + of_tile, LANES)
         turn = relative(a, b)
         geo = tl.zeros([ROWS, LANES], tl.float32)

@@ -21,15 +21,15 @@ __all__ = ["gradient_kernel"]
 def gradient_kernel(
     rot, of_rows, of_keys, gamma, out, tiles, rows, first_row_tile, first_key_tile, key_tiles, heads,
     dof, power, least,
-    GROUPS: tl.constexpr, POINTS: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr, STUDENT: tl.constexpr,
-    CLAMPED: tl.constexpr, FAST: tl.constexpr,
+    TILES: tl.constexpr, GROUPS: tl.constexpr, POINTS: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr,
+    STUDENT: tl.constexpr, CLAMPED: tl.constexpr, FAST: tl.constexpr,
 ):  # fmt: skip
     """out [B, H, GROUPS·POINTS, 9, rows]: sums over key_tiles tiles of keys from first_key_tile on.
 
     rot [B, tiles, 9, LANES], of_rows and of_keys [B, H, tiles, GROUPS·POINTS, 6, LANES] (mean, v), gamma
     [B, H, rows, key_tiles·LANES] = ∂loss/∂score. Rows begin at tile first_row_tile. dof = ν, power = (ν + 3)/2;
-    det < least: log_det is clamped and has no slope. Programs: tiles of ROWS rows, then groups of points, then heads,
-    then B.
+    det < least: log_det is clamped and has no slope. TILES as in `flash_kernel`, of key_tiles. Programs: tiles of ROWS
+    rows, then groups of points, then heads, then B.
     """
     pid = tl.program_id(0)
     row_tiles = rows // ROWS
@@ -47,7 +47,7 @@ def gradient_kernel(
     at_rot = rot + (batch * tiles + first_key_tile) * (9 * LANES) + column
     at_gamma = gamma + (entry * rows + first + lane) * (key_tiles * LANES) + column
     sums = (tl.zeros([ROWS, LANES], tl.float32),) * (9 * POINTS)
-    for _ in range(key_tiles):
+    for _ in range(TILES if TILES > 0 else key_tiles):
         q = relative(a, load_rotation(at_rot, LANES))
         weight = tl.load(at_gamma)
         grown = ()

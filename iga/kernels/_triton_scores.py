@@ -32,7 +32,8 @@ def score_kernel(
     entry = (pid // tiles // row_tiles).to(tl.int64)  # b · heads + h
     batch = entry // heads
     first = (first_tile + row_tile) * ROWS
-    lane = tl.arange(0, ROWS)[:, None] + first % LANES
+    # Older compilers lose sight of it: rows begin at a multiple of ROWS, so their fields come in one vector.
+    lane = tl.arange(0, ROWS)[:, None] + tl.multiple_of(first % LANES, ROWS)
     column = tl.arange(0, LANES)[None, :]
     a = load_rotation(rot + (batch * tiles + first // LANES) * (9 * LANES) + lane, LANES)
     b = load_rotation(rot + (batch * tiles + tile) * (9 * LANES) + column, LANES)

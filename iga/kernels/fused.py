@@ -155,7 +155,8 @@ class FusedEngine(Rows):
         others = "key" if of_rows == "query" else "query"
         launch(
             gradient_kernel, grid, how, rot, packed[of_rows], packed[others], gamma, out, rot.shape[1], rows,
-            row_tile, key_tile, key_tiles, heads, form.dof, form.power, form.least, GROUPS=groups, POINTS=of_program,
+            row_tile, key_tile, key_tiles, heads, form.dof, form.power, form.least,
+            TILES=_constant(key_tiles), GROUPS=groups, POINTS=of_program,
             **form.switches,
         )  # fmt: skip
         return out[:, :, :points].mT
@@ -194,6 +195,7 @@ def flash_forward(
         geo_weight.to(rot.dtype).contiguous(), rot if bias is None else bias.contiguous(), out, lse, rows, n, tiles,
         heads, channels**-0.5, cap if capped else 1.0, 1.0 / form.dof, form.binary_power,
         form.binary_floor, POINTS=geometry.q_mean.shape[2], CHANNELS=packed[0].shape[-1], WIDE=wide,
+        TILES=_constant(tiles),
         PARTS=total // wide, LARGE_DOF=form.large, CAPPED=capped, BIASED=bias is not None, WATCHED=statistics,
         **form.switches,
     )  # fmt: skip
@@ -226,6 +228,11 @@ def launch(kernel: Any, grid: tuple[int], how: Launch, *args: Any, **switches: A
     options = {"num_warps": how.warps, "enable_fp_fusion": True}
     with torch.cuda.device(device) if device.type == "cuda" else torch.no_grad():
         kernel[grid](*args, ROWS=how.rows, LANES=how.lanes, **switches, **options)
+
+
+def _constant(tiles: int) -> int:
+    """The bound of a loop over tiles as a constant, for interpreters that take no other; 0: it is known at run time."""
+    return tiles if interpreted() else 0
 
 
 def _padded(x: Float[Tensor, "b h n c"], rows: int) -> Float[Tensor, "b h rows wide"]:
