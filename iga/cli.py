@@ -190,16 +190,17 @@ def picture(
 def bench(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     points: Annotated[
-        str | None, typer.Option(help="Numbers of points P.", show_default="1,2,4,8,16,32,64; quick: 1,4,16")
+        str | None,
+        typer.Option(help="Numbers of points P, with commas between.", show_default="1,2,4,8,16,32,64; quick: 1,4,16"),
     ] = None,
     residues: Annotated[
-        str | None, typer.Option(help="Numbers of residues N.", show_default="256; quick: 64,128")
+        str | None, typer.Option(help="Numbers of residues N, with commas between.", show_default="256; quick: 64,128")
     ] = None,
     heads: Annotated[int, typer.Option(help="Heads H.")] = 8,
     implementations: Annotated[
         str | None,
         typer.Option(
-            help="Who is timed, by name; the first is what the others are compared with.",
+            help="Who is timed, names with commas between; the first is what the others are compared with.",
             show_default="ours, then all peers that are installed",
         ),
     ] = None,

@@ -7,6 +7,7 @@ implementation is the one that the others are compared with: ratios say how many
 import gc
 import importlib.util
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -90,6 +91,9 @@ def plan(options: Options) -> Plan:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
+    cores = os.cpu_count() or 1
+    if options.threads is not None and options.threads > cores:
+        raise ValueError(f"--threads must be at most {cores}, the cores of this machine, got {options.threads}")
     if options.seed < 0:
         raise ValueError(f"--seed must be at least 0, got {options.seed}")
     device = torch.device(options.device)

@@ -14,7 +14,7 @@ from one frame into the other would lose κ² where it has to lose κ. docs/theo
 
 from numba import njit
 
-from iga.kernels._cpu_compile import FAST, INLINE, aligned, compiled, full_width
+from iga.kernels._cpu_compile import INLINE, aligned, compiled, full_width
 
 __all__ = ["LANES", "SUMS", "add_tiles"]
 
@@ -87,7 +87,7 @@ def _dot_apart(x0, x1, x2, a, field, j):
     return x0 * a[field * LANES + j] + x1 * a[(field + 3) * LANES + j] + x2 * a[(field + 6) * LANES + j]
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@njit(**INLINE)
 def _point(r, mean, sigma, q, rot_j, key, gamma, c, student, n, sums, row):
     """One query point against the n keys of a tile: adds to the sums of the keys, and to the nine of the query."""
     full_width()

@@ -11,7 +11,8 @@ __all__ = ["FAST", "INLINE", "aligned", "compiled", "full_width"]
 
 # Contraction to fused multiply-adds only: sums keep their order, NaN and infinity their meaning.
 FAST = {"contract"}
-# For functions that must become part of the loop that calls them, or it has no vectors.
+# For functions that must become part of the loop that calls them: or it has no vectors, or every call counts references
+# to its arrays, atomically, in memory that all threads share. The same count is taken where a condition picks an array.
 INLINE = {"fastmath": FAST, "error_model": "numpy", "forceinline": True}
 
 

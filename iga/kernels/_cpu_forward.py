@@ -8,9 +8,9 @@ A *pair* kernel takes two points at once, with one division and one logarithm fo
 `iga.kernels.cpu` decides from the range of the inputs whether no product can leave the range of the dtype. A *single*
 kernel takes one, wherever a float32 evaluation by `iga.overlap` stays in range, and knows the clamp of log_det.
 
-The functions are compiled without parallel=True and release the GIL: threads are the caller's. No constant and no
-callee comes from another file: numba's cache knows a compiled function by the text of its own file, and would not see
-that a constant or a callee changed elsewhere.
+The functions are compiled without parallel=True and release the GIL: threads are the caller's. But for
+`_cpu_compile`, no constant and no callee comes from another file: numba's cache knows a compiled function by the text
+of its own file, and would not see that a constant or a callee changed elsewhere. After a change there: delete it.
 """
 
 import math
@@ -144,52 +144,58 @@ def _point(mean, sigma):
 
 
 @njit(**INLINE)
-def _overlaps(r, a, q, rot_j, key, n, num, det, low):
-    """num and det of one query point against n keys. Apart from what becomes of them: a loop as long as both would
-    leave a processor too little room to work on more than one step of it at a time."""
+def _overlaps(r, a, q, rot_j, key, n, at, low):
+    """num and det of one query point against n keys: two fields of `at`. Apart from what becomes of them: a loop as
+    long as both would leave a processor too little room to work on more than one step of it at a time."""
     full_width()
     for j in range(n):
-        num[j], det[j] = _overlap(r, a, q, rot_j, key, j)
+        num, det = _overlap(r, a, q, rot_j, key, j)
+        at[j] = num
+        at[LANES + j] = det
     for j in range(n):
-        low[j] = det[j] if det[j] < low[j] else low[j]
+        low[j] = at[LANES + j] if at[LANES + j] < low[j] else low[j]
 
 
 @njit(**INLINE)
-def _gaussian_pair(num_a, det_a, num_b, det_b, c, n, acc):
+def _gaussian_pair(a, b, c, n, acc):
     full_width()
     half = c[0]
     for j in range(n):
-        both = det_a[j] * det_b[j]
-        acc[j] -= half * ((num_a[j] * det_b[j] + num_b[j] * det_a[j]) / both + _ln(both))
+        num_a, det_a, num_b, det_b = a[j], a[LANES + j], b[j], b[LANES + j]
+        both = det_a * det_b
+        acc[j] -= half * ((num_a * det_b + num_b * det_a) / both + _ln(both))
 
 
 @njit(**INLINE)
-def _student_pair(num_a, det_a, num_b, det_b, c, n, acc):
+def _student_pair(a, b, c, n, acc):
     full_width()
     half, _, per_dof, power, _ = c
     for j in range(n):
-        both = det_a[j] * det_b[j]
+        num_a, det_a, num_b, det_b = a[j], a[LANES + j], b[j], b[LANES + j]
+        both = det_a * det_b
         # (1 + D_a/ν)(1 + D_b/ν) by one division: an error of det cancels
-        grown = (num_a[j] * per_dof + det_a[j]) * (num_b[j] * per_dof + det_b[j]) / both
+        grown = (num_a * per_dof + det_a) * (num_b * per_dof + det_b) / both
         acc[j] -= power * _ln(grown) + half * _ln(both)
 
 
 @njit(**INLINE)
-def _gaussian_single(num, det, c, n, acc):
+def _gaussian_single(a, c, n, acc):
     full_width()
     half, _, _, _, floor = c
     for j in range(n):
-        log_det = _ln(det[j])
-        acc[j] -= half * (num[j] / det[j] + (floor if log_det < floor else log_det))
+        num, det = a[j], a[LANES + j]
+        log_det = _ln(det)
+        acc[j] -= half * (num / det + (floor if log_det < floor else log_det))
 
 
 @njit(**INLINE)
-def _student_single(num, det, c, n, acc):
+def _student_single(a, c, n, acc):
     full_width()
     half, one, per_dof, power, floor = c
     for j in range(n):
-        log_det = _ln(det[j])
-        x = num[j] / det[j] * per_dof
+        num, det = a[j], a[LANES + j]
+        log_det = _ln(det)
+        x = num / det * per_dof
         y = one + x
         # ln(1 + x) = ln y + (what rounding took from y) / y: accurate however small x is
         grown = _ln(y) + (x - (y - one)) / y
@@ -211,8 +217,7 @@ def _add_rows(rot, mean, sigma, rot_keys, keys, valid, c, student, pooled, batch
     q = aligned(18 * LANES, keys.dtype)
     acc = aligned(LANES, keys.dtype)
     least = aligned(LANES, keys.dtype)
-    num_a, det_a = aligned(LANES, keys.dtype), aligned(LANES, keys.dtype)
-    num_b, det_b = aligned(LANES, keys.dtype), aligned(LANES, keys.dtype)
+    at_a, at_b = aligned(2 * LANES, keys.dtype), aligned(2 * LANES, keys.dtype)
     for tile in range(tiles):
         first = tile * LANES
         width = min(LANES, n - first)
@@ -226,21 +231,24 @@ def _add_rows(rot, mean, sigma, rot_keys, keys, valid, c, student, pooled, batch
                 for j in range(LANES):
                     acc[j] = 0
                     least[j] = np.inf
-                for p in range(points):
+                p = 0
+                while p < points:
                     a = _point(mean[batch, h, p, i], sigma[batch, h, p, i])
-                    second = pooled and p % 2 == 1
-                    num, det = (num_b, det_b) if second else (num_a, det_a)
-                    _overlaps(r, a, q, rot_j, keys[batch, h, p, tile], padded, num, det, least)
-                    if second:
+                    _overlaps(r, a, q, rot_j, keys[batch, h, p, tile], padded, at_a, least)
+                    if pooled and p + 1 < points:
+                        b = _point(mean[batch, h, p + 1, i], sigma[batch, h, p + 1, i])
+                        _overlaps(r, b, q, rot_j, keys[batch, h, p + 1, tile], padded, at_b, least)
                         if student:
-                            _student_pair(num_a, det_a, num_b, det_b, c, padded, acc)
+                            _student_pair(at_a, at_b, c, padded, acc)
                         else:
-                            _gaussian_pair(num_a, det_a, num_b, det_b, c, padded, acc)
-                    elif not pooled or p == points - 1:
+                            _gaussian_pair(at_a, at_b, c, padded, acc)
+                        p += 2
+                    else:
                         if student:
-                            _student_single(num, det, c, padded, acc)
+                            _student_single(at_a, c, padded, acc)
                         else:
-                            _gaussian_single(num, det, c, padded, acc)
+                            _gaussian_single(at_a, c, padded, acc)
+                        p += 1
                 for j in range(width):
                     out[batch, h, i - offset, first + j] = acc[j]
                 if lowest:

@@ -10,22 +10,26 @@ from iga.kernels._cpu_compile import compiled
 __all__ = ["pack_keys", "widen_range"]
 
 
-def _pack_keys(mean, sigma, lanes, keys):
-    """keys [B, H, P, tiles, 10·lanes] from mean and sigma [B, H, P, N, 3]; what is beyond N stays as it is."""
-    batch, heads, points, n, _ = mean.shape
-    for b in range(batch):
-        for h in range(heads):
-            for p in range(points):
-                for i in range(n):
-                    out, at = keys[b, h, p, i // lanes], i % lanes
-                    s0, s1, s2 = sigma[b, h, p, i, 0], sigma[b, h, p, i, 1], sigma[b, h, p, i, 2]
-                    v0, v1, v2 = s0 * s0, s1 * s1, s2 * s2
-                    w0 = v1 * v2
-                    for k in range(3):
-                        out[k * lanes + at] = mean[b, h, p, i, k]
-                    out[3 * lanes + at], out[4 * lanes + at], out[5 * lanes + at] = v0, v1, v2
-                    out[6 * lanes + at], out[7 * lanes + at], out[8 * lanes + at] = w0, v2 * v0, v0 * v1
-                    out[9 * lanes + at] = w0 * v0
+def _pack_keys(mean, sigma, lanes, b, h, keys):
+    """keys [B, H, P, tiles, 10·lanes] of head h from mean and sigma [B, H, P, N, 3]; what is beyond N is one."""
+    points, tiles, fields = keys.shape[2], keys.shape[3], keys.shape[4] // lanes
+    n = mean.shape[3]
+    for p in range(points):
+        for t in range(tiles):
+            out, first = keys[b, h, p, t], t * lanes
+            for at in range(min(lanes, n - first)):
+                i = first + at
+                s0, s1, s2 = sigma[b, h, p, i, 0], sigma[b, h, p, i, 1], sigma[b, h, p, i, 2]
+                v0, v1, v2 = s0 * s0, s1 * s1, s2 * s2
+                w0 = v1 * v2
+                for k in range(3):
+                    out[k * lanes + at] = mean[b, h, p, i, k]
+                out[3 * lanes + at], out[4 * lanes + at], out[5 * lanes + at] = v0, v1, v2
+                out[6 * lanes + at], out[7 * lanes + at], out[8 * lanes + at] = w0, v2 * v0, v0 * v1
+                out[9 * lanes + at] = w0 * v0
+            for at in range(n - first, lanes):
+                for k in range(fields):
+                    out[k * lanes + at] = 1
 
 
 def _widen_range(x, ends):

@@ -15,6 +15,7 @@ from iga.kernels.blocked import Outputs
 from iga.kernels.checks import check_arguments
 from iga.kernels.choice import choose
 from iga.kernels.engine import Geometry
+from iga.kernels.masking import neutral
 from iga.kernels.operator import gaussian_attention_op
 from iga.kernels.reference import attend_densely
 from iga.presets import IGAConfig
@@ -98,24 +99,18 @@ def gaussian_attention(
     check_arguments(q, k, v, value_points, query, key, frame, mask, geo_scale, geo_bias, gate, bias, z, z_weight)
     dtype, device = frame.dtype, frame.trans.device
     chosen = choose(implementation, device, dtype, config)
-    lead, heads, n, points = mask.shape[:-1], q.shape[-3], q.shape[-2], query[0].shape[-3]
+    lead, heads, points = mask.shape[:-1], q.shape[-3], query[0].shape[-3]
 
     def flat(x: Tensor) -> Tensor:
         return x.reshape(math.prod(lead), *x.shape[len(lead) :])
 
     rot = torch.where(mask[..., None, None], frame.rot, torch.eye(3, dtype=dtype, device=device))
     trans = sanitise(frame.trans, mask)
-    by_head = mask[..., None, :].expand(*lead, heads, n)
-    by_point = mask[..., None, None, :].expand(*lead, heads, points, n)
-    q, k, v, local = (sanitise(x, by_head) for x in (q, k, v, value_points.to(dtype)))
-    value_global = rotate(rot[..., None, :, None, :, :], local) + trans[..., None, :, None, :]
-    value_global = sanitise(value_global, by_head)
-    q_mean, k_mean = (sanitise(mean, by_point) for mean, _ in (query, key))
-    q_sigma, k_sigma = (torch.where(by_point[..., None], sigma, torch.ones_like(sigma)) for _, sigma in (query, key))
+    value_global = rotate(rot[..., None, :, None, :, :], value_points.to(dtype)) + trans[..., None, :, None, :]
 
     weight = F.softplus(geo_scale.to(dtype)) * (point_scale(points, config) / config.temperature)
     weight = weight.expand(*lead, heads) if gate is None else gate.to(dtype)[..., None] * weight
-    geometry = Geometry(*map(flat, (rot, mask, q_mean, q_sigma, k_mean, k_sigma)))
+    geometry = Geometry(*map(flat, (rot, mask, *query, *key)))
     tensors = (*map(flat, (q, k, v, value_global.flatten(-2))),)
     pair_inputs = (None if bias is None else flat(bias), None if z is None else flat(z), z_weight)
     out = _run(chosen, tensors, geometry, flat(weight), geo_bias.to(dtype), pair_inputs, config, statistics)
@@ -147,12 +142,13 @@ def _run(
     config: IGAConfig,
     statistics: bool,
 ) -> Outputs:
+    """Masked residues of q, k, v, value points, means and sigmas become neutral here, or in the operator."""
     cap = float("inf") if config.logit_cap is None else config.logit_cap
     dtype = geometry.rot.dtype
     if chosen == "reference" and geometry.rot.numel():
         half = tensors[2].dtype
         bias, z, z_weight = (None if t is None else t.to(dtype) for t in pair_inputs)
-        q, k, v, points = (t.to(dtype) for t in tensors)
+        (q, k, v, points), geometry = neutral(tuple(t.to(dtype) for t in tensors), geometry)
         with torch.autocast(geometry.rot.device.type, enabled=False):
             out = attend_densely(q, k, v, points, geometry, weight, bias, z, z_weight, config=config, cap=cap)
         # geo_bias moves no value: its gradient there is zero, and present, as the kernels have it.

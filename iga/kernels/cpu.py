@@ -202,6 +202,7 @@ def _range(*tensors: Tensor) -> np.ndarray:
 def _packed(g: Geometry, tiles: int) -> Tensor:
     """`tiled(key_fields(…), LANES)`, in one pass."""
     batch, heads, points, _, _ = g.k_mean.shape
-    keys = g.k_mean.new_ones(batch, heads, points, tiles, FIELDS * LANES)
-    pack_keys(g.k_mean.numpy(), g.k_sigma.numpy(), LANES, keys.numpy())
+    keys = g.k_mean.new_empty(batch, heads, points, tiles, FIELDS * LANES)
+    arrays = g.k_mean.numpy(), g.k_sigma.numpy(), LANES
+    run_units(lambda b, h: pack_keys(*arrays, b, h, keys.numpy()), [(b, h) for b in range(batch) for h in range(heads)])
     return keys

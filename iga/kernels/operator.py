@@ -15,6 +15,7 @@ import torch
 from iga._typing import Tensor
 from iga.kernels.blocked import Inputs, NoEngine, Outputs, attend, attend_backward
 from iga.kernels.engine import Engine, Geometry, Score
+from iga.kernels.masking import neutral
 from iga.kernels.reference import attend_densely
 from iga.presets import IGAConfig
 
@@ -77,8 +78,10 @@ def gaussian_attention_op(
 
     geo_bias moves no output; it is here for its gradient, which is zero rather than absent.
     """
-    geometry = _geometry(rot, mask, q_mean, q_sigma, k_mean, k_sigma)
     how = Score(score, dof, log_det_min)
+    (q, k, v, points), geometry = neutral(
+        (q, k, v, points), Geometry(rot, mask, q_mean, q_sigma, k_mean, k_sigma), look=True
+    )
     with torch.autocast(q.device.type, enabled=False):
         if implementation == "fused" and takes_flash(q, z):
             from iga.kernels.fused import flash_forward
@@ -158,7 +161,9 @@ def gaussian_attention_backward_op(
     want_z: bool,
 ) -> list[torch.Tensor]:
     """The gradients in the order of `DIFFERENTIABLE`; an empty tensor where nothing was wanted."""
-    geometry = _geometry(rot, mask, q_mean, q_sigma, k_mean, k_sigma)
+    (q, k, v, points), geometry = neutral(
+        (q, k, v, points), Geometry(rot, mask, q_mean, q_sigma, k_mean, k_sigma), look=True
+    )
     dtype = rot.dtype
     with torch.autocast(q.device.type, enabled=False):
         x = _inputs(q, k, v, points, mask, geo_weight, cap, bias, z, z_weight)
@@ -228,10 +233,6 @@ def _(
     ]
 
 
-def _geometry(rot: Tensor, mask: Tensor, q_mean: Tensor, q_sigma: Tensor, k_mean: Tensor, k_sigma: Tensor) -> Geometry:
-    return Geometry(*(t.contiguous() for t in (rot, mask, q_mean, q_sigma, k_mean, k_sigma)))
-
-
 def _engine(implementation: str, geometry: Geometry, score: Score) -> Engine:
     empty = geometry.rot.numel() == 0
     return NoEngine(geometry, score) if empty else engine_for(implementation)(geometry, score)
@@ -291,6 +292,7 @@ def _backward_densely(
     geometry = Geometry(*(named[name] for name in ("rot", "mask", "q_mean", "q_sigma", "k_mean", "k_sigma")))  # pyright: ignore[reportArgumentType]
     dtype = named["points"].dtype  # pyright: ignore[reportOptionalMemberAccess]
     q, k, v, points, geo_weight = (named[name].to(dtype) for name in ("q", "k", "v", "points", "geo_weight"))  # pyright: ignore[reportOptionalMemberAccess]
+    (q, k, v, points), geometry = neutral((q, k, v, points), geometry)
     z_weight = named["z_weight"]
     out = attend_densely(
         q,

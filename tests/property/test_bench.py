@@ -253,6 +253,7 @@ MISUSE = {
     "no heads": (["--heads", "0"], "--heads"),
     "no repeats": (["--repeats", "0"], "--repeats"),
     "no threads": (["--threads", "0"], "--threads"),
+    "more threads than cores": (["--threads", "1000000"], "cores"),
     "a negative seed": (["--seed", "-1"], "--seed"),
     "a ratio of nothing": (["--max-ratio", "nan"], "--max-ratio"),
     "a baseline that is not there": (["--baseline", "nowhere.json"], "nowhere.json"),
