@@ -85,7 +85,7 @@ def keops(p: Problem) -> tuple[Tensor, Tensor]:
     # It writes formulas, and what it lacks, to stdout; it imports its core before it reads its own variable.
     for name in ("KEOPS_VERBOSE", "PYKEOPS_VERBOSE"):
         os.environ.setdefault(name, "0")
-    from pykeops.torch import LazyTensor
+    from pykeops.torch import LazyTensor  # pyright: ignore[reportMissingImports] - an extra
 
     def rows(x: Tensor) -> Any:  # [h, n, d] → h × n × 1 × d
         return LazyTensor(x[:, :, None].contiguous())
