@@ -5,7 +5,8 @@ one pass through the caches where elementwise torch takes a dozen, each with mem
 16 lanes, in an order that depends on N alone. Letters: docs/theory.md, section 15.3.
 
 float32 has an exponential that vectorises (numba's wheels carry no vector math library); float64 takes the C
-library's, one number at a time. No callee comes from another file: see `_cpu_forward`.
+library's, one number at a time. No callee comes from another file but `_cpu_compile`: see
+`_cpu_forward`.
 """
 
 import math

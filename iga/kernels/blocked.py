@@ -214,7 +214,7 @@ def _exactly(points: Tensor) -> Tensor:
 
 
 def _logits(x: Inputs, rows: slice, z: Tensor | None) -> Tensor:
-    """The logits of a block without their geometry; its own memory. At masked residues they may be anything."""
+    """The logits of a block without their geometry, in `_scratch` memory; at masked residues they may be anything."""
     logits = torch.matmul(x.q[:, :, rows] * x.q.shape[-1] ** -0.5, x.k.mT, out=_scratch("logits", x, rows))
     if x.bias is not None:
         logits += x.bias[:, :, rows]

@@ -45,7 +45,7 @@ def engine_for(implementation: str) -> Callable[[Geometry, Score], Engine]:
 
 
 def takes_flash(q: Tensor, z: Tensor | None) -> bool:
-    """Whether the fused implementation runs as one flash kernel: without z, from {FLASH_FROM} scores on."""
+    """Whether the fused implementation runs as one flash kernel: without z, from FLASH_FROM scores on."""
     batch, heads, n, _ = q.shape
     return z is None and batch * heads * n * n >= FLASH_FROM
 
