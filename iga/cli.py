@@ -76,6 +76,13 @@ def verify(
     ] = 2,
     profile: Annotated[str, typer.Option(help="How much to examine: fast, ci or nightly.")] = "fast",
     only: Annotated[list[str] | None, typer.Option(help="Only this invariant; repeats.")] = None,
+    implementation: Annotated[
+        str | None,
+        typer.Option(
+            help="Which implementation of a preset's layer to judge: reference, cpu or auto.",
+            show_default="reference in the fast profile, else auto",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of parameters, features and synthetic structures.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
 ) -> None:
@@ -110,6 +117,7 @@ def verify(
             profile=profile,
             seed=seed,
             only=only,
+            implementation=implementation,
         )
     with _progress() as on_progress:
         report = plan.run(on_progress)

@@ -53,6 +53,7 @@ def as_json(report: "Report", command: str) -> dict[str, Any]:
         "environment": environment(report.seed)
         | {
             "profile": report.profile,
+            "implementation": report.implementation,
             "sigma_min_nm": report.contract.sigma_min,
             "sigma_max_nm": report.contract.sigma_max,
             "digits": report.contract.digits,
@@ -143,7 +144,8 @@ def print_report(report: "Report", console: Console) -> None:
         but = f", but for {broken} expected to be broken" if broken else ""
         line = f"{report.target}: all {len(report.findings)} invariants hold{but}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{report.seconds:.1f} s, seed {report.seed}, profile {report.profile}", highlight=False)
+    by = "" if report.implementation is None else f", implementation {report.implementation}"
+    console.print(f"{report.seconds:.1f} s, seed {report.seed}, profile {report.profile}{by}", highlight=False)
 
 
 def write_matrix(matrix: "Matrix", command: str, path: Path) -> None:

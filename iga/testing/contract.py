@@ -45,6 +45,7 @@ class Profile:
     pairs            degenerate pairs on which the values of an overlap function are judged
     perturb_every    each structure gets every k-th degenerate perturbation, in rotation (1: all of them)
     focus_perturb_every  and a focus structure these
+    implementation   which of `iga.kernels` computes this package's own layer, unless another is asked for
     """
 
     name: str
@@ -58,6 +59,7 @@ class Profile:
     perturb_every: int
     pairs: int
     focus_perturb_every: int = 1
+    implementation: str = "auto"
     c_s: int = 32
     c_z: int = 8
     c_hidden: int = 8
@@ -77,6 +79,8 @@ PROFILES: dict[str, Profile] = {
         digits_pairs=50,
         perturb_every=2,
         pairs=100_000,
+        # The kernels' machine code is made at their first call, which would be most of a first run.
+        implementation="reference",
     ),
     "ci": Profile(
         name="ci",

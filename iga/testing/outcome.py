@@ -17,6 +17,7 @@ class Report:
 
     not_applicable   invariant → why it did not run
     expected_broken  invariant → reason, as the target claims
+    implementation   which of `iga.kernels` was judged, of a preset
     """
 
     target: str
@@ -29,6 +30,7 @@ class Report:
     kind: str = "layer"
     not_applicable: dict[str, str] = field(default_factory=dict)
     expected_broken: Mapping[str, str] = field(default_factory=dict)
+    implementation: str | None = None
 
     def as_wanted(self, finding: Finding) -> bool:
         """Whether the finding lets the gate pass: it holds; or it is broken and the target says that it would be."""
@@ -73,4 +75,5 @@ class Plan:
             kind=kind,
             not_applicable=self.skipped,
             expected_broken=self.expected_broken,
+            implementation=getattr(self.subject, "implementation", None),
         )

@@ -65,6 +65,7 @@ class Subject:
     dtypes         those it claims
     pair_features  whether it takes z
     foreign        somebody else's: what it raises is a finding (TargetError), not an error of the suite
+    implementation  which of `iga.kernels` runs, for the report; None: the layer's own affair
     """
 
     name: str
@@ -74,6 +75,7 @@ class Subject:
     dtypes: tuple[torch.dtype, ...] = DTYPES
     pair_features: bool = True
     foreign: bool = False
+    implementation: str | None = None
 
     @property
     def traced(self) -> bool:

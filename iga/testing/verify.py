@@ -6,10 +6,14 @@ misuse can stop; what it returns runs.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from iga.attention import InvariantGaussianAttention
+from iga.kernels import choose
 from iga.presets import DEFAULT_PRESET, IGAConfig, preset
 from iga.structure import Structure, read_structures, record
 from iga.synthetic import synthetic_structures
@@ -22,7 +26,7 @@ from iga.testing.overlaps import OVERLAP_INVARIANTS
 from iga.testing.overlaps.run import OverlapPlan
 from iga.testing.overlaps.subject import overlap_subject
 from iga.testing.subject import LayerFactory, Subject, layer_subject
-from iga.testing.targets import Target, as_target, load_target
+from iga.testing.targets import DTYPES, Target, as_target, load_target
 
 __all__ = ["Plan", "Report", "prepare", "verify"]
 
@@ -42,6 +46,7 @@ def verify(
     profile: str | Profile = "fast",
     seed: int = 0,
     only: Sequence[str] | None = None,
+    implementation: str | None = None,
     on_progress: Progress | None = None,
 ) -> Report:
     """Judge a preset, a config, a layer or an overlap function against the product's contract.
@@ -58,6 +63,8 @@ def verify(
     digits       significant digits asked for: pairs that their own rounding leaves open by more are counted, not judged
     profile      "fast", "ci", "nightly", or a Profile
     only         names of invariants; None: all that apply
+    implementation  of `iga.kernels`, for a preset or config: "reference", "cpu", "fused" or "auto"; None: "reference"
+                 in the fast profile, "auto" in the others
     on_progress  called as on_progress(what, done, total)
 
     Raises ValueError for misuse: an unknown preset, profile or invariant, no readable structure, a bad number, a target
@@ -74,6 +81,7 @@ def verify(
         profile=profile,
         seed=seed,
         only=only,
+        implementation=implementation,
     )
     return plan.run(on_progress)
 
@@ -90,6 +98,7 @@ def prepare(
     profile: str | Profile = "fast",
     seed: int = 0,
     only: Sequence[str] | None = None,
+    implementation: str | None = None,
 ) -> Plan:
     """Everything that misuse can stop, before anything is measured: arguments as for `verify`, ValueError likewise."""
     if isinstance(profile, str):
@@ -102,8 +111,15 @@ def prepare(
         contract = _contract(points, digits, DEFAULT_SIGMA_MIN if sigma_min is None else sigma_min)
         name, config = _config(target, contract)
         entries, records = _structures(structures, profile, seed)
-        subject = Subject(name, config, profile, layer)
+        if layer is InvariantGaussianAttention:
+            implementation = _implementation(implementation or profile.implementation, config)
+            layer = partial(layer, implementation=implementation)
+        elif implementation is not None:
+            raise ValueError(f"implementation {implementation!r} is for iga's own layer: one of yours chooses its own")
+        subject = Subject(name, config, profile, layer, implementation=implementation)
         return _layer_plan(subject, contract, profile, seed, only, entries, records)
+    if implementation is not None:
+        raise ValueError(f"implementation {implementation!r} is for a preset: a target of yours chooses its own")
     found = load_target(target, kind=kind) if isinstance(target, str) else as_target(target, kind=kind)
     low, high = found.sigma_range
     contract = _contract(points, digits, low if sigma_min is None else sigma_min, high)
@@ -119,6 +135,13 @@ def prepare(
     probe = make_case(synthetic_structures(1, seed=seed)[0], profile, residues=6, seed=seed)
     subject = layer_subject(found, profile, probe)
     return _layer_plan(subject, contract, profile, seed, only, entries, records, found)
+
+
+def _implementation(name: str, config: IGAConfig) -> str:
+    """The one that runs; ValueError, with the reason, for one that cannot judge both dtypes on a CPU."""
+    chosen = {choose(name, torch.device("cpu"), dtype, config) for dtype in DTYPES}
+    assert len(chosen) == 1
+    return chosen.pop()
 
 
 def _layer_plan(

@@ -105,6 +105,18 @@ def test_coordinates_in_half_precision_are_far_outside_the_budget(share: float) 
     assert (error > found.budget(U)).any()
 
 
+@pytest.mark.parametrize("label", [None, *PERTURBATIONS])
+def test_what_a_fifth_of_the_work_allows_is_never_more_than_the_whole(label: str | None) -> None:
+    subject, case = foreign(InvariantGaussianAttention), some_case()
+    if label is not None:
+        case = perturbed_case(case, label, Contract(), seed=0)
+    layer = build(subject, 2, 0)
+    whole = two_evaluations(subject, layer, case, 0, Tally("", ""))
+    least = two_evaluations(subject, layer, case, 0, Tally("", ""), least=True)
+    assert (least <= whole).all()
+    assert (least > 0).all()
+
+
 def test_without_float64_the_budget_comes_from_float32_and_says_so() -> None:
     exact, tally = foreign(InvariantPointAttention), Tally("", "")
     narrow = foreign(InvariantPointAttention, dtypes=(torch.float32,))

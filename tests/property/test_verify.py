@@ -47,9 +47,9 @@ def verdicts(report: Report) -> dict[str, str]:
     return {finding.name: finding.verdict for finding in report.findings}
 
 
-@pytest.mark.parametrize("seed", [0])
-def test_the_default_holds_every_invariant(seed: int) -> None:
-    report = small_run(seed=seed)
+@pytest.mark.parametrize("implementation", ["reference", "cpu"])
+def test_the_default_holds_every_invariant(implementation: str) -> None:
+    report = small_run(seed=0, implementation=implementation)
     assert set(verdicts(report)) == {name for name, one in INVARIANTS.items() if "fast" in one.profiles}
     assert set(report.not_applicable) == set(INVARIANTS) - set(verdicts(report))
     assert set(verdicts(report).values()) == {"holds"}, report.findings
@@ -310,11 +310,28 @@ def test_json_has_every_field_and_no_number_that_is_not_finite() -> None:
         ({"points": (0,)}, "points"),
         ({"sigma_min": -1.0}, "sigma_min"),
         ({"structures": ["no/such/file.pdb"]}, "no/such/file.pdb"),
+        ({"implementation": "numba"}, "must be one of 'auto', 'fused', 'cpu', 'reference'"),
+        ({"implementation": "cpu", "target": "pre_fix"}, "runs on the reference only"),
+        ({"implementation": "cpu", "layer": DenseAttention}, "is for iga's own layer"),
+        ({"implementation": "cpu", "target": "iga.overlap:gaussian_overlap", "kind": "overlap"}, "is for a preset"),
     ],
 )
 def test_misuse_is_a_value_error_that_names_it(options: dict, word: str) -> None:
     with pytest.raises((ValueError, OSError), match=word):
         verify(**({"profile": SMALL} | options))
+
+
+@pytest.mark.parametrize(
+    ("asked", "profile", "judged"), [(None, "fast", "reference"), ("auto", "fast", "cpu"), (None, "ci", "cpu")]
+)
+def test_the_report_says_which_implementation_was_judged(asked: str | None, profile: str, judged: str) -> None:
+    own = replace(SMALL, name=profile, implementation=PROFILES[profile].implementation)
+    report = verify(profile=own, implementation=asked, points=(1,), only=["determinism"])
+    assert report.implementation == judged
+    assert as_json(report, "")["environment"]["implementation"] == judged
+    console = Console(file=io.StringIO(), width=200)
+    print_report(report, console)
+    assert f"profile {profile}, implementation {judged}" in console.file.getvalue()
 
 
 @pytest.mark.parametrize("name", PRESETS)

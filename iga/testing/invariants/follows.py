@@ -25,6 +25,8 @@ def require_own_output(
     if trace.output is not None:
         if torch.equal(output, trace.output):
             return
-        if bool(((output - trace.output).abs() <= two_evaluations(subject, layer, case, seed, tally)).all()):
-            return
+        difference = (output - trace.output).abs()
+        for least in (True, False):  # most differences are under what a fifth of the work shows to be allowed
+            if bool((difference <= two_evaluations(subject, layer, case, seed, tally, least=least)).all()):
+                return
     tally.fail(where, "forward does not return its trace's output")

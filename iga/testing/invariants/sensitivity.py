@@ -63,8 +63,13 @@ def chain(subject: Subject, points: int, residues: int) -> int:
     return p.c_s + p.c_z + p.c_hidden + 3 * points + 2 * residues + last + 64
 
 
-def sensitivity(subject: Subject, layer: nn.Module, case: Case, seed: int, tally: Tally) -> Sensitivity:
-    """Measured in float64 at steps of 2⁻²⁴; where float64 is not claimed, in float32 at steps of 2⁻¹² (and noted)."""
+def sensitivity(
+    subject: Subject, layer: nn.Module, case: Case, seed: int, tally: Tally, *, least: bool = False
+) -> Sensitivity:
+    """Measured in float64 at steps of 2⁻²⁴; where float64 is not claimed, in float32 at steps of 2⁻¹² (and noted).
+
+    `least`: from one of the ten evaluations, and so from below: nothing here exceeds what the whole measurement gives.
+    """
     if torch.float64 in subject.dtypes:
         layer, case, step = copy.deepcopy(layer).double(), cast(case, torch.float64), 2.0**-24
     else:
@@ -85,7 +90,12 @@ def sensitivity(subject: Subject, layer: nn.Module, case: Case, seed: int, tally
             ]
             return torch.stack(changes).double().amax(dim=0).amax(dim=-1, keepdim=True)
 
-        features, geometry, position = largest(FEATURES), largest(GEOMETRY), largest(POSITION)
+        if least:
+            sizes = sizes[:1]
+            features = largest(FEATURES)
+            geometry = position = torch.zeros_like(features)
+        else:
+            features, geometry, position = largest(FEATURES), largest(GEOMETRY), largest(POSITION)
     reach = float(case.rigid.trans.double().norm(dim=-1).amax())
     return Sensitivity(output.double(), features, geometry, position, terms, reach)
 
@@ -128,7 +138,9 @@ def shaken(layer: nn.Module, case: Case, size: float, what: tuple[str, ...], see
     return layer, rebuilt(case, new)
 
 
-def two_evaluations(subject: Subject, layer: nn.Module, case: Case, seed: int, tally: Tally) -> Float[Tensor, "*b n c"]:
+def two_evaluations(
+    subject: Subject, layer: nn.Module, case: Case, seed: int, tally: Tally, *, least: bool = False
+) -> Float[Tensor, "*b n c"]:
     """How far apart two ways of computing the layer's output on this case may be: twice one's own budget."""
-    found = sensitivity(subject, layer, case, seed, tally)
+    found = sensitivity(subject, layer, case, seed, tally, least=least)
     return 2 * found.budget(bounds.unit_roundoff(native(subject)))
