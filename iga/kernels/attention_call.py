@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from iga._attention_ops import sanitise
 from iga._typing import Bool, Float, Tensor
 from iga.frame import Frame
 from iga.functional import point_scale
@@ -19,7 +18,6 @@ from iga.kernels.masking import neutral
 from iga.kernels.operator import gaussian_attention_op
 from iga.kernels.reference import attend_densely
 from iga.presets import IGAConfig
-from iga.rotation import rotate, rotate_inverse
 
 __all__ = ["Attended", "Statistics", "gaussian_attention"]
 
@@ -104,27 +102,19 @@ def gaussian_attention(
     def flat(x: Tensor) -> Tensor:
         return x.reshape(math.prod(lead), *x.shape[len(lead) :])
 
-    rot = torch.where(mask[..., None, None], frame.rot, torch.eye(3, dtype=dtype, device=device))
-    trans = sanitise(frame.trans, mask)
-    value_global = rotate(rot[..., None, :, None, :, :], value_points.to(dtype)) + trans[..., None, :, None, :]
-
     weight = F.softplus(geo_scale.to(dtype)) * (point_scale(points, config) / config.temperature)
     weight = weight.expand(*lead, heads) if gate is None else gate.to(dtype)[..., None] * weight
-    geometry = Geometry(*map(flat, (rot, mask, *query, *key)))
-    tensors = (*map(flat, (q, k, v, value_global.flatten(-2))),)
+    geometry = Geometry(*map(flat, (frame.rot, mask, *query, *key)))
+    tensors = (*map(flat, (q, k, v, value_points.to(dtype).flatten(-2), frame.trans)),)
     pair_inputs = (None if bias is None else flat(bias), None if z is None else flat(z), z_weight)
     out = _run(chosen, tensors, geometry, flat(weight), geo_bias.to(dtype), pair_inputs, config, statistics)
 
     def shaped(x: Tensor) -> Tensor:
         return x.reshape(*lead, *x.shape[1:])
 
-    some = mask & mask.any(dim=-1, keepdim=True)
-    attended = (
-        shaped(out.points).unflatten(-1, value_points.shape[-2:]) - (trans * some[..., None])[..., None, :, None, :]
-    )
     return Attended(
         shaped(out.values),
-        rotate_inverse(rot[..., None, :, None, :, :], attended),
+        shaped(out.points).unflatten(-1, value_points.shape[-2:]),
         None if z is None else shaped(out.pair),
         shaped(out.lse) + geo_bias.to(dtype)[:, None],
         Statistics(*shaped(out.rows).unbind(-1)) if statistics else None,
@@ -142,20 +132,22 @@ def _run(
     config: IGAConfig,
     statistics: bool,
 ) -> Outputs:
-    """Masked residues of q, k, v, value points, means and sigmas become neutral here, or in the operator."""
+    """`tensors` are q, k, v, value points and translations. Masked residues become neutral here, or in the operator."""
     cap = float("inf") if config.logit_cap is None else config.logit_cap
     dtype = geometry.rot.dtype
     if chosen == "reference" and geometry.rot.numel():
         half = tensors[2].dtype
         bias, z, z_weight = (None if t is None else t.to(dtype) for t in pair_inputs)
-        (q, k, v, points), geometry = neutral(tuple(t.to(dtype) for t in tensors), geometry)
+        *features, trans = (t.to(dtype) for t in tensors)
+        (q, k, v, points), trans, geometry = neutral(tuple(features), trans, geometry)
         with torch.autocast(geometry.rot.device.type, enabled=False):
-            out = attend_densely(q, k, v, points, geometry, weight, bias, z, z_weight, config=config, cap=cap)
+            out = attend_densely(q, k, v, points, trans, geometry, weight, bias, z, z_weight, config=config, cap=cap)
         # geo_bias moves no value: its gradient there is zero, and present, as the kernels have it.
         return out._replace(values=(out.values + 0.0 * geo_bias[:, None, None]).to(half))
     floor = float("-inf") if config.log_det_min is None else config.log_det_min
-    gaussians = (geometry.rot, geometry.q_mean, geometry.q_sigma, geometry.k_mean, geometry.k_sigma)
+    *features, trans = tensors
+    gaussians = (trans, geometry.rot, geometry.q_mean, geometry.q_sigma, geometry.k_mean, geometry.k_sigma)
     options = (config.score, config.dof, floor, cap, chosen, statistics)
     return Outputs(
-        *gaussian_attention_op(*tensors, *gaussians, geometry.mask, weight, geo_bias, *pair_inputs, *options)
+        *gaussian_attention_op(*features, *gaussians, geometry.mask, weight, geo_bias, *pair_inputs, *options)
     )

@@ -19,6 +19,7 @@ import torch
 
 from iga._typing import Bool, Float, Tensor
 from iga.kernels.engine import Engine, Geometry, Gradients, Score
+from iga.kernels.placing import Placing
 from iga.kernels.rows import Rows
 
 __all__ = ["Inputs", "InputGradients", "NoEngine", "Outputs", "attend", "attend_backward", "row_blocks"]
@@ -75,7 +76,7 @@ class InputGradients(NamedTuple):
     geometry: Gradients | None
 
 
-class NoEngine(Rows):
+class NoEngine(Rows, Placing):
     """The geometry of no residues, or of no samples: nothing to sum, and empty gradients."""
 
     def __init__(self, geometry: Geometry, score: Score) -> None:
@@ -111,11 +112,11 @@ def attend(engine: Engine, x: Inputs, *, statistics: bool) -> Outputs:
     batch, heads, n, _ = x.q.shape
     pair_channels = 0 if x.z is None else x.z.shape[-1]
     out = Outputs(
-        x.v.new_zeros(x.v.shape),
-        x.points.new_zeros(x.points.shape),
-        x.q.new_zeros(batch, heads, n, pair_channels),
-        x.q.new_full((batch, heads, n), float("-inf")),
-        x.q.new_zeros(batch, heads, n, 3) if statistics else x.q.new_zeros(0),
+        x.v.new_empty(x.v.shape),
+        x.points.new_empty(x.points.shape),
+        x.q.new_empty(batch, heads, n, pair_channels),
+        x.q.new_empty(batch, heads, n),
+        x.q.new_empty(batch, heads, n, 3) if statistics else x.q.new_empty(0),
     )
     points = _exactly(x.points)
     for start, stop in row_blocks(x):

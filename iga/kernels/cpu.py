@@ -14,6 +14,7 @@ from iga._typing import Float, Tensor
 from iga.kernels._cpu_backward import add_tiles
 from iga.kernels._cpu_forward import FIELDS, LANES, add_rows
 from iga.kernels._cpu_pack import pack_keys, widen_range
+from iga.kernels._cpu_points import carry_points
 from iga.kernels._cpu_rows import weigh_rows, weigh_rows_back
 from iga.kernels._team import run_units
 from iga.kernels.engine import Geometry, Gradients, Score
@@ -27,6 +28,9 @@ UNIT_ROWS, UNITS = 16, 4
 # A unit of the backward pass: heads enough for this many points, which share products of rotations; the keys are split,
 # at the price of an array of the rows' sums each, until there are this many units.
 GROUP_POINTS, UNITS_BACK = 8, 16
+# Numbers that one thread carries before another could have begun: a parallel region costs 20 µs, and on a busy machine
+# as long as the other thread waits for a core.
+FEW_NUMBERS = 1 << 17
 # Student-t in pairs takes ln(1 + x) of the rounded 1 + x, which costs about (ν + 3) units of rounding a point.
 DOF_MAX = 8.0
 # Room left under the ends of the dtype's range, a factor.
@@ -45,8 +49,8 @@ class CpuEngine:
         self.tiles = -(-n // LANES)
         self.rot = geometry.rot.reshape(batch, n, 9)
         self.rot_keys = tiled(self.rot, LANES)
-        self.keys = _packed(geometry, self.tiles)
-        self.pooled = _may_pool(geometry, score)
+        self.keys, ranges = _packed(geometry, self.tiles)
+        self.pooled = _may_pool(ranges, score, self.dtype)
         self.student = score.kind == "student_t"
         self._arrays = tuple(
             t.numpy() for t in (self.rot, geometry.q_mean, geometry.q_sigma, self.rot_keys, self.keys, geometry.mask)
@@ -132,6 +136,14 @@ class CpuEngine:
         run_units(unit, self._row_units(logits, start))
         return d_weight.sum(dim=-1, dtype=torch.float64)
 
+    def out(self, points: Tensor, rot: Tensor, trans: Tensor) -> Float[Tensor, "b h n p3"]:
+        """As `iga.kernels.placing.out`."""
+        return _carried(points, rot, trans, False)
+
+    def back(self, points: Tensor, rot: Tensor, trans: Tensor) -> Float[Tensor, "b h n p3"]:
+        """As `iga.kernels.placing.back`."""
+        return _carried(points, rot, trans, True)
+
     def _row_units(self, block: Tensor, start: int) -> list[tuple[int, ...]]:
         """(b, head, row, end): UNITS a thread at the least, where there are as many heads or rows."""
         batch, heads, rows, _ = block.shape
@@ -159,6 +171,17 @@ class CpuEngine:
         return Gradients(rot_q + rot_k, q_mean, q_sigma, -k_mean, k_sigma)
 
 
+def _carried(points: Tensor, rot: Tensor, trans: Tensor, home: bool) -> Tensor:
+    points = points.contiguous()
+    moved = torch.empty_like(points)
+    arrays = (points.numpy(), rot.flatten(-2).contiguous().numpy(), trans.contiguous().numpy())
+    written, (batch, heads, n, columns) = moved.numpy(), points.shape
+    rows = max(-(-batch * n // torch.get_num_threads()), FEW_NUMBERS // (heads * max(1, columns)), 1)
+    units = [(b, row) for b in range(batch) for row in range(0, n, rows)]
+    run_units(lambda b, row: carry_points(*arrays, home, b, row, min(n, row + rows), written), units)
+    return moved
+
+
 def _constants(score: Score, dtype: torch.dtype) -> tuple[tuple[np.floating, ...], tuple[np.floating, ...]]:
     """(½, 1, 1/ν, (ν + 3)/2, log_det_min) for the forward kernels, (½, 1, ν, (ν + 3)/2, least det) for the others."""
     kind = np.float32 if dtype == torch.float32 else np.float64
@@ -170,39 +193,41 @@ def _constants(score: Score, dtype: torch.dtype) -> tuple[tuple[np.floating, ...
         return forward, tuple(kind(x) for x in (0.5, 1.0, dof, power, least))
 
 
-def _may_pool(g: Geometry, score: Score) -> bool:
+def _may_pool(ranges: list[np.ndarray], score: Score, dtype: torch.dtype) -> bool:
     """Whether two points may share a division and a logarithm: see the module `_cpu_forward`.
 
     With v = σ² in [v₀, v₁], S has its eigenvalues in [2v₀, 2v₁]: det in [8v₀³, 8v₁³], num ≤ |δ|² (2v₁)² and dist_sq ≤
     |δ|²/(2v₀) bound every product of two. A clamp needs each log_det, unless no det can come under it. NaN: no.
+    `ranges`: [2, 3], least and largest coordinates, of query means, query sigmas, key means, key sigmas.
     """
     if score.kind == "student_t" and score.dof > DOF_MAX:
         return False
-    (low, high), query, key = _range(g.q_sigma, g.k_sigma), _range(g.q_mean), _range(g.k_mean)
-    low, high = float(low.min()), float(high.max())
+    query, q_sigma, key, k_sigma = ranges
+    low, high = float(np.minimum(q_sigma[0], k_sigma[0]).min()), float(np.maximum(q_sigma[1], k_sigma[1]).max())
     reach = np.maximum(query[1] - key[0], key[1] - query[0])
     dof = score.dof if score.kind == "student_t" else 1.0
     v_low, v_high, delta_sq = low**2, high**2, float((reach.astype(np.float64) ** 2).sum())
     least, most = 8 * v_low**3, 8 * v_high**3 + delta_sq * (2 * v_high) ** 2 * max(1.0, 1.0 / dof)
-    limits = torch.finfo(g.rot.dtype)
+    limits = torch.finfo(dtype)
     in_range = 0 < low and least**2 > MARGIN * limits.tiny and 2 * most**2 < limits.max / MARGIN
     grown = 1 + delta_sq / (2 * v_low * dof) if in_range else math.inf
     inert = score.log_det_min == -math.inf or (in_range and math.log(least) >= score.log_det_min)
     return in_range and inert and grown**2 < limits.max / MARGIN
 
 
-def _range(*tensors: Tensor) -> np.ndarray:
-    """[2, 3]: least and largest of each coordinate; NaN where one is NaN."""
-    ends = np.array([[np.inf] * 3, [-np.inf] * 3], dtype=tensors[0].numpy().dtype)
-    for tensor in tensors:
-        widen_range(tensor.numpy().reshape(-1, 3), ends)
-    return ends
-
-
-def _packed(g: Geometry, tiles: int) -> Tensor:
-    """`tiled(key_fields(…), LANES)`, in one pass."""
+def _packed(g: Geometry, tiles: int) -> tuple[Tensor, list[np.ndarray]]:
+    """`tiled(key_fields(…), LANES)`, and the ranges that `_may_pool` asks for, NaN where a coordinate is."""
     batch, heads, points, _, _ = g.k_mean.shape
     keys = g.k_mean.new_empty(batch, heads, points, tiles, FIELDS * LANES)
-    arrays = g.k_mean.numpy(), g.k_sigma.numpy(), LANES
-    run_units(lambda b, h: pack_keys(*arrays, b, h, keys.numpy()), [(b, h) for b in range(batch) for h in range(heads)])
-    return keys
+    packed, arrays = keys.numpy(), tuple(t.numpy() for t in (g.q_mean, g.q_sigma, g.k_mean, g.k_sigma))
+    ranges = [np.array([[np.inf] * 3, [-np.inf] * 3], dtype=packed.dtype) for _ in arrays]
+
+    def unit(b: int, h: int) -> None:
+        if b < 0:
+            widen_range(arrays[h].reshape(-1, 3), ranges[h])
+        else:
+            pack_keys(*arrays[2:], LANES, b, h, packed)
+
+    of_ranges = [(-1, number) for number in range(len(arrays))]
+    run_units(unit, of_ranges + [(b, h) for b in range(batch) for h in range(heads)])
+    return keys, ranges

@@ -51,8 +51,8 @@ class Gradients(NamedTuple):
 
 @runtime_checkable
 class Engine(Protocol):
-    """Scores of query rows against all keys, summed over points, and the way back; and rows, as `iga.kernels.rows` has
-    them."""
+    """Scores of query rows against all keys, summed over points, and the way back; rows as `iga.kernels.rows` has them,
+    and value points as `iga.kernels.placing`."""
 
     def __init__(self, geometry: Geometry, score: Score) -> None: ...
 
@@ -87,3 +87,7 @@ class Engine(Protocol):
         lse: Tensor,
         d_lse: Tensor,
     ) -> Tensor: ...
+
+    def out(self, points: Tensor, rot: Tensor, trans: Tensor) -> Tensor: ...
+
+    def back(self, points: Tensor, rot: Tensor, trans: Tensor) -> Tensor: ...

@@ -20,6 +20,7 @@ from iga.kernels.blocked import Outputs
 from iga.kernels.choice import interpreted
 from iga.kernels.engine import Geometry, Gradients, Score
 from iga.kernels.packing import SUMS, finished, key_fields, tiled
+from iga.kernels.placing import Placing
 from iga.kernels.rows import Rows
 
 __all__ = ["FLASH", "GRADIENT", "SCORE", "FusedEngine", "Launch", "flash_forward", "laid_out", "points_of_program"]
@@ -76,7 +77,7 @@ class _Form:
         self.large = large
 
 
-class FusedEngine(Rows):
+class FusedEngine(Rows, Placing):
     """Engine of `iga.kernels.engine` in float32, on CUDA tensors (or CPU tensors under the interpreter)."""
 
     def __init__(self, geometry: Geometry, score: Score) -> None:

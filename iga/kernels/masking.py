@@ -3,7 +3,7 @@
 import torch
 
 from iga._attention_ops import sanitise
-from iga._typing import Tensor
+from iga._typing import Float, Tensor
 from iga.kernels.engine import Geometry
 
 __all__ = ["neutral"]
@@ -12,8 +12,10 @@ __all__ = ["neutral"]
 Features = tuple[Tensor, ...]
 
 
-def neutral(features: Features, geometry: Geometry, *, look: bool = False) -> tuple[Features, Geometry]:
-    """(features, geometry), contiguous, with zeros in masked residues, and ones for their sigmas.
+def neutral(
+    features: Features, trans: Float[Tensor, "b n 3"], geometry: Geometry, *, look: bool = False
+) -> tuple[Features, Tensor, Geometry]:
+    """The three, contiguous, with zeros in masked residues, ones for their sigmas, the identity for their rotations.
 
     `look`: on a CPU, see whether any residue is masked, and leave everything as it is if none is. Not while tracing.
     """
@@ -26,5 +28,8 @@ def neutral(features: Features, geometry: Geometry, *, look: bool = False) -> tu
         means = (sanitise(x, by_point) for x in (geometry.q_mean, geometry.k_mean))
         sigmas = (torch.where(by_point[..., None], x, x.new_ones(())) for x in (geometry.q_sigma, geometry.k_sigma))
         (q_mean, k_mean), (q_sigma, k_sigma) = means, sigmas
-        geometry = Geometry(geometry.rot, mask, q_mean, q_sigma, k_mean, k_sigma)
-    return features, Geometry(*(t.contiguous() for t in vars(geometry).values()))
+        identity = torch.eye(3, dtype=geometry.rot.dtype, device=mask.device)
+        rot = torch.where(mask[..., None, None], geometry.rot, identity)
+        trans = sanitise(trans, mask)
+        geometry = Geometry(rot, mask, q_mean, q_sigma, k_mean, k_sigma)
+    return features, trans.contiguous(), Geometry(*(t.contiguous() for t in vars(geometry).values()))

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
+from iga._attention_ops import sanitise
 from iga._typing import Tensor
+from iga.kernels import placing
 from iga.kernels.blocked import Inputs, NoEngine, Outputs, attend, attend_backward
 from iga.kernels.engine import Engine, Geometry, Score
 from iga.kernels.masking import neutral
@@ -23,7 +25,7 @@ __all__ = ["DIFFERENTIABLE", "engine_for", "takes_flash"]
 
 # Positions of the operator's tensor arguments that have a gradient; `mask` has none.
 TENSORS = (
-    *("q", "k", "v", "points", "rot", "q_mean", "q_sigma", "k_mean", "k_sigma"),
+    *("q", "k", "v", "points", "trans", "rot", "q_mean", "q_sigma", "k_mean", "k_sigma"),
     *("mask", "geo_weight", "geo_bias", "bias", "z", "z_weight"),
 )
 DIFFERENTIABLE = tuple(name for name in TENSORS if name != "mask")
@@ -56,6 +58,7 @@ def gaussian_attention_op(
     k: torch.Tensor,
     v: torch.Tensor,
     points: torch.Tensor,
+    trans: torch.Tensor,
     rot: torch.Tensor,
     q_mean: torch.Tensor,
     q_sigma: torch.Tensor,
@@ -74,23 +77,29 @@ def gaussian_attention_op(
     implementation: str,
     statistics: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(values, points, pair, lse without geo_bias, row statistics) of `iga.kernels.blocked.Outputs`.
+    """(values, points, pair, lse without geo_bias, row statistics) of `iga.kernels.blocked.Outputs`; but value points
+    are in their residues' frames, coming and going.
 
     geo_bias moves no output; it is here for its gradient, which is zero rather than absent.
     """
     how = Score(score, dof, log_det_min)
-    (q, k, v, points), geometry = neutral(
-        (q, k, v, points), Geometry(rot, mask, q_mean, q_sigma, k_mean, k_sigma), look=True
+    (q, k, v, points), trans, geometry = neutral(
+        (q, k, v, points), trans, Geometry(rot, mask, q_mean, q_sigma, k_mean, k_sigma), look=True
     )
     with torch.autocast(q.device.type, enabled=False):
         if implementation == "fused" and takes_flash(q, z):
             from iga.kernels.fused import flash_forward
 
-            out = Outputs(*flash_forward(q, k, v, points, geometry, how, geo_weight, cap, bias, statistics=statistics))
+            placed = placing.out(points, geometry.rot, trans)
+            out = flash_forward(q, k, v, placed, geometry, how, geo_weight, cap, bias, statistics=statistics)
+            attended = placing.back(out.points, geometry.rot, trans)
         else:
-            x = _inputs(q, k, v, points, mask, geo_weight, cap, bias, z, z_weight)
-            out = attend(_engine(implementation, geometry, how), x, statistics=statistics)
-        return out.values.to(v.dtype), out.points, out.pair, out.lse, out.rows
+            engine = _engine(implementation, geometry, how)
+            placed = engine.out(points, geometry.rot, trans)
+            x = _inputs(q, k, v, placed, mask, geo_weight, cap, bias, z, z_weight)
+            out = attend(engine, x, statistics=statistics)
+            attended = engine.back(out.points, geometry.rot, trans)
+        return out.values.to(v.dtype), attended, out.pair, out.lse, out.rows
 
 
 @gaussian_attention_op.register_fake
@@ -99,6 +108,7 @@ def _(
     k: torch.Tensor,
     v: torch.Tensor,
     points: torch.Tensor,
+    trans: torch.Tensor,
     rot: torch.Tensor,
     q_mean: torch.Tensor,
     q_sigma: torch.Tensor,
@@ -134,11 +144,13 @@ def gaussian_attention_backward_op(
     grad_points: torch.Tensor,
     grad_pair: torch.Tensor,
     grad_lse: torch.Tensor,
+    attended: torch.Tensor,
     lse: torch.Tensor,
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
     points: torch.Tensor,
+    trans: torch.Tensor,
     rot: torch.Tensor,
     q_mean: torch.Tensor,
     q_sigma: torch.Tensor,
@@ -161,22 +173,29 @@ def gaussian_attention_backward_op(
     want_z: bool,
 ) -> list[torch.Tensor]:
     """The gradients in the order of `DIFFERENTIABLE`; an empty tensor where nothing was wanted."""
-    (q, k, v, points), geometry = neutral(
-        (q, k, v, points), Geometry(rot, mask, q_mean, q_sigma, k_mean, k_sigma), look=True
+    (q, k, v, points), trans, geometry = neutral(
+        (q, k, v, points), trans, Geometry(rot, mask, q_mean, q_sigma, k_mean, k_sigma), look=True
     )
     dtype = rot.dtype
     with torch.autocast(q.device.type, enabled=False):
-        x = _inputs(q, k, v, points, mask, geo_weight, cap, bias, z, z_weight)
-        none = rot.new_empty(0)
-        grad = Outputs(grad_values.to(dtype), grad_points, grad_pair, grad_lse, none)
         engine = _engine(implementation, geometry, Score(score, dof, log_det_min))
+        rot, here = geometry.rot, torch.zeros_like(trans)
+        x = _inputs(q, k, v, engine.out(points, rot, trans), mask, geo_weight, cap, bias, z, z_weight)
+        d_at, none = engine.out(grad_points, rot, here), rot.new_empty(0)
+        grad = Outputs(grad_values.to(dtype), d_at, grad_pair, grad_lse, none)
         d = attend_backward(engine, x, lse, grad, want_geometry=want_geometry, want_bias=want_bias, want_z=want_z)
-        moved = d.geometry if d.geometry is not None else [rot.new_empty(0) for _ in range(5)]
+        moved = [rot.new_empty(0) for _ in range(6)]
+        if d.geometry is not None:
+            # y = R x + t on the way in, x' = Rᵀ (y' − t) on the way out; nothing comes from masked rows
+            turned = placing.outer(d.points, points) + placing.outer(engine.out(attended, rot, here), grad_points)
+            shifted = (d.points - d_at).unflatten(-1, (-1, 3)).sum(dim=(1, 3))
+            turned, shifted = sanitise(turned, mask), sanitise(shifted, mask)
+            moved = [shifted, d.geometry.rot + turned, *d.geometry[1:]]
         return [
             d.q.to(q.dtype),
             d.k.to(k.dtype),
             d.v.to(v.dtype),
-            d.points,
+            engine.back(d.points, rot, here),
             *moved,
             d.geo_weight,
             torch.zeros_like(geo_bias),
@@ -192,11 +211,13 @@ def _(
     grad_points: torch.Tensor,
     grad_pair: torch.Tensor,
     grad_lse: torch.Tensor,
+    attended: torch.Tensor,
     lse: torch.Tensor,
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
     points: torch.Tensor,
+    trans: torch.Tensor,
     rot: torch.Tensor,
     q_mean: torch.Tensor,
     q_sigma: torch.Tensor,
@@ -218,7 +239,7 @@ def _(
     want_bias: bool,
     want_z: bool,
 ) -> list[torch.Tensor]:
-    moved = [rot, q_mean, q_sigma, k_mean, k_sigma]
+    moved = [trans, rot, q_mean, q_sigma, k_mean, k_sigma]
     return [
         *(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v, points)),
         *(
@@ -257,7 +278,7 @@ def _inputs(
 
 
 def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
-    ctx.save_for_backward(*inputs[: len(TENSORS)], output[3])
+    ctx.save_for_backward(*inputs[: len(TENSORS)], output[1], output[3])
     ctx.options = inputs[len(TENSORS) :]
     ctx.mark_non_differentiable(output[4])
     ctx.set_materialize_grads(True)
@@ -265,14 +286,15 @@ def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) ->
 
 def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
-    inputs, lse = saved[: len(TENSORS)], saved[-1]
+    inputs, computed = saved[: len(TENSORS)], saved[len(TENSORS) :]
     wanted = dict(zip(TENSORS, ctx.needs_input_grad, strict=False))
     if torch.is_grad_enabled():
         found = _backward_densely(inputs, ctx.options, grads[:4], wanted)
     else:
-        moved = any(wanted[name] for name in ("rot", "q_mean", "q_sigma", "k_mean", "k_sigma"))
+        moved = any(wanted[name] for name in ("trans", "rot", "q_mean", "q_sigma", "k_mean", "k_sigma"))
         flags = (moved, wanted["bias"], wanted["z"] or wanted["z_weight"])
-        made = gaussian_attention_backward_op(*(g.contiguous() for g in grads[:4]), lse, *inputs, *ctx.options, *flags)
+        given = (*(g.contiguous() for g in grads[:4]), *computed, *inputs)
+        made = gaussian_attention_backward_op(*given, *ctx.options, *flags)
         found = dict(zip(DIFFERENTIABLE, made, strict=True))
     by_name = (found.get(name) if wanted[name] else None for name in TENSORS)
     return (*by_name, *(None for _ in ctx.options))
@@ -291,14 +313,15 @@ def _backward_densely(
     config = IGAConfig(score=score, dof=dof, log_det_min=clamp)
     geometry = Geometry(*(named[name] for name in ("rot", "mask", "q_mean", "q_sigma", "k_mean", "k_sigma")))  # pyright: ignore[reportArgumentType]
     dtype = named["points"].dtype  # pyright: ignore[reportOptionalMemberAccess]
-    q, k, v, points, geo_weight = (named[name].to(dtype) for name in ("q", "k", "v", "points", "geo_weight"))  # pyright: ignore[reportOptionalMemberAccess]
-    (q, k, v, points), geometry = neutral((q, k, v, points), geometry)
+    q, k, v, points, trans, geo_weight = (named[name].to(dtype) for name in (*DIFFERENTIABLE[:5], "geo_weight"))  # pyright: ignore[reportOptionalMemberAccess]
+    (q, k, v, points), trans, geometry = neutral((q, k, v, points), trans, geometry)
     z_weight = named["z_weight"]
     out = attend_densely(
         q,
         k,
         v,
         points,
+        trans,
         geometry,
         geo_weight,
         named["bias"],

@@ -9,6 +9,7 @@ import torch
 from iga._attention_ops import masked_softmax, sanitise
 from iga._typing import Float, Tensor
 from iga.functional import PointGaussians, point_scores
+from iga.kernels import placing
 from iga.kernels.blocked import Outputs
 from iga.kernels.engine import Geometry
 from iga.presets import IGAConfig
@@ -21,6 +22,7 @@ def attend_densely(
     k: Float[Tensor, "b h n c"],
     v: Float[Tensor, "b h n d"],
     points: Float[Tensor, "b h n p3"],
+    trans: Float[Tensor, "b n 3"],
     geometry: Geometry,
     geo_weight: Float[Tensor, "b h"],
     bias: Float[Tensor, "b h n n"] | None,
@@ -30,7 +32,8 @@ def attend_densely(
     config: IGAConfig,
     cap: float,
 ) -> Outputs:
-    """What `iga.kernels.blocked.attend` returns, statistics included; tensors keep their graph."""
+    """What `iga.kernels.blocked.attend` returns, statistics included, but with value points in their residues'
+    frames, coming and going; tensors keep their graph."""
     mask = geometry.mask
     _, log_det, score = point_scores(
         PointGaussians(geometry.rot, geometry.q_mean, geometry.q_sigma),
@@ -52,7 +55,9 @@ def attend_densely(
     weights = masked_softmax(logits, valid)
     pair = logits.new_zeros(*q.shape[:-1], 0) if z is None else (weights.transpose(1, 2) @ z).transpose(1, 2)
     rows = _row_statistics(geo.detach(), log_det.detach(), weights.detach(), valid)
-    attended = (weights.double() @ points.double()).to(points.dtype)
+    placed = placing.out(points, geometry.rot, trans)
+    attended = (weights.double() @ placed.double()).to(points.dtype)
+    attended = placing.back(attended, geometry.rot, trans)
     return Outputs(weights @ v, attended, pair, _log_sum_exp(logits, valid), rows)
 
 

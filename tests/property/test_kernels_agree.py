@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from iga.kernels import operator
+from iga.kernels import operator, placing
 from iga.kernels.blocked import BLOCK
 from iga.structure import read_structure
 from iga.synthetic import synthetic_structures
@@ -199,6 +199,11 @@ FAULTS = {
     "sign of the key means": on_gradient(3, torch.neg),
     "key sigmas 1 % off": on_gradient(4, lambda g: g * 1.01),
     "axes exchanged": on_gradient(4, lambda g: g.roll(1, -1)),
+    "value points left in space": fault("back", lambda right, points, rot, trans: points),
+    "value points turned the wrong way": fault(
+        "out", lambda right, x, rot, trans: right(x, rot.mT.contiguous(), trans)
+    ),
+    "value points without their place": fault("out", lambda right, x, rot, trans: right(x, rot, trans * 0)),
 }
 
 
@@ -208,6 +213,21 @@ def test_a_faulty_kernel_is_seen(implementation: str, name: str, monkeypatch: py
     problem = small(implementation)
     monkeypatch.setattr(operator, "engine_for", wrapped(FAULTS[name]))
     assert max(one.ratio for one in judge(problem, implementation)) > 10
+
+
+PLACING_FAULTS = {
+    "transposed": lambda outer: lambda a, b: outer(b, a),
+    "of half the size": lambda outer: lambda a, b: outer(a, b) * 0.5,
+}
+
+
+@pytest.mark.parametrize("name", PLACING_FAULTS)
+def test_a_wrong_gradient_of_the_rotations_that_carry_value_points_is_seen(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = small("cpu")
+    monkeypatch.setattr(placing, "outer", PLACING_FAULTS[name](placing.outer))
+    assert max(one.ratio for one in judge(problem, "cpu")) > 10
 
 
 @functools.cache

@@ -21,7 +21,7 @@ def flat_arguments(
 ) -> tuple:
     t = random_problem("bounded", seed=0, batch=1, residues=5, dtype=dtype).tensors
     points = t["value_points"].flatten(-2)
-    given = [t["q"], t["k"], t["v"], points, t["rot"], t["q_mean"], t["q_sigma"], t["k_mean"], t["k_sigma"]]
+    given = [t["q"], t["k"], t["v"], points, t["trans"], t["rot"], t["q_mean"], t["q_sigma"], t["k_mean"], t["k_sigma"]]
     mask = torch.ones(1, 5, dtype=torch.bool)
     given += [mask, t["geo_scale"].exp()[None], t["geo_bias"], t["bias"] if bias else None]
     given += [t["z"] if z else None, t["z_weight"] if z else None]
