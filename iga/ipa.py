@@ -19,8 +19,9 @@ from torch import nn
 
 from iga._attention_ops import centre, check_inputs, check_sizes, masked_softmax, sanitise, value_points_out
 from iga._init import SOFTPLUS_INVERSE_ONE, linear
-from iga._typing import Float, Tensor
+from iga._typing import Bool, Float, Tensor
 from iga.frame import Frame, rigid_to_frame
+from iga.kernels import Statistics
 from iga.rotation import rotate
 
 __all__ = ["InvariantPointAttention"]
@@ -102,6 +103,27 @@ class InvariantPointAttention(nn.Module):
 
         Raises ValueError where a shape or a dtype does not fit, TypeError where `r` is no rigid object.
         """
+        return self._attended(s, z, r, mask, statistics=False)[0]
+
+    def with_statistics(
+        self,
+        s: Float[Tensor, "*b n c_s"],
+        z: Float[Tensor, "*b n n c_z"] | None,
+        r: Any,
+        mask: Tensor,
+    ) -> tuple[Float[Tensor, "*b n c_s"], Statistics]:
+        """(update of `s`, what to watch of it) from one pass: `forward`, bit for bit, and what its rows hold.
+
+        geo_absmax is the largest point term of a row's logits, ½ √⅓ γ_h √(2/(9P)) Σ_p |T_i q_ip − T_j k_jp|², over the
+        valid keys. There is no covariance here, and log_det_min is +inf everywhere. The rest as `iga.kernels` has it.
+        """
+        output, statistics = self._attended(s, z, r, mask, statistics=True)
+        assert statistics is not None
+        return output, statistics
+
+    def _attended(
+        self, s: Tensor, z: Tensor | None, r: Any, mask: Tensor, *, statistics: bool
+    ) -> tuple[Tensor, Statistics | None]:
         frame = rigid_to_frame(r)
         valid = check_inputs(s, z, frame, mask, c_s=self.c_s, c_z=self.c_z)
         s = sanitise(s, valid)
@@ -125,7 +147,8 @@ class InvariantPointAttention(nn.Module):
         gamma = F.softplus(self.head_weights.to(geometry))[:, None, None]
         point_weight = 1.0 / math.sqrt(_LOGIT_TERMS * self.no_qk_points * _POINT_VARIANCE)
         logits = (q @ k.mT).to(geometry) / math.sqrt(_LOGIT_TERMS * self.c_hidden)
-        logits = logits - 0.5 * point_weight * gamma * dist_sq
+        point_term = 0.5 * point_weight * gamma * dist_sq
+        logits = logits - point_term
         if pair_bias is not None:
             logits = logits + pair_bias.to(geometry) / math.sqrt(_LOGIT_TERMS)
         weights = masked_softmax(logits, valid[..., None, None, :])
@@ -142,7 +165,8 @@ class InvariantPointAttention(nn.Module):
         elif self.c_z:
             parts.append(v.new_zeros(*s.shape[:-1], self.no_heads * self.c_z))
         output = self.linear_out(torch.cat([part.to(v.dtype) for part in parts], dim=-1))
-        return sanitise(output, valid)
+        watched = _row_statistics(point_term.detach(), weights.detach(), valid) if statistics else None
+        return sanitise(output, valid), watched
 
     def extra_repr(self) -> str:
         return f"heads={self.no_heads}, points={self.no_qk_points}, value_points={self.no_v_points}"
@@ -169,6 +193,17 @@ def _squared_distances(
         total = difference.square() if total is None else total + difference.square()
     assert total is not None
     return total.sum(dim=-3)
+
+
+def _row_statistics(
+    point_term: Float[Tensor, "*b h q k"], weights: Float[Tensor, "*b h q k"], valid: Bool[Tensor, "*b n"]
+) -> Statistics:
+    invalid = ~(valid[..., :, None] & valid[..., None, :])[..., None, :, :]
+    if not valid.shape[-1]:  # no keys, hence no rows: amax has nothing to choose from, and sum is as empty
+        empty = point_term.sum(dim=-1)
+        return Statistics(empty, empty, empty)
+    largest, weight = (x.masked_fill(invalid, 0.0).amax(dim=-1) for x in (point_term, weights))
+    return Statistics(largest, torch.full_like(largest, torch.inf), weight)
 
 
 def _accept_openfold_spellings(

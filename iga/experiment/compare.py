@@ -1,0 +1,168 @@
+"""`iga compare`: every arm with every seed, side by side, and the report; taken up again where it was left.
+
+On a CPU several runs go on at once, each in a process of its own; with torchrun one at a time, shared by all processes.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from iga.experiment import plan as plans
+from iga.experiment import processes, tracking, worker
+from iga.experiment.checkpoint import write_text
+from iga.experiment.curves import check_plot
+from iga.experiment.dataset import Dataset, load_dataset, prepare, save_dataset
+from iga.experiment.page import write_report
+from iga.experiment.plan import Plan
+from iga.experiment.results import collect
+from iga.experiment.train import status_of
+
+__all__ = ["Progress", "compare", "cores", "report"]
+
+# on_progress(run, steps done, steps, the last trans_loss or None)
+Progress = Callable[[str, int, int, float | None], None]
+
+
+def compare(
+    plan: Plan,
+    folder: Path,
+    *,
+    resume: bool = False,
+    jobs: int | None = None,
+    wandb: str = "off",
+    command: str = "iga compare",
+    on_data: Callable[[Dataset], None] | None = None,
+    on_progress: Progress | None = None,
+) -> dict[str, str]:
+    """Makes, or goes on with, the comparison `plan` in `folder`, and writes its result and report there.
+
+    jobs   runs at once on a CPU; None: as many as cores / plan.threads. Returns run → "finished" or "non-finite".
+
+    Raises ValueError before anything is written for whatever does not fit: an unknown arm, no structures, a folder that
+    holds something else. A run that cannot go on for another reason than numbers that are not finite raises
+    RuntimeError with its last words; what the others did is kept, and `resume` goes on.
+    """
+    tracking.check_mode(wandb)
+    if torch.device(plan.device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {plan.device!r} is not there: this torch sees no CUDA GPU; take --device cpu")
+    with processes.initialised(plan.device):
+        plan, dataset = _begun(plan, folder, resume)
+        if on_data is not None and processes.rank() == 0:
+            on_data(dataset)
+        progress = on_progress or (lambda run, done, steps, loss: None)
+        if processes.world() > 1 or torch.device(plan.device).type == "cuda":
+            status = _here(plan, folder, wandb, progress)
+        else:
+            status = _beside(plan, folder, jobs or max(1, cores() // plan.threads), wandb, progress)
+        if processes.rank() == 0:
+            report(folder, dataset, command)
+    return status
+
+
+def report(folder: Path, dataset: Dataset, command: str) -> list[Path]:
+    """result.json and, from it alone, report.md and report.html; curves where matplotlib is installed."""
+    result = collect(folder, dataset, command)
+    write_text(folder / "result.json", json.dumps(result, allow_nan=False) + "\n")
+    try:
+        check_plot()
+        curves = True
+    except ValueError:
+        curves = False
+    name = f"{result['settings']['size']}{', stress' if result['settings']['stress'] else ''}"
+    return write_report(
+        [(name, result)], markdown=folder / "report.md", html=folder / "report.html", with_curves=curves
+    )
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begun(plan: Plan, folder: Path, resume: bool) -> tuple[Plan, Dataset]:
+    """The plan to follow and the chains, both on disk for all processes to read."""
+    if processes.rank() == 0:
+        plan = plans.check_folder(folder, plan, resume=resume)
+        if processes.world() > 1:
+            plan = replace(plan, overrides=(*plan.overrides, *_of_processes(plan)))
+        data = folder / plans.DATA
+        dataset = None if data.exists() else prepare(plan.any_settings())
+        folder.mkdir(parents=True, exist_ok=True)
+        if dataset is not None:
+            save_dataset(data, dataset)
+        plans.write(folder, plan)
+    processes.wait()
+    return plans.read(folder), load_dataset(folder / plans.DATA)
+
+
+def _of_processes(plan: Plan) -> tuple[str, ...]:
+    named = any(override.strip().startswith("training.parts=") for override in plan.overrides)
+    return () if named else (f"training.parts={processes.world()}",)
+
+
+def _here(plan: Plan, folder: Path, wandb: str, progress: Progress) -> dict[str, str]:
+    """One run after another in this process."""
+    torch.set_num_threads(plan.threads)
+    status = {}
+    for name in plan.runs():
+        progress(name, 0, plan.steps, None)
+
+        def log(row: dict[str, float], name: str = name) -> None:
+            progress(name, int(row["step"]), plan.steps, row["trans_loss"])
+
+        status[name] = worker.run(folder, name, wandb=wandb, log=log)
+        progress(name, plan.steps, plan.steps, None)
+    return status
+
+
+def _beside(plan: Plan, folder: Path, jobs: int, wandb: str, progress: Progress) -> dict[str, str]:
+    """`jobs` runs at once, each in a process of its own."""
+    if jobs < 1:
+        raise ValueError(f"jobs must be a whole number from 1 up, got {jobs}")
+    children: set[subprocess.Popen[str]] = set()
+    lock, stopped = threading.Lock(), threading.Event()
+
+    def one(name: str) -> str:
+        if stopped.is_set():
+            return "running"
+        progress(name, 0, plan.steps, None)
+        environment = os.environ | {"OMP_NUM_THREADS": str(plan.threads)}
+        words = [sys.executable, "-m", "iga.experiment.worker", str(folder), name, "--wandb", wandb]
+        where = folder / plans.RUNS / name
+        where.mkdir(parents=True, exist_ok=True)
+        with open(where / "errors.txt", "w+", encoding="utf-8") as errors:
+            with lock:
+                child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+                children.add(child)
+            assert child.stdout is not None
+            for line in child.stdout:
+                step, _, loss = line.partition(" ")
+                if step.isdigit():
+                    progress(name, int(step), plan.steps, float(loss))
+            code = child.wait()
+            with lock:
+                children.discard(child)
+            if code and not stopped.is_set():
+                errors.seek(0)
+                raise RuntimeError(f"run {name} ended {code}: {' / '.join(errors.read().strip().splitlines()[-3:])}")
+        progress(name, plan.steps, plan.steps, None)
+        return status_of(where)["status"]
+
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(one, name): name for name in plan.runs()}
+        try:
+            return {futures[done]: done.result() for done in as_completed(futures)}
+        except BaseException:
+            stopped.set()
+            with lock:
+                for child in children:
+                    child.terminate()
+            raise

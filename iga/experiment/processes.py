@@ -1,0 +1,60 @@
+"""One process or several (torchrun): who we are, what the others have, and who writes.
+
+Without torchrun there is one process and nothing here communicates. With it every process trains on its share of each
+batch; gradients are averaged by DistributedDataParallel, what is logged is gathered in the order of the samples.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from iga._typing import Tensor
+
+__all__ = ["gathered", "initialised", "rank", "together", "wait", "world"]
+
+
+def world() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Our number among them; 0 writes the files."""
+    return dist.get_rank() if world() > 1 else 0
+
+
+@contextmanager
+def initialised(device: str) -> Iterator[None]:
+    """The process group that torchrun's environment asks for, if it does."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield
+        return
+    dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def together(network: nn.Module) -> nn.Module:
+    """`network`, or where there are several processes one whose gradients are the mean over them."""
+    return nn.parallel.DistributedDataParallel(network) if world() > 1 else network
+
+
+def gathered(x: Tensor) -> Tensor:
+    """[k, …] of every process as one [k · world, …]: sample s of process r at place s · world + r, as in the batch."""
+    if world() == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(world())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.stack(parts, dim=1).flatten(0, 1)
+
+
+def wait() -> None:
+    """Until all processes have come here."""
+    if world() > 1:
+        dist.barrier()

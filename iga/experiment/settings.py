@@ -1,0 +1,253 @@
+"""Settings of an experiment: frozen values, read from YAML, every one of them overridable.
+
+    defaults (the dataclasses below) ← configs/sizes/SIZE.yaml ← configs/arms/ARM.yaml ← overrides ("training.lr=1e-3")
+
+Each file holds any part of what `to_yaml` writes; a later one wins, key by key. Nothing is taken silently: a key that
+does not exist and a value of another type are errors that name what does exist. Lengths are nm, sizes are residues.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import resources
+from typing import Any
+
+from iga.experiment._build import built, merge, nested, refuse_unknown, typed_field
+from iga.experiment._yaml import dump, parse, parse_mapping
+from iga.presets import IGAConfig, preset
+
+__all__ = [
+    "ARMS",
+    "SIZES",
+    "Arm",
+    "Data",
+    "Model",
+    "Settings",
+    "Training",
+    "from_yaml",
+    "load_arm",
+    "load_settings",
+    "to_yaml",
+]
+
+# In the order of tables: the baseline, the history of the blow-up, the default, and what it was chosen over.
+ARMS: tuple[str, ...] = (
+    "ipa",
+    "pre_fix",
+    "logdet_clamp",
+    "sigma_floor",
+    "soft_start",
+    "bounded",
+    "gaussian_tanh",
+    "bounded_time_gate",
+)
+SIZES: tuple[str, ...] = ("small", "paper")
+GAUSSIANS = ("fixed", "learned")
+LAYERS = ("ipa", "iga")
+IMPLEMENTATIONS = ("auto", "fused", "cpu", "reference")  # of iga.kernels, which loads torch
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An attention to be compared.
+
+    label      what a run's name carries, after the seed's manner: "_sigmaMin03nm_scaleP"
+    note       one sentence for tables
+    attention  layer: "ipa" or "iga"; for "iga" a preset, any field of IGAConfig, and implementation (`iga.kernels`)
+    """
+
+    name: str
+    label: str
+    note: str = ""
+    attention: dict[str, Any] = field(default_factory=lambda: {"layer": "ipa"})
+
+    def __post_init__(self) -> None:
+        self.config  # noqa: B018 - raises where the attention is none
+
+    @property
+    def config(self) -> IGAConfig | None:
+        """The geometry of an "iga" arm, None for "ipa". Raises ValueError for keys and values that do not fit."""
+        given = dict(self.attention)
+        layer = given.pop("layer", None)
+        if layer not in LAYERS:
+            raise ValueError(f"arm.attention.layer must be one of {', '.join(LAYERS)}; got {layer!r}")
+        if layer == "ipa":
+            if given:
+                raise ValueError(f'arm.attention.{min(given)} belongs to layer "iga"; layer "ipa" has no such key')
+            return None
+        implementation = given.pop("implementation", "auto")
+        if implementation not in IMPLEMENTATIONS:
+            known = ", ".join(IMPLEMENTATIONS)
+            raise ValueError(f"arm.attention.implementation must be one of {known}; got {implementation!r}")
+        if "preset" not in given:
+            raise ValueError('arm.attention.preset is missing; layer "iga" starts from a preset (iga.presets)')
+        name = given.pop("preset")
+        changes = {key: typed_field(IGAConfig, key, value, "arm.attention") for key, value in given.items()}
+        return preset(name, **changes)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Sizes of the network (docs/experiment_network.md). gaussians "learned": scales and local means move as well."""
+
+    c_s: int = 256
+    c_z: int = 128
+    c_hidden: int = 16
+    heads: int = 8
+    points: int = 8
+    value_points: int = 12
+    blocks: int = 6
+    transformer_layers: int = 2
+    transformer_heads: int = 4
+    gaussians: str = "fixed"
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            if entry.name != "gaussians":
+                _at_least("model", entry.name, getattr(self, entry.name), 1)
+        if self.gaussians not in GAUSSIANS:
+            raise ValueError(f"model.gaussians must be one of {', '.join(GAUSSIANS)}; got {self.gaussians!r}")
+        if self.c_s % self.transformer_heads:
+            raise ValueError(
+                f"model.c_s must be a multiple of model.transformer_heads = {self.transformer_heads}, got {self.c_s}; "
+                "change either"
+            )
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a run goes. Counts are of steps, chains, samples or residues.
+
+    lr, weight_decay   of Adam              clip_grad         largest norm of all gradients together; None: no clipping
+    residues_squared   samples · longest² of a batch stay under it, and samples under max_samples
+    parts              the samples of a batch are a multiple of it: the number of processes that share a batch
+    crop, shortest     longest and shortest chain, in residues
+    held_out           share of the entries that is never trained on
+    seed               of the weights, of the split, and of data order and noise, which are the same for every arm
+    """
+
+    steps: int = 2000
+    lr: float = 1e-4
+    weight_decay: float = 0.0
+    clip_grad: float | None = None
+    residues_squared: int = 60000
+    max_samples: int = 64
+    parts: int = 1
+    crop: int = 256
+    shortest: int = 16
+    held_out: float = 0.1
+    evaluate_every: int = 200
+    checkpoint_every: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "residues_squared", "max_samples", "parts", "crop", "shortest", "evaluate_every"):
+            _at_least("training", name, getattr(self, name), 1)
+        _at_least("training", "checkpoint_every", self.checkpoint_every, 1)
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"training.seed must be from 0 to 2³² − 1, got {self.seed}; pass another one")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"training.lr must be a positive finite number, got {self.lr!r}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"training.weight_decay must be a finite number ≥ 0, got {self.weight_decay!r}")
+        if self.clip_grad is not None and not 0 < self.clip_grad < math.inf:
+            raise ValueError(f"training.clip_grad must be a positive finite number or null, got {self.clip_grad!r}")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"training.held_out must be a share between 0 and 1, got {self.held_out!r}")
+        if self.shortest > self.crop:
+            raise ValueError(
+                f"training.shortest must be at most training.crop = {self.crop}, got {self.shortest}; raise the crop"
+            )
+
+
+@dataclass(frozen=True)
+class Data:
+    """structures: files, folders or globs; none: `synthetic` generated backbones. stress: scales that collapse."""
+
+    structures: tuple[str, ...] = ()
+    synthetic: int = 24
+    stress: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least("data", "synthetic", self.synthetic, 2)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run: `name` is what its runs are called, `run_name` that with the arm's label and the seed."""
+
+    name: str
+    arm: Arm
+    model: Model = field(default_factory=Model)
+    training: Training = field(default_factory=Training)
+    data: Data = field(default_factory=Data)
+
+    @property
+    def run_name(self) -> str:
+        """For instance "small_learned_sigmaMin03nm_scaleP_seed0": the arm, and what makes it another experiment."""
+        learned = "_learned" if self.model.gaussians == "learned" else ""
+        stress = "_stress" if self.data.stress else ""
+        return f"{self.name}{learned}{stress}{self.arm.label}_seed{self.training.seed}"
+
+
+def load_arm(name: str) -> Arm:
+    """The arm of configs/arms/NAME.yaml. Raises ValueError for an unknown one, naming those that exist."""
+    return built(Arm, _arm_file(name)["arm"], "arm")
+
+
+def load_settings(arm: str, size: str, overrides: Sequence[str] = ()) -> Settings:
+    """defaults ← size ← arm ← overrides.
+
+    overrides   "KEY=VALUE", KEY dotted ("training.lr"), VALUE in YAML ("1e-3", "null", "[a.pdb, b.pdb]"); later win.
+                An overridden part of the attention goes into the arm's label ("_bounded_sigma_min0.05"), so that no run
+                bears the name of an attention that it does not have, unless arm.label is given as well.
+
+    Raises ValueError for an unknown arm or size, and for keys and values that do not fit.
+    """
+    if size not in SIZES:
+        raise ValueError(f"unknown size {size!r}; sizes: {', '.join(SIZES)}")
+    tree: dict[str, Any] = {"name": size}
+    merge(tree, _file(f"sizes/{size}.yaml"))
+    merge(tree, _arm_file(arm))
+    label, attention = tree["arm"]["label"], dict(tree["arm"]["attention"])
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        path = [part.strip() for part in key.split(".")]
+        if not separator or not all(path):
+            raise ValueError(f"an override must be KEY=VALUE, as training.lr=1e-3, got {override!r}")
+        refuse_unknown(Settings, path)
+        merge(tree, nested(path, parse(text, f"the value of {'.'.join(path)}")))
+    settings = built(Settings, tree, "")
+    if settings.arm.label == label:
+        changed = [f"_{key}{value}" for key, value in settings.arm.attention.items() if attention.get(key) != value]
+        settings = replace(settings, arm=replace(settings.arm, label=label + "".join(changed)))
+    return settings
+
+
+def to_yaml(settings: Settings) -> str:
+    """All settings as YAML; `from_yaml` gives them back exactly."""
+    return dump(asdict(settings))
+
+
+def from_yaml(text: str) -> Settings:
+    """Settings from what `to_yaml` wrote, or from a part of it: what is absent has its default.
+
+    Raises ValueError where the text is no YAML mapping, and for keys and values that do not fit.
+    """
+    return built(Settings, parse_mapping(text, "the settings"), "")
+
+
+def _file(name: str) -> dict[str, Any]:
+    text = resources.files("iga.experiment").joinpath("configs", *name.split("/")).read_text(encoding="utf-8")
+    return parse_mapping(text, f"configs/{name}")
+
+
+def _arm_file(name: str) -> dict[str, Any]:
+    if name not in ARMS:
+        raise ValueError(f"unknown arm {name!r}; arms: {', '.join(ARMS)}")
+    return _file(f"arms/{name}.yaml")
+
+
+def _at_least(section: str, name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{section}.{name} must be at least {least}, got {value}")

@@ -1,0 +1,296 @@
+"""One run: an arm, a seed, so many steps; taken up again from its last checkpoint to the bit.
+
+What happens in step k is a function of the weights, the optimiser's state and k: batches and noise have no state of
+their own. A step logs the losses and the three numbers that told of the blow-up (`iga.diagnostics`), largest, mean and
+lowest over the blocks. A loss or gradient that is not finite ends the run, before it reaches the weights, and is its
+result.
+
+A run's folder: config.yaml, metrics.csv (a row a step), held_out.csv, checkpoint.pt, status.json.
+"""
+
+import csv
+import io
+import json
+import math
+import resource
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from iga import diagnostics
+from iga._typing import Tensor
+from iga.experiment import checkpoint, processes
+from iga.experiment.arms import network_of
+from iga.experiment.chains import Batch, Batches
+from iga.experiment.dataset import Dataset
+from iga.experiment.evaluate import Evaluation
+from iga.experiment.flow import TRANS_CLAMP, losses, noised
+from iga.experiment.network import FlowNetwork
+from iga.experiment.settings import Settings, from_yaml, to_yaml
+from iga.kernels import Statistics
+
+__all__ = ["COLUMNS", "HELD_OUT_COLUMNS", "Logger", "read_table", "train"]
+
+LOSSES = ("trans_loss", "trans_loss_raw", "rots_vf_loss", "se3_vf_loss", "gaussian_loss")
+WATCHED = ("geo_scaled_absmax", "wmax_sat_frac", "log_det_min")
+COLUMNS = ("step", "samples", *LOSSES, "clamped_samples", *WATCHED, "grad_norm", "seconds")
+HELD_OUT_COLUMNS = ("step", *LOSSES, "se3_vf_loss_raw", "shuffled_se3_vf_loss_raw")
+
+# Called with every row, and whether it is one of held_out.csv.
+Logger = Callable[[dict[str, float], bool], None]
+
+
+@dataclass
+class _Run:
+    settings: Settings
+    network: FlowNetwork
+    optimizer: torch.optim.Optimizer
+    step: int = 0  # of steps done
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+
+
+def train(settings: Settings, dataset: Dataset, folder: Path, *, device: str = "cpu", log: Logger | None = None) -> str:
+    """Trains to settings.training.steps, from the checkpoint in `folder` if there is one. Returns the status,
+    "finished" or "non-finite"; a run that has one already is left alone.
+
+    Raises ValueError where `folder` holds a run with other settings than these, but for the number of steps.
+    """
+    writes = processes.rank() == 0
+    found = _begin(settings, folder) if writes else None
+    processes.wait()
+    if found is None:
+        found = status_of(folder)
+    if found["status"] == "non-finite" or found["steps_done"] >= settings.training.steps:
+        return found["status"]
+    run = _restored(settings, folder, device)
+    batches = _batches(settings, dataset)
+    evaluation = Evaluation(dataset.held_out, settings, device)
+    model = processes.together(run.network)
+    if writes:
+        _cut_tables(folder, run.step)
+    with _Tables(folder, log, writes) as tables:
+        wrong = None
+        while run.step < settings.training.steps and wrong is None:
+            started = time.perf_counter()
+            row, wrong = _step(run, model, _mine(batches, run.step), device)
+            run.seconds += time.perf_counter() - started
+            run.step += 1
+            run.peak_mb = max(run.peak_mb, _peak_mb(device))
+            tables.step({"step": run.step, **row, "seconds": time.perf_counter() - started})
+            last = run.step == settings.training.steps
+            if wrong is None and (last or run.step % settings.training.evaluate_every == 0):
+                tables.held_out({"step": run.step, **evaluation.network(run.network)})
+            if wrong is None and writes and (last or run.step % settings.training.checkpoint_every == 0):
+                tables.flush()
+                _keep(run, folder)
+    status = "finished" if wrong is None else "non-finite"
+    if writes:
+        _write_status(folder, run, status, None if wrong is None else run.step, wrong)
+    processes.wait()
+    return status
+
+
+def status_of(folder: Path) -> dict[str, Any]:
+    """status.json of a run: status, steps_done, first_non_finite, what_non_finite, seconds_a_step, peak_mb,
+    parameters."""
+    return json.loads((folder / "status.json").read_text(encoding="utf-8"))
+
+
+def read_table(path: Path) -> list[dict[str, float | None]]:
+    """The rows of metrics.csv or held_out.csv; None where a cell is empty. A row that was cut off is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    with open(path, newline="", encoding="utf-8") as file:
+        text = file.read()
+    for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])):
+        rows.append({name: None if cell in ("", None) else float(cell) for name, cell in row.items()})
+    return rows
+
+
+def _begin(settings: Settings, folder: Path) -> dict[str, Any]:
+    """The status of what is in the folder, or of a run that has not begun."""
+    config = folder / "config.yaml"
+    if config.exists():
+        _compare_settings(from_yaml(config.read_text(encoding="utf-8")), settings, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_text(config, to_yaml(settings))
+    if not (folder / "status.json").exists():
+        run = _Run(settings, network_of(settings), None)  # pyright: ignore[reportArgumentType]
+        _write_status(folder, run, "running", None, None)
+    return status_of(folder)
+
+
+def _compare_settings(old: Settings, new: Settings, folder: Path) -> None:
+    """More steps are the same run, gone on with; anything else is another one."""
+
+    def lines(settings: Settings) -> set[str]:
+        return {line.strip() for line in to_yaml(settings).splitlines() if not line.strip().startswith("steps:")}
+
+    differing = sorted(lines(old) ^ lines(new))
+    if differing:
+        raise ValueError(f"{folder} holds a run with other settings ({'; '.join(differing[:4])}); take another folder")
+
+
+def _restored(settings: Settings, folder: Path, device: str) -> _Run:
+    network = network_of(settings).to(device)
+    t = settings.training
+    run = _Run(settings, network, torch.optim.Adam(network.parameters(), lr=t.lr, weight_decay=t.weight_decay))
+    path = folder / "checkpoint.pt"
+    if path.exists():
+        state = checkpoint.load(path)
+        network.load_state_dict(state["network"])
+        run.optimizer.load_state_dict(state["optimizer"])
+        run.step, run.seconds, run.peak_mb = state["step"], state["seconds"], state["peak_mb"]
+    return run
+
+
+def _keep(run: _Run, folder: Path) -> None:
+    state = {"network": run.network.state_dict(), "optimizer": run.optimizer.state_dict()}
+    checkpoint.save(
+        folder / "checkpoint.pt", {**state, "step": run.step, "seconds": run.seconds, "peak_mb": run.peak_mb}
+    )
+    _write_status(folder, run, "running", None, None)
+
+
+def _write_status(folder: Path, run: _Run, status: str, first: int | None, what: str | None) -> None:
+    state = {
+        "status": status,
+        "steps_done": run.step,
+        "first_non_finite": first,
+        "what_non_finite": what,
+        "seconds_a_step": run.seconds / run.step if run.step else None,
+        "peak_mb": run.peak_mb,
+        "parameters": sum(p.numel() for p in run.network.parameters()),
+    }
+    checkpoint.write_text(folder / "status.json", json.dumps(state, indent=2) + "\n")
+
+
+def _batches(settings: Settings, dataset: Dataset) -> Batches:
+    t = settings.training
+    if processes.world() not in (1, t.parts):
+        raise ValueError(
+            f"training.parts must be the number of processes, {processes.world()}, got {t.parts}; "
+            f"pass --set training.parts={processes.world()}"
+        )
+    return Batches(
+        dataset.training,
+        residues_squared=t.residues_squared,
+        max_samples=t.max_samples,
+        crop=t.crop,
+        seed=t.seed,
+        parts=t.parts,
+    )
+
+
+def _mine(batches: Batches, step: int) -> Batch:
+    """Our share of the step's batch, all of it where there is one process."""
+    return batches.whole(step) if processes.world() == 1 else batches(step, processes.rank())
+
+
+def _step(run: _Run, model: torch.nn.Module, batch: Batch, device: str) -> tuple[dict[str, float], str | None]:
+    """One step of the optimiser: (the row of metrics.csv, what was not finite)."""
+    settings, t = run.settings, run.settings.training
+    x = noised(batch, seed=t.seed, gaussians=settings.model.gaussians, stress=settings.data.stress).to(device)
+    mask, index = batch.mask.to(device), batch.index.to(device)
+    watched: list[Statistics] = []
+    run.optimizer.zero_grad(set_to_none=True)
+    try:
+        predicted = model(x.gaussian, x.t, mask, index, watched)
+    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage] - a factorisation that met NaN
+        return dict.fromkeys(COLUMNS[1:-1], math.nan), f"the forward pass: {error}"
+    found = losses(predicted, x, mask)
+    loss = (found.se3_vf + found.gaussian).mean()
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in run.network.parameters() if p.grad is not None])
+    each = torch.stack([found.trans, found.trans_raw, found.rots_vf, found.se3_vf, found.gaussian], dim=-1)
+    each = processes.gathered(each.detach()).double().cpu()
+    row = {"samples": float(len(each)), **dict(zip(LOSSES, each.mean(dim=0).tolist(), strict=True))}
+    row["clamped_samples"] = float((each[:, 1] >= TRANS_CLAMP).sum())
+    row |= _watch(watched, mask)
+    row["grad_norm"] = float(norm)
+    if not each.isfinite().all():
+        return row, "a loss: " + ", ".join(
+            n for n, x in zip(LOSSES, each.unbind(-1), strict=True) if not x.isfinite().all()
+        )
+    if not norm.isfinite():
+        bad = (n for n, p in run.network.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
+        return row, f"a gradient: {next(bad, 'their norm')}"
+    if t.clip_grad is not None:
+        torch.nn.utils.clip_grads_with_norm_(run.network.parameters(), t.clip_grad, norm)
+    run.optimizer.step()
+    return row, None
+
+
+def _watch(watched: Iterable[Statistics], mask: Tensor) -> dict[str, float]:
+    """Over all blocks, and all processes."""
+    per_block = [diagnostics.statistics_metrics(one, mask, prefix="") for one in watched]
+    rows = torch.tensor([[one[name] for name in WATCHED] for one in per_block], dtype=torch.float64)
+    rows = processes.gathered(rows)
+    absmax, share, lowest = rows.unbind(-1)
+    values = (absmax.amax(), share.mean(), lowest.amin())
+    return dict(zip(WATCHED, (float(v) for v in values), strict=True))
+
+
+def _peak_mb(device: str) -> float:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _cut_tables(folder: Path, step: int) -> None:
+    """Without the rows after the checkpoint: they come again."""
+    for name, columns in (("metrics.csv", COLUMNS), ("held_out.csv", HELD_OUT_COLUMNS)):
+        rows = [row for row in read_table(folder / name) if (row["step"] or 0) <= step]
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_cell(name, row[name]) for name in columns] for row in rows)
+        checkpoint.write_text(folder / name, buffer.getvalue())
+
+
+def _cell(name: str, value: float | None) -> str:
+    """The shortest text that reads back as the same number; a log_det_min of +inf says that there is none."""
+    if value is None or (name == "log_det_min" and value == math.inf):
+        return ""
+    return str(int(value)) if name in ("step", "samples", "clamped_samples") and math.isfinite(value) else repr(value)
+
+
+class _Tables:
+    """The two CSV files, a row at a time; and whoever else wants the rows."""
+
+    def __init__(self, folder: Path, log: Logger | None, writes: bool) -> None:
+        self._folder, self._log, self._writes = folder, log, writes
+        self._files: list[TextIO] = []
+
+    def __enter__(self) -> "_Tables":
+        if self._writes:
+            names = ("metrics.csv", "held_out.csv")
+            self._files = [open(self._folder / name, "a", newline="", encoding="utf-8") for name in names]  # noqa: SIM115
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in self._files:
+            file.close()
+
+    def step(self, row: dict[str, float]) -> None:
+        self._add(row, COLUMNS, 0)
+
+    def held_out(self, row: dict[str, float]) -> None:
+        self._add(row, HELD_OUT_COLUMNS, 1)
+
+    def flush(self) -> None:
+        for file in self._files:
+            file.flush()
+
+    def _add(self, row: dict[str, float], columns: tuple[str, ...], which: int) -> None:
+        if not self._writes:
+            return
+        csv.writer(self._files[which], lineterminator="\n").writerow([_cell(name, row[name]) for name in columns])
+        if self._log is not None:
+            self._log(row, which == 1)
