@@ -14,7 +14,7 @@ __all__ = ["write_samples"]
 
 
 def write_samples(settings: Settings, dataset: Dataset, folder: Path, *, count: int, device: str = "cpu") -> list[Path]:
-    """samples/STEPS_steps/NAME.pdb for the first `count` held-out chains, from the run's checkpoint; those that are there stay.
+    """samples/STEPS_steps/NAME.pdb for the first `count` held-out chains, from the run's checkpoint.
 
     A sample has the length, the residue types and, in the fixed mode, the Gaussians of its chain, and noise for the
     rest: it is not meant to be that chain, and its remark says how far from it it is.
@@ -24,12 +24,8 @@ def write_samples(settings: Settings, dataset: Dataset, folder: Path, *, count: 
         return paths
     network = None
     for number, chain in enumerate(dataset.held_out[:count]):
-        path = (
-            folder
-            / "samples"
-            / f"{settings.training.steps}_steps"
-            / f"{chain.name.replace(':', '_').replace('/', '_')}.pdb"
-        )
+        file = chain.name.replace(":", "_").replace("/", "_") + ".pdb"
+        path = folder / "samples" / f"{settings.training.steps}_steps" / file
         paths.append(path)
         if path.exists():
             continue
