@@ -5,24 +5,20 @@ Nothing heavy is imported before a command runs: `iga --help` never waits for to
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from iga._terminal import Bars, CommandError, complain, misuse, print_rows, whole_numbers
+from iga._terminal import console as terminal
+from iga.cli_compare import compare
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 _command_line = "iga"  # as it was typed, for the report
-
-# typer carries its own copy of click in some releases and the package in others; both give this base class.
-_UsageError: type[Exception] = cast("type[Exception]", typer.BadParameter.__base__)
-_CommandError: type[Exception] = cast("type[Exception]", _UsageError.__base__)
 
 
 @app.callback(invoke_without_command=True)
@@ -102,11 +98,11 @@ def verify(
         raise typer.BadParameter(f"unknown preset {preset!r}", param_hint="--preset")
     if json is not None and not json.resolve().parent.is_dir():
         raise typer.BadParameter(f"no folder {json.resolve().parent} to write {json.name} to", param_hint="--json")
-    counts = None if points is None else _whole_numbers(points)
+    counts = None if points is None else whole_numbers(points)
     from iga.report import print_report, write_json
     from iga.testing.verify import prepare
 
-    with _misuse():
+    with misuse():
         plan = prepare(
             target or preset or "bounded",
             kind=kind,
@@ -119,9 +115,9 @@ def verify(
             only=only,
             implementation=implementation,
         )
-    with _progress() as on_progress:
+    with Bars() as on_progress:
         report = plan.run(on_progress)
-    console = _console()
+    console = terminal()
     if json is not None:
         write_json(report, _command_line, json)
     print_report(report, console)
@@ -144,11 +140,11 @@ def faults(
     from iga.report import print_matrix, write_matrix
     from iga.testing.faults.matrix import measure_matrix
 
-    with _misuse(), _progress() as on_progress:
+    with misuse(), Bars() as on_progress:
         matrix = measure_matrix(profile=profile, seed=seed, on_progress=on_progress)
     if json is not None:
         write_matrix(matrix, _command_line, json)
-    print_matrix(matrix, _console())
+    print_matrix(matrix, terminal())
     raise typer.Exit(matrix.exit_code)
 
 
@@ -168,9 +164,9 @@ def bounds(
     """
     from iga.bounds import bounds_summary
 
-    with _misuse():
+    with misuse():
         rows = bounds_summary(sigma_min, sigma_max, extent, points, cap, keys=residues)
-    _print_rows(rows)
+    print_rows(rows)
 
 
 @app.command()
@@ -187,9 +183,9 @@ def picture(
 
     if not output.resolve().parent.is_dir():
         raise typer.BadParameter(f"no folder {output.resolve().parent} to write {output.name} to")
-    with _progress() as on_progress:
+    with Bars() as on_progress:
         data = measure(seed=seed, on_progress=on_progress)
-    with _misuse():
+    with misuse():
         draw(data, output, json)
     print(f"wrote {output}")
 
@@ -234,8 +230,8 @@ def bench(
     """
     if not max_ratio > 0:
         raise typer.BadParameter(f"must be above 0, got {max_ratio}", param_hint="--max-ratio")
-    counts = None if points is None else _whole_numbers(points)
-    lengths = None if residues is None else _whole_numbers(residues, "--residues")
+    counts = None if points is None else whole_numbers(points)
+    lengths = None if residues is None else whole_numbers(residues, "--residues")
     named = None if implementations is None else [name.strip() for name in implementations.split(",")]
     from iga.bench import baseline as earlier
     from iga.bench import plot as picture_of
@@ -243,7 +239,7 @@ def bench(
     from iga.bench.report import check_writable, describe, print_changes, print_result, write_json
     from iga.bench.run import DEFAULTS, Options, plan, run
 
-    with _misuse():
+    with misuse():
         then = None if baseline is None else earlier.read_result(baseline)
         if then is not None:
             named = [*(named or DEFAULTS.get(device, ())), YARDSTICK]
@@ -265,14 +261,14 @@ def bench(
         for file in (json, plot):
             if file is not None:
                 check_writable(file)
-    with _progress() as on_progress:
+    with Bars() as on_progress:
         result = run(planned, describe(), on_progress=on_progress)
-    console = _console()
+    console = terminal()
     print_result(result, console)
     if json is not None:
         write_json(result, json)
     code = int(any(row["median_ms"] is None for row in result["rows"]))
-    with _misuse():
+    with misuse():
         if plot is not None:
             picture_of.draw(result, plot)
         changes = [] if then is None else earlier.compare(result, then)
@@ -282,86 +278,19 @@ def bench(
     raise typer.Exit(code)
 
 
+app.command()(compare)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     global _command_line
     _command_line = shlex.join(["iga", *(sys.argv[1:] if arguments is None else arguments)])
     try:
         code = app(args=arguments, prog_name="iga", standalone_mode=False)
-    except _CommandError as error:
-        _complain(cast(Any, error).format_message())
+    except CommandError as error:
+        complain(cast(Any, error).format_message())
         code = 2
     except typer.Abort:
-        _complain("interrupted")
+        complain("interrupted")
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
-
-
-@contextmanager
-def _misuse() -> Iterator[None]:
-    """What the library refuses as an argument is misuse of the command; other errors are bugs and keep their trace."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise _UsageError(str(error)) from error
-
-
-def _complain(message: str) -> None:
-    line = " ".join(message.split())
-    print(f"iga: {line}", file=sys.stderr)
-
-
-def _whole_numbers(text: str, option: str = "--points") -> list[int]:
-    try:
-        values = [int(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if not values or min(values) < 1:
-        raise typer.BadParameter(f"expected whole numbers such as 1,8,64; got {text!r}", param_hint=option)
-    return values
-
-
-def _console() -> Console:
-    """The terminal's width on a terminal; wide enough for one row a line in a log."""
-    console = Console()
-    return console if console.is_terminal else Console(width=200)
-
-
-def _print_rows(rows: list[Any]) -> None:
-    from rich.table import Table
-
-    table = Table()
-    for name in rows[0]:
-        table.add_column(str(name), overflow="fold")
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    _console().print(table)
-
-
-class _progress:
-    """A bar on a terminal; in a log, one plain line as each step begins."""
-
-    def __enter__(self) -> Callable[[str, int, int], None]:
-        self._bar: Progress | None = None
-        self._tasks: dict[str, Any] = {}
-        self._said: set[str] = set()
-        console = Console(stderr=True)
-        if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=console, transient=True)
-            self._bar.start()
-        return self._step
-
-    def _step(self, what: str, done: int, total: int) -> None:
-        if self._bar is None:
-            if what not in self._said:
-                self._said.add(what)
-                print(f"… {what}", file=sys.stderr, flush=True)
-            return
-        if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=total)
-        self._bar.update(self._tasks[what], completed=done)
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()

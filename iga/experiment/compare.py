@@ -51,6 +51,8 @@ def compare(
     RuntimeError with its last words; what the others did is kept, and `resume` goes on.
     """
     tracking.check_mode(wandb)
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs must be a whole number from 1 up, got {jobs}")
     if torch.device(plan.device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {plan.device!r} is not there: this torch sees no CUDA GPU; take --device cpu")
     with processes.initialised(plan.device):
@@ -125,8 +127,6 @@ def _here(plan: Plan, folder: Path, wandb: str, progress: Progress) -> dict[str,
 
 def _beside(plan: Plan, folder: Path, jobs: int, wandb: str, progress: Progress) -> dict[str, str]:
     """`jobs` runs at once, each in a process of its own."""
-    if jobs < 1:
-        raise ValueError(f"jobs must be a whole number from 1 up, got {jobs}")
     children: set[subprocess.Popen[str]] = set()
     lock, stopped = threading.Lock(), threading.Event()
 
@@ -142,12 +142,12 @@ def _beside(plan: Plan, folder: Path, jobs: int, wandb: str, progress: Progress)
             with lock:
                 child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
                 children.add(child)
-            assert child.stdout is not None
-            for line in child.stdout:
-                step, _, loss = line.partition(" ")
-                if step.isdigit():
-                    progress(name, int(step), plan.steps, float(loss))
-            code = child.wait()
+            with child:
+                for line in child.stdout or ():
+                    step, _, loss = line.partition(" ")
+                    if step.isdigit():
+                        progress(name, int(step), plan.steps, float(loss))
+            code = child.returncode
             with lock:
                 children.discard(child)
             if code and not stopped.is_set():

@@ -16,6 +16,8 @@ from iga.experiment.settings import ARMS, Settings, load_settings
 __all__ = ["DATA", "PLAN", "RUNS", "OnRow", "Plan", "check_folder", "chosen_arms", "read", "write"]
 
 PLAN, DATA, RUNS = "plan.json", "data.pt", "runs"
+# Settings that have an option of their own.
+RESERVED = ("training.steps", "training.seed", "model.gaussians", "data.stress", "data.structures")
 OnRow = Callable[[dict[str, float]], None]
 
 
@@ -50,9 +52,8 @@ class Plan:
             raise ValueError(f"arms must name at least one of {', '.join(ARMS)}")
         if len(set(self.arms)) < len(self.arms):
             raise ValueError(f"arms must be named once each, got {', '.join(self.arms)}")
-        reserved = ("training.steps", "training.seed", "model.gaussians", "data.")
         for override in self.overrides:
-            if override.strip().startswith(reserved):
+            if override.strip().startswith(RESERVED):
                 raise ValueError(f"{override!r} has an option of its own (--steps, --seed, --gaussians, --stress, …)")
         self.runs()  # refuses what the settings refuse
 

@@ -13,6 +13,9 @@ from iga.report import environment
 
 __all__ = ["collect"]
 
+# Name in the result → the evaluation's. Nothing here is clamped.
+BASELINE = {"trans_raw": "trans_loss_raw", "rots_vf": "rots_vf_loss", "se3_vf_raw": "se3_vf_loss_raw"}
+
 
 def collect(folder: Path, dataset: Dataset, command: str) -> dict[str, Any]:
     """Everything measured so far. Numbers that are not finite become null, and what an arm does not have."""
@@ -41,7 +44,7 @@ def collect(folder: Path, dataset: Dataset, command: str) -> dict[str, Any]:
             "unreadable": len(dataset.unreadable),
             "fingerprint": dataset.fingerprint,
         },
-        "baselines": {"mean_frame": {name: _number(value) for name, value in baseline.items()}},
+        "baselines": {"mean_frame": {name: _number(baseline[column]) for name, column in BASELINE.items()}},
         "runs": [run for run in runs if run is not None],
     }
 

@@ -81,10 +81,10 @@ def train(settings: Settings, dataset: Dataset, folder: Path, *, device: str = "
             run.seconds += time.perf_counter() - started
             run.step += 1
             run.peak_mb = max(run.peak_mb, _peak_mb(device))
-            tables.step({"step": run.step, **row, "seconds": time.perf_counter() - started})
+            tables.step({"step": float(run.step), **row, "seconds": time.perf_counter() - started})
             last = run.step == settings.training.steps
             if wrong is None and (last or run.step % settings.training.evaluate_every == 0):
-                tables.held_out({"step": run.step, **evaluation.network(run.network)})
+                tables.held_out({"step": float(run.step), **evaluation.network(run.network)})
             if wrong is None and writes and (last or run.step % settings.training.checkpoint_every == 0):
                 tables.flush()
                 _keep(run, folder)
@@ -121,8 +121,7 @@ def _begin(settings: Settings, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint.write_text(config, to_yaml(settings))
     if not (folder / "status.json").exists():
-        run = _Run(settings, network_of(settings), None)  # pyright: ignore[reportArgumentType]
-        _write_status(folder, run, "running", None, None)
+        _write_status(folder, _restored(settings, folder, "cpu"), "running", None, None)
     return status_of(folder)
 
 

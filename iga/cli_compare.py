@@ -1,0 +1,176 @@
+"""`iga compare`: the comparison of arms as a command."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from iga._terminal import complain, misuse, print_rows
+from iga._terminal import console as terminal
+
+__all__ = ["compare"]
+
+
+def compare(
+    arms: Annotated[
+        str | None,
+        typer.Option(
+            help="Names with commas between, of ipa, pre_fix, logdet_clamp, sigma_floor, soft_start, bounded, "
+            "gaussian_tanh, bounded_time_gate.",
+            show_default="all",
+        ),
+    ] = None,
+    structures: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A PDB or mmCIF file (.gz or not), a folder, or a quoted glob; repeats. "
+            "Without it: synthetic backbones drawn from the seed."
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Steps of each run.")] = 200,
+    seeds: Annotated[int, typer.Option(help="Runs of each arm, with seeds one after another.")] = 3,
+    seed: Annotated[int, typer.Option(help="The first of them, and that of the split.")] = 0,
+    size: Annotated[str, typer.Option(help="Of the network: small (CPU) or paper (GPU).")] = "small",
+    gaussians: Annotated[
+        str, typer.Option(help="fixed: those of the residues; learned: scales and local means move as well.")
+    ] = "fixed",
+    stress: Annotated[bool, typer.Option("--stress", help="Start from scales that collapse, and needles.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder of the comparison.")] = Path("comparison"),
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the folder's comparison; steps, seeds and arms may be added."),
+    ] = False,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of every arm, as training.lr=1e-4; repeats.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Runs at once, on a CPU.", show_default="cores / threads")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of each run.", show_default="1; paper: all cores")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Structures that each arm samples at the end, as PDB files.")] = 1,
+    wandb: Annotated[str, typer.Option(help="Weights & Biases beside the CSV files: off, offline or online.")] = "off",
+) -> None:
+    """Train IPA and the IGA arms side by side on SE(3) flow matching, and report losses, blow-ups and verdicts.
+
+    All arms see the same chains, order and noise. The folder receives a CSV file a run, checkpoints, result.json,
+    report.md and report.html. A run whose loss is not finite ends there, which is its result. Interrupted, the same
+    command with --resume goes on. Several processes: torchrun --nproc-per-node 2 -m iga compare …. Ends 0 when all runs
+    are made, 1 if one could not be, 2 on misuse.
+    """
+    from iga.experiment import compare as comparison
+    from iga.experiment import processes
+    from iga.experiment.dataset import Dataset
+    from iga.experiment.plan import Plan, chosen_arms
+
+    with misuse():
+        plan = Plan(
+            arms=chosen_arms(arms),
+            structures=tuple(structures or ()),
+            steps=steps,
+            seeds=seeds,
+            seed=seed,
+            size=size,
+            gaussians=gaussians,
+            stress=stress,
+            device=device,
+            threads=threads or (1 if size == "small" else comparison.cores()),
+            samples=samples,
+            overrides=tuple(override or ()),
+        )
+    command = shlex.join(["iga", *sys.argv[1:]])
+
+    def say(dataset: Dataset) -> None:
+        skipped = "".join(f", {count} skipped: {reason}" for reason, count in dataset.skipped.items())
+        for path, reason in dataset.unreadable:
+            print(f"unreadable: {path}: {reason}", file=sys.stderr)
+        sides = f"{len(dataset.training)} to train on, {len(dataset.held_out)} held out"
+        print(f"{dataset.described}: {sides}{skipped}", file=sys.stderr, flush=True)
+
+    try:
+        with misuse(), _Runs() as progress:
+            status = comparison.compare(
+                plan,
+                out,
+                resume=resume,
+                jobs=jobs,
+                wandb=wandb,
+                command=command,
+                on_data=say,
+                on_progress=progress if processes.rank() == 0 else None,
+            )
+    except RuntimeError as error:
+        complain(f"{error}; what was done is kept: --resume goes on")
+        raise typer.Exit(1) from error
+    if not status:
+        return
+    _print_summary(out)
+
+
+def _print_summary(folder: Path) -> None:
+    """The verdicts and where the rest is."""
+    from iga.experiment.readings import read_result
+    from iga.experiment.verdicts import judge_all
+
+    result = read_result(folder / "result.json")
+    rows: list[dict[str, Any]] = []
+    for run in result["runs"]:
+        last = run["held_out"][-1] if run["held_out"] else {}
+        stopped = f"not finite at step {run['first_non_finite']}" if run["status"] == "non-finite" else run["status"]
+        seconds = run["seconds_a_step"]
+        rows.append(
+            {
+                "arm": run["arm"],
+                "seed": run["seed"],
+                "status": stopped,
+                "held-out se3_vf_loss": _short(last.get("se3_vf_loss")),
+                "seconds a step": _short(seconds),
+            }
+        )
+    print_rows(rows)
+    verdicts = [
+        {"claim": f"({one.rule.letter}) {one.rule.claim}", "arm": one.arm, "verdict": one.word}
+        for one in judge_all(result)
+    ]
+    print_rows(verdicts)
+    terminal().print(f"{folder}/report.md, report.html, result.json", markup=False, highlight=False, soft_wrap=True)
+
+
+def _short(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+class _Runs:
+    """A bar a run on a terminal, and one of all; in a log a line as each run begins and ends."""
+
+    def __enter__(self) -> "_Runs":
+        console = Console(stderr=True)
+        self._bars: Progress | None = None
+        self._tasks: dict[str, Any] = {}
+        self._begun: set[str] = set()
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._bars = Progress(*columns, TextColumn("{task.fields[loss]}"), console=console, transient=True)
+            self._bars.start()
+        return self
+
+    def __call__(self, run: str, done: int, steps: int, loss: float | None) -> None:
+        shown = "" if loss is None else f"trans_loss {loss:.3g}"
+        if self._bars is None:
+            if run not in self._begun or (done == steps and loss is None):
+                print(f"… {run}{': done' if run in self._begun and done == steps else ''}", file=sys.stderr, flush=True)
+                self._begun.add(run)
+            return
+        if run not in self._tasks:
+            self._tasks[run] = self._bars.add_task(run, total=steps, loss="")
+        self._bars.update(self._tasks[run], completed=done, loss=shown)
+        if done == steps and loss is None:
+            self._bars.remove_task(self._tasks.pop(run))
+
+    def __exit__(self, *error: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
