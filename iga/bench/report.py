@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from iga._files import write_text
 from iga.bench.baseline import Change
 from iga.bench.probe import OPERATIONS
 
@@ -65,17 +66,8 @@ def check_writable(path: Path) -> None:
 
 
 def write_json(result: dict[str, Any], path: Path) -> None:
-    """All of the file or nothing: written beside it, then renamed."""
-    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    handle, name = tempfile.mkstemp(dir=path.resolve().parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """All of the file or nothing."""
+    write_text(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 
 def row_cells(row: dict[str, Any]) -> list[str]:

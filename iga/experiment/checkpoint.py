@@ -1,35 +1,17 @@
-"""Files that are whole or not there: written beside their place, flushed to the disk, then renamed.
+"""Checkpoints: files that are whole or not there, of tensors, numbers and strings alone.
 
-A checkpoint holds tensors, numbers and strings alone, and is read by torch's weights-only loader: a file from elsewhere
-cannot run code.
+They are read by torch's weights-only loader: a file from elsewhere cannot run code.
 """
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["load", "save", "write_bytes", "write_text"]
+from iga._files import write_bytes
 
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """The file `path` with `data`; who is interrupted leaves what was there before."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """The same of text, in UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
+__all__ = ["load", "save"]
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
+from iga._files import write_text
 from iga.experiment import plan as plans
 from iga.experiment import processes, tracking, worker
-from iga.experiment.checkpoint import write_text
 from iga.experiment.curves import check_plot
 from iga.experiment.dataset import Dataset, load_dataset, prepare, save_dataset
 from iga.experiment.page import write_report

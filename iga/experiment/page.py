@@ -6,12 +6,11 @@ Every number is computed from the results. Beside the Markdown file stand its pi
 """
 
 import argparse
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from iga._files import write_bytes
 from iga.experiment import curves
 from iga.experiment.blocks import Picture, as_html, as_markdown
 from iga.experiment.readings import Result, check_result, read_result
@@ -55,21 +54,8 @@ def write_report(
     if html is not None:
         files[html] = as_html(TITLE, blocks).encode()
     for path, data in files.items():
-        _write(path, data)
+        write_bytes(path, data)
     return list(files)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """All of the file or nothing: written beside it, then renamed."""
-    handle, name = tempfile.mkstemp(dir=path.resolve().parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def main(arguments: Sequence[str]) -> int:

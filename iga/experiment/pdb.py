@@ -10,15 +10,14 @@ Coordinate Entry Format", version 3.3.
 """
 
 import math
-import os
 import re
-import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from iga._files import write_bytes
 from iga._typing import NM_PER_ANGSTROM, Tensor
 from iga.frame import Frame
 
@@ -67,7 +66,7 @@ def write_pdb(
                 f"{1:6.2f}{0:6.2f}          {atom[0]:>2}"
             )
     lines += [f"TER   {4 * n + 1:5d}      {names[-1]:>3} {chain}{numbers[-1]:4d}", "END", ""]
-    _write(Path(path), "\n".join(lines))
+    write_bytes(Path(path), "\n".join(lines).encode("ascii", errors="replace"))
 
 
 def _check(frame: Frame, index: Tensor, residue_names: Sequence[str], chain: str) -> int:
@@ -123,16 +122,3 @@ def _atoms(frame: Frame, index: Tensor) -> Tensor:
         if int(index[i + 1] - index[i]) == 1 and float(to_next.norm()) < _BONDED and float(away.norm()) > 0.1:
             atoms[i, 3] = atoms[i, 2] + _C_O * away / away.norm()
     return atoms
-
-
-def _write(path: Path, text: str) -> None:
-    """Beside it first, then renamed."""
-    handle, name = tempfile.mkstemp(dir=path.resolve().parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="ascii", errors="replace") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

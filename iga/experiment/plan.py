@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from iga.experiment.checkpoint import write_text
+from iga._files import write_text
 from iga.experiment.settings import ARMS, Settings, load_settings
 
 __all__ = ["DATA", "PLAN", "RUNS", "OnRow", "Plan", "check_folder", "chosen_arms", "read", "write"]

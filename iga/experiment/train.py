@@ -22,6 +22,7 @@ from typing import Any, TextIO
 import torch
 
 from iga import diagnostics
+from iga._files import write_text
 from iga._typing import Tensor
 from iga.experiment import checkpoint, processes
 from iga.experiment.arms import network_of
@@ -119,7 +120,7 @@ def _begin(settings: Settings, folder: Path) -> dict[str, Any]:
     if config.exists():
         _compare_settings(from_yaml(config.read_text(encoding="utf-8")), settings, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_text(config, to_yaml(settings))
+    write_text(config, to_yaml(settings))
     if not (folder / "status.json").exists():
         _write_status(folder, _restored(settings, folder, "cpu"), "running", None, None)
     return status_of(folder)
@@ -167,7 +168,7 @@ def _write_status(folder: Path, run: _Run, status: str, first: int | None, what:
         "peak_mb": run.peak_mb,
         "parameters": sum(p.numel() for p in run.network.parameters()),
     }
-    checkpoint.write_text(folder / "status.json", json.dumps(state, indent=2) + "\n")
+    write_text(folder / "status.json", json.dumps(state, indent=2) + "\n")
 
 
 def _batches(settings: Settings, dataset: Dataset) -> Batches:
@@ -250,7 +251,7 @@ def _cut_tables(folder: Path, step: int) -> None:
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([_cell(name, row[name]) for name in columns] for row in rows)
-        checkpoint.write_text(folder / name, buffer.getvalue())
+        write_text(folder / name, buffer.getvalue())
 
 
 def _cell(name: str, value: float | None) -> str:

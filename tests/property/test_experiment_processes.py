@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from training_support import metrics
 
 SCRIPT = Path(__file__).parents[1] / "two_processes.py"

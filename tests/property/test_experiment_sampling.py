@@ -374,12 +374,12 @@ def test_a_file_is_written_whole_or_not_at_all(
     path = tmp_path / "kept.pdb"
     path.write_text("old")
 
-    def broken(self: Path, target: Path) -> Path:
-        assert target == path and self.parent == tmp_path and self.stat().st_size > 1000
+    def broken(beside: Path, target: Path) -> None:
+        assert target == path and beside.parent == tmp_path and beside.stat().st_size > 1000
         raise OSError("disk gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", broken)
+        patch.setattr("iga._files.os.replace", broken)
         with pytest.raises(OSError, match="disk gone"):
             written(path, chains[0])
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["kept.pdb"]

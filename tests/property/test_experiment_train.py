@@ -15,6 +15,7 @@ import pytest
 import torch
 from training_support import data, metrics, tiny
 
+from iga._files import write_text
 from iga.experiment import checkpoint, train
 from iga.experiment.arms import network_of
 from iga.experiment.chains import Batches
@@ -170,14 +171,14 @@ def test_a_checkpoint_that_could_run_code_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
-    checkpoint.write_text(path, "old")
+    write_text(path, "old")
 
     def full(descriptor: int) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr("iga._files.os.fsync", full)
     with pytest.raises(OSError, match="no space"):
-        checkpoint.write_text(path, "new")
+        write_text(path, "new")
     assert path.read_text(encoding="utf-8") == "old" and [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
