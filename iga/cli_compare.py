@@ -106,9 +106,8 @@ def compare(
     except RuntimeError as error:
         complain(f"{error}; what was done is kept: --resume goes on")
         raise typer.Exit(1) from error
-    if not status:
-        return
-    _print_summary(out)
+    if status and processes.rank() == 0:
+        _print_summary(out)
 
 
 def _print_summary(folder: Path) -> None:

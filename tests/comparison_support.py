@@ -75,7 +75,10 @@ def make_result(
             **settings,
         },
         "data": {"training_chains": 10, "held_out_chains": 2, "skipped": {"short": 3}},
-        "baselines": {"mean_frame": {"trans_raw": 4.0, "rots_vf": 2.0, "se3_vf_raw": 6.0}},
+        "baselines": {
+            "mean_frame": {"trans_raw": 4.0, "rots_vf": 2.0, "se3_vf_raw": 6.0},
+            "input": {"trans_raw": 2.5, "rots_vf": 1.5, "se3_vf_raw": 4.0},
+        },
         "runs": runs,
     }
 

@@ -92,9 +92,9 @@ def cores() -> int:
 def _begun(plan: Plan, folder: Path, resume: bool) -> tuple[Plan, Dataset]:
     """The plan to follow and the chains, both on disk for all processes to read."""
     if processes.rank() == 0:
-        plan = plans.check_folder(folder, plan, resume=resume)
         if processes.world() > 1:
             plan = replace(plan, overrides=(*plan.overrides, *_of_processes(plan)))
+        plan = plans.check_folder(folder, plan, resume=resume)
         data = folder / plans.DATA
         dataset = None if data.exists() else prepare(plan.any_settings())
         folder.mkdir(parents=True, exist_ok=True)

@@ -64,6 +64,10 @@ class Evaluation:
         """The same of each chain's own mean frame, to be beaten by whoever has learned something."""
         return self._means(lambda batch, x: mean_frame(x, batch.mask), lambda batch, x: x)
 
+    def unchanged(self) -> dict[str, float]:
+        """The same of the input itself, which is what a network predicts before its first step."""
+        return self._means(lambda batch, x: x.gaussian, lambda batch, x: x)
+
     def _means(
         self, predict: Callable[[Batch, Noised], GaussianRigid], given: Callable[[Batch, Noised], Noised]
     ) -> dict[str, float]:

@@ -23,8 +23,8 @@ def world() -> int:
 
 
 def rank() -> int:
-    """Our number among them; 0 writes the files."""
-    return dist.get_rank() if world() > 1 else 0
+    """Our number among them, as torchrun says before and after they are a group too; 0 writes the files."""
+    return dist.get_rank() if world() > 1 else int(os.environ.get("RANK", "0"))
 
 
 @contextmanager

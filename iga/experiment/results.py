@@ -20,7 +20,8 @@ BASELINE = {"trans_raw": "trans_loss_raw", "rots_vf": "rots_vf_loss", "se3_vf_ra
 def collect(folder: Path, dataset: Dataset, command: str) -> dict[str, Any]:
     """Everything measured so far. Numbers that are not finite become null, and what an arm does not have."""
     plan = plans.read(folder)
-    baseline = Evaluation(dataset.held_out, plan.any_settings()).mean_frame()
+    evaluation = Evaluation(dataset.held_out, plan.any_settings())
+    baselines = {"mean_frame": evaluation.mean_frame(), "input": evaluation.unchanged()}
     runs = [_run(folder / plans.RUNS / name, arm, seed) for name, (arm, seed) in plan.runs().items()]
     return {
         "schema": 1,
@@ -44,7 +45,10 @@ def collect(folder: Path, dataset: Dataset, command: str) -> dict[str, Any]:
             "unreadable": len(dataset.unreadable),
             "fingerprint": dataset.fingerprint,
         },
-        "baselines": {"mean_frame": {name: _number(baseline[column]) for name, column in BASELINE.items()}},
+        "baselines": {
+            kind: {name: _number(found[column]) for name, column in BASELINE.items()}
+            for kind, found in baselines.items()
+        },
         "runs": [run for run in runs if run is not None],
     }
 

@@ -197,25 +197,29 @@ def _health(result: Result) -> list[Block]:
             row.arm,
             below(row.to_mean_frame),
             below(row.to_shuffled),
+            below(row.to_input),
             _shown(row.loss),
             NOTHING if row.mean_frame is None else digits(row.mean_frame),
             _shown(row.to_mean_frame),
+            NOTHING if row.input is None else digits(row.input),
+            _shown(row.to_input),
             _shown(row.shuffled),
             _shown(row.to_shuffled),
         )
         for row in health(result)
     )
     heads = (
-        *("arm", "against the mean frame", "against its shuffled input", "loss", "mean frame", "loss − mean frame"),
-        *("shuffled input", "loss − shuffled"),
+        *("arm", "against the mean frame", "against its shuffled input", "against the input itself", "loss"),
+        *("mean frame", "loss − mean frame", "input itself", "loss − input", "shuffled input", "loss − shuffled"),
     )
     made: list[Block] = [
         Paragraph(
             "Unclamped se3_vf_loss on held-out structures, mean over the evaluations in the window: against that of "
-            "each chain's mean frame, and against the arm's own with the input frames shuffled among residues. "
+            "each chain's mean frame, of the noised input itself, which is what a network predicts before its first "
+            "step, and against the arm's own with the input frames shuffled among residues. "
             "“below”: the whole interval of the difference lies under 0."
         ),
-        Table(heads, rows, (0, 1, 2)) if rows else Paragraph("No arm without a non-finite run."),
+        Table(heads, rows, (0, 1, 2, 3)) if rows else Paragraph("No arm without a non-finite run."),
     ]
     unsound = [arm for arm, by_seed in runs_of(result).items() if not is_healthy(by_seed)]
     if unsound and rows:

@@ -95,15 +95,18 @@ def first_non_finite(result: Result) -> Table | None:
 
 @dataclass(frozen=True)
 class Health:
-    """One arm's unclamped held-out loss over the window, beside the mean-frame baseline and its shuffled input.
+    """One arm's unclamped held-out loss over the window, beside two baselines and its own with shuffled input.
 
-    `to_mean_frame`, `to_shuffled`: loss minus the other, over seeds; None where the result does not say.
+    `input`: of predicting the noised input itself, as a network does before its first step. `to_mean_frame`,
+    `to_input`, `to_shuffled`: loss minus the other, over seeds; None where the result does not say.
     """
 
     arm: str
     loss: Estimate | None
     mean_frame: float | None
     to_mean_frame: Estimate | None
+    input: float | None
+    to_input: Estimate | None
     shuffled: Estimate | None
     to_shuffled: Estimate | None
 
@@ -115,8 +118,8 @@ def is_healthy(by_seed: Mapping[int, Run]) -> bool:
 
 def health(result: Result) -> list[Health]:
     """Of every healthy arm."""
-    baseline = (result.get("baselines") or {}).get("mean_frame") or {}
-    level = number(baseline, "se3_vf_raw")
+    baselines = result.get("baselines") or {}
+    mean_frame, unchanged = (number(baselines.get(name) or {}, "se3_vf_raw") for name in ("mean_frame", "input"))
     own = Metric("", lambda run, n: mean_of(held_out_values(run, "se3_vf_loss_raw", n)))
     other = Metric("", lambda run, n: mean_of(held_out_values(run, "shuffled_se3_vf_loss_raw", n)))
     matched = matched_steps(result)
@@ -125,13 +128,13 @@ def health(result: Result) -> list[Health]:
         if not is_healthy(by_seed):
             continue
         losses, shuffled = values_of(by_seed, own, matched), values_of(by_seed, other, matched)
-        beside_level = [] if level is None else [loss - level for loss in losses.values()]
+        beside = [[] if x is None else [loss - x for loss in losses.values()] for x in (mean_frame, unchanged)]
         beside_shuffled = [loss - shuffled[seed] for seed, loss in losses.items() if seed in shuffled]
-        found = [
+        loss, to_mean, to_input, other_loss, to_shuffled = (
             estimate(values) if values else None
-            for values in (list(losses.values()), beside_level, list(shuffled.values()), beside_shuffled)
-        ]
-        made.append(Health(arm, found[0], level, found[1], found[2], found[3]))
+            for values in (list(losses.values()), *beside, list(shuffled.values()), beside_shuffled)
+        )
+        made.append(Health(arm, loss, mean_frame, to_mean, unchanged, to_input, other_loss, to_shuffled))
     return made
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_support import metrics
+from training_support import TINY, metrics
 
 SCRIPT = Path(__file__).parents[1] / "two_processes.py"
 STEPS = 4
@@ -31,6 +31,22 @@ def run(folder: Path, processes: int, shake: float = 0.0) -> list[dict[str, floa
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return metrics(folder)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+def test_the_command_runs_under_torchrun_says_things_once_and_can_be_resumed(tmp_path: Path) -> None:
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "iga", "compare"]
+    words = ["--arms", "ipa", "--seeds", "1", "--out", str(tmp_path / "out")]
+    for one in TINY:
+        words += ["--set", one]
+    for steps in (1, 2):
+        again = ["--steps", str(steps), *(["--resume"] if steps > 1 else [])]
+        command = [sys.executable, *launch, *words, *again]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("report.md") == 1 and done.stderr.count("to train on") == 1
+    (folder,) = (tmp_path / "out" / "runs").iterdir()
+    assert len(metrics(folder)) == 2 and "parts: 2" in (folder / "config.yaml").read_text(encoding="utf-8")
 
 
 def worst(rows: list, others: list, name: str) -> list[float]:

@@ -243,8 +243,8 @@ def test_each_run_that_went_non_finite_is_listed_with_its_step() -> None:
     assert table is not None and table.rows == (("sigma_floor", "loss", "1", "13"),)
 
 
-def test_training_is_judged_against_the_mean_frame_and_the_shuffled_input() -> None:
-    """Losses 3.5 against 6 and 7; one arm above both; one between them; one that went non-finite is not judged."""
+def test_training_is_judged_against_two_baselines_and_the_shuffled_input() -> None:
+    """Losses 3.5 against 6, 4 and 7; one arm above both; one between them; one that went non-finite is not judged."""
     result = make_result()
     for seed in range(3):
         for row in find_run(result, "ipa", seed)["held_out"]:
@@ -252,11 +252,11 @@ def test_training_is_judged_against_the_mean_frame_and_the_shuffled_input() -> N
         for row in find_run(result, "logdet_clamp", seed)["held_out"]:
             row["se3_vf_loss_raw"] = 6.5 + 0.01 * seed
     stop(find_run(result, "sigma_floor", 0), 12)
-    words = {row.arm: (below(row.to_mean_frame), below(row.to_shuffled)) for row in health(result)}
+    words = {row.arm: tuple(map(below, (row.to_mean_frame, row.to_shuffled, row.to_input))) for row in health(result)}
     assert words == {
-        "ipa": ("not below", "not below"),
-        "logdet_clamp": ("not below", "below"),
-        "bounded": ("below", "below"),
+        "ipa": ("not below", "not below", "not below"),
+        "logdet_clamp": ("not below", "below", "not below"),
+        "bounded": ("below", "below", "below"),
     }
     assert "Not judged, a run went non-finite: sigma_floor." in as_markdown(blocks_of([("r.json", result)], {}))
 
@@ -272,7 +272,9 @@ def test_below_needs_the_whole_interval_under_zero() -> None:
 def test_a_result_without_a_baseline_says_nothing_of_it() -> None:
     result = make_result()
     del result["baselines"]
-    assert {below(row.to_mean_frame) for row in health(result)} == {"–"}
+    assert (
+        {below(row.to_mean_frame) for row in health(result)} == {below(row.to_input) for row in health(result)} == {"–"}
+    )
     assert {below(row.to_shuffled) for row in health(result)} == {"below"}
 
 
