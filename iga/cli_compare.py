@@ -106,6 +106,9 @@ def compare(
     except RuntimeError as error:
         complain(f"{error}; what was done is kept: --resume goes on")
         raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        complain("interrupted; what was done is kept: --resume goes on")
+        raise typer.Exit(130) from error
     if status and processes.rank() == 0:
         _print_summary(out)
 

@@ -150,7 +150,9 @@ def _beside(plan: Plan, folder: Path, jobs: int, wandb: str, progress: Progress)
             code = child.returncode
             with lock:
                 children.discard(child)
-            if code and not stopped.is_set():
+            if stopped.is_set():
+                return "running"
+            if code:
                 errors.seek(0)
                 raise RuntimeError(f"run {name} ended {code}: {' / '.join(errors.read().strip().splitlines()[-3:])}")
         progress(name, plan.steps, plan.steps, None)

@@ -16,7 +16,7 @@ from iga.experiment.sampling import ca_rmsd, sample
 from iga.experiment.settings import load_settings
 from iga.synthetic import synthetic_structures
 
-RESIDUES, STEPS, LR = 40, 3000, 2e-3
+RESIDUES, STEPS, LR = 24, 2500, 2e-3
 
 
 @pytest.mark.slow
