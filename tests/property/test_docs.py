@@ -109,3 +109,25 @@ def test_the_readmes_commands_are_single_lines_that_install_with_the_constraints
     assert found is not None
     command = found.group(1)
     assert "\n" not in command and "-c constraints.txt" in command
+
+
+def test_the_results_page_follows_from_the_committed_results() -> None:
+    from iga.experiment.blocks import Picture, as_markdown
+    from iga.experiment.readings import read_result
+    from iga.experiment.sections import blocks_of, title_of
+
+    (command,) = re.findall(
+        r"<!-- command: results -->\n```sh\n(.*?)```", (ROOT / "docs/experiment.md").read_text(), re.S
+    )
+    files = [path for word in command.split() if ".json" in word for path in sorted(ROOT.glob(word))]
+    assert files and "--sizes small,paper" in command and "--markdown docs/results.md" in command
+    results = [(path.name, read_result(path)) for path in files]
+    # The pictures are not drawn again: what Markdown says of them is their name and their words.
+    pictures = {
+        number: Picture(f"results_{number + 1}.png", "", "", f"Curves of {title_of(result)}")
+        for number, (_, result) in enumerate(results)
+    }
+    assert as_markdown(blocks_of(results, pictures, ["small", "paper"])) == (ROOT / "docs/results.md").read_text(
+        encoding="utf-8"
+    )
+    assert all((ROOT / "docs" / picture.file).exists() for picture in pictures.values())
