@@ -1,7 +1,7 @@
 """What the commands share: misuse in one line, the console, tables, bars."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -58,28 +58,35 @@ def print_rows(rows: list[Any]) -> None:
 
 
 class Bars:
-    """A bar on a terminal; in a log, one plain line as each step begins."""
+    """A bar on a terminal; in a log, one plain line as each step begins, and where `end` is called one as it ends."""
 
-    def __enter__(self) -> Callable[[str, int, int], None]:
+    def __enter__(self) -> "Bars":
         self._bar: Progress | None = None
         self._tasks: dict[str, Any] = {}
         self._said: set[str] = set()
         console = Console(stderr=True)
         if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=console, transient=True)
+            self._bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True)
             self._bar.start()
-        return self._step
+        return self
 
-    def _step(self, what: str, done: int, total: int) -> None:
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
         if self._bar is None:
             if what not in self._said:
                 self._said.add(what)
                 print(f"… {what}", file=sys.stderr, flush=True)
             return
         if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=total)
-        self._bar.update(self._tasks[what], completed=done)
+            self._tasks[what] = self._bar.add_task(what, total=total, note="")
+        self._bar.update(self._tasks[what], completed=done, note=note)
+
+    def end(self, what: str) -> None:
+        """Take the bar away: there will be many."""
+        if self._bar is None:
+            print(f"… {what}: done", file=sys.stderr, flush=True)
+        elif what in self._tasks:
+            self._bar.remove_task(self._tasks.pop(what))
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:

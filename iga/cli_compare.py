@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from iga._terminal import complain, misuse, print_rows
+from iga._terminal import Bars, complain, misuse, print_rows
 from iga._terminal import console as terminal
 
 __all__ = ["compare"]
@@ -92,7 +90,14 @@ def compare(
         print(f"{dataset.described}: {sides}{skipped}", file=sys.stderr, flush=True)
 
     try:
-        with misuse(), _Runs() as progress:
+        with misuse(), Bars() as bars:
+
+            def progress(run: str, done: int, total: int, loss: float | None) -> None:
+                if loss is None and done == total:
+                    bars.end(run)
+                else:
+                    bars(run, done, total, "" if loss is None else f"trans_loss {loss:.3g}")
+
             status = comparison.compare(
                 plan,
                 out,
@@ -144,35 +149,3 @@ def _print_summary(folder: Path) -> None:
 
 def _short(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
-
-
-class _Runs:
-    """A bar a run on a terminal, and one of all; in a log a line as each run begins and ends."""
-
-    def __enter__(self) -> "_Runs":
-        console = Console(stderr=True)
-        self._bars: Progress | None = None
-        self._tasks: dict[str, Any] = {}
-        self._begun: set[str] = set()
-        if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bars = Progress(*columns, TextColumn("{task.fields[loss]}"), console=console, transient=True)
-            self._bars.start()
-        return self
-
-    def __call__(self, run: str, done: int, steps: int, loss: float | None) -> None:
-        shown = "" if loss is None else f"trans_loss {loss:.3g}"
-        if self._bars is None:
-            if run not in self._begun or (done == steps and loss is None):
-                print(f"… {run}{': done' if run in self._begun and done == steps else ''}", file=sys.stderr, flush=True)
-                self._begun.add(run)
-            return
-        if run not in self._tasks:
-            self._tasks[run] = self._bars.add_task(run, total=steps, loss="")
-        self._bars.update(self._tasks[run], completed=done, loss=shown)
-        if done == steps and loss is None:
-            self._bars.remove_task(self._tasks.pop(run))
-
-    def __exit__(self, *error: object) -> None:
-        if self._bars is not None:
-            self._bars.stop()

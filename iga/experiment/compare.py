@@ -162,7 +162,7 @@ def _beside(plan: Plan, folder: Path, jobs: int, wandb: str, progress: Progress)
         futures = {pool.submit(one, name): name for name in plan.runs()}
         try:
             return {futures[done]: done.result() for done in as_completed(futures)}
-        except BaseException:
+        except BaseException:  # an interrupt too: no run may outlive the command; raised again below
             stopped.set()
             with lock:
                 for child in children:

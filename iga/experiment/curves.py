@@ -46,7 +46,7 @@ Points = list[tuple[float, float]]
 def check_plot() -> None:
     """Raises ValueError where matplotlib is missing, naming the extra that brings it."""
     try:
-        import matplotlib.figure  # noqa: F401
+        import matplotlib.figure  # noqa: F401 - asked for only to see whether it is there
     except ImportError as error:
         raise ValueError("the curves need matplotlib: install iga with its extra, pip install 'iga[plot]'") from error
 

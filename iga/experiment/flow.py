@@ -24,6 +24,7 @@ import torch
 from iga import rotation
 from iga._typing import NM_PER_ANGSTROM, Bool, Float, Tensor
 from iga.experiment.chains import LOG_NEUTRAL_SIGMA, Batch, neutral, stream
+from iga.experiment.settings import GAUSSIANS
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 
@@ -41,8 +42,6 @@ __all__ = [
     "noised",
     "shuffled",
 ]
-
-GAUSSIANS = ("fixed", "learned")
 
 T_MIN = 0.01
 T_CLIP = 0.9

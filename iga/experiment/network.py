@@ -10,7 +10,6 @@ Source: FrameFlow (J. Yim et al. 2023), whose trunk is FrameDiff's (2023), whose
 module with a transformer along the sequence; transitions and updates are AlphaFold 2's algorithms 20 (lines 8, 9), 23.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -19,6 +18,7 @@ from torch import nn
 from iga._attention_ops import sanitise
 from iga._init import linear
 from iga._typing import Bool, Float, Tensor
+from iga.experiment.chains import neutral
 from iga.experiment.features import REFERENCE_SIGMA, EdgeFeatures, NodeFeatures
 from iga.experiment.settings import Model
 from iga.frame import Frame
@@ -70,7 +70,7 @@ class FlowNetwork(nn.Module):
                 f"{list(index.shape)} and {list(t.shape)}; one chain alone is a batch of 1"
             )
         dtype = self.edges.from_row.weight.dtype
-        start = current = _neutral(gaussian, mask)
+        start = current = neutral(gaussian, mask)
         index = sanitise(index.to(dtype), mask)
         s = self.nodes(start, t.to(dtype), index)
         z = self.edges(s, start.trans.to(dtype), index)
@@ -160,14 +160,6 @@ def _updated(gaussian: GaussianRigid, update: Float[Tensor, "b n u"], *, learned
         return GaussianRigid(frame, gaussian.local_mean, gaussian.log_scale)
     local_mean = gaussian.local_mean + REFERENCE_SIGMA * update[..., 6:9]
     return GaussianRigid(frame, local_mean, gaussian.log_scale + update[..., 9:12])
-
-
-def _neutral(gaussian: GaussianRigid, mask: Tensor) -> GaussianRigid:
-    """Masked residues at the identity with an ordinary Gaussian, whatever they held."""
-    ones = torch.ones_like(gaussian.trans)
-    identity = torch.eye(3, dtype=gaussian.dtype, device=gaussian.device).expand_as(gaussian.rot)
-    frame = Frame(identity, 0 * ones)
-    return _where(mask, gaussian, GaussianRigid(frame, 0 * ones, math.log(REFERENCE_SIGMA) * ones))
 
 
 def _where(mask: Bool[Tensor, "b n"], a: GaussianRigid, b: GaussianRigid) -> GaussianRigid:

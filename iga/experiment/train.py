@@ -271,7 +271,7 @@ class _Tables:
     def __enter__(self) -> "_Tables":
         if self._writes:
             names = ("metrics.csv", "held_out.csv")
-            self._files = [open(self._folder / name, "a", newline="", encoding="utf-8") for name in names]  # noqa: SIM115
+            self._files = [open(self._folder / name, "a", newline="", encoding="utf-8") for name in names]
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -28,8 +28,7 @@ UNIT_ROWS, UNITS = 16, 4
 # A unit of the backward pass: heads enough for this many points, which share products of rotations; the keys are split,
 # at the price of an array of the rows' sums each, until there are this many units.
 GROUP_POINTS, UNITS_BACK = 8, 16
-# Numbers that one thread carries before another could have begun: a parallel region costs 20 µs, and on a busy machine
-# as long as the other thread waits for a core.
+# Numbers that one thread carries alone: a parallel region has its price, on a busy machine the wait for a core.
 FEW_NUMBERS = 1 << 17
 # Student-t in pairs takes ln(1 + x) of the rounded 1 + x, which costs about (ν + 3) units of rounding a point.
 DOF_MAX = 8.0

@@ -436,6 +436,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
         got = losses(GaussianRigid(Frame(rot, trans), local_mean, log_scale), made, mask)
         return got.trans_raw + got.rots_vf + got.gaussian
 
+    # Differences over 10⁻⁶ in float64 err by 10⁻¹⁶/10⁻⁶ of values under 10⁴, and by 10⁻¹² for the curvature.
     assert torch.autograd.gradcheck(total, parts, eps=1e-6, atol=1e-6, rtol=1e-5)
 
 

@@ -92,7 +92,7 @@ def test_an_oracle_is_reached_from_noise_and_by_the_last_step(batch: Batch, gaus
 
 def test_the_answer_is_the_prediction_at_the_last_time_not_the_last_state(batch: Batch) -> None:
     class Counting(Recorder):
-        def forward(self, x, t, mask, index):  # noqa: ANN001, ANN202
+        def forward(self, x, t, mask, index):
             super().forward(x, t, mask, index)
             return replace(x, frame=Frame(x.rot, torch.full_like(x.trans, float(len(self.seen)))))
 
@@ -190,7 +190,7 @@ def test_a_module_is_in_eval_mode_meanwhile_and_as_it_was_afterwards(batch: Batc
     assert [m.training for m in network.modules()] == before and torch.is_grad_enabled()
 
     class Failing(Recorder):
-        def forward(self, x, t, mask, index):  # noqa: ANN001, ANN202
+        def forward(self, x, t, mask, index):
             raise RuntimeError("no answer")
 
     failing = Failing(batch.gaussian)
