@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from iga.experiment.dataset import Dataset, prepare
+from iga.experiment.records import read_table
 from iga.experiment.settings import Settings, load_settings
-from iga.experiment.train import read_table
 
 TINY = (
     *("model.c_s=16", "model.c_z=8", "model.c_hidden=4", "model.heads=2", "model.points=2", "model.value_points=2"),

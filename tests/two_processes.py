@@ -11,10 +11,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from training_support import data, tiny
-
 from iga.experiment import evaluate, processes, train
 from iga.experiment.arms import network_of
+from training_support import data, tiny
 
 
 def main(folder: Path, steps: int, shake: float) -> None:

@@ -11,7 +11,6 @@ import ctypes
 import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from iga import _memory
 from iga.bench.implementations import IMPLEMENTATIONS, step
 from iga.bench.problem import Case, Problem, make_problem
 
@@ -81,16 +81,6 @@ def _ones(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.ones_like(problem.v), torch.ones_like(problem.value_points)
 
 
-def _resident(field: str) -> float:
-    """VmRSS or VmHWM of this process in MB; ru_maxrss where there is no /proc."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        scale = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
-    line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024 / 1e6
-
-
 def _give_back() -> None:
     """Freed memory to the system, and the high-water mark down to what is resident."""
     gc.collect()
@@ -98,7 +88,7 @@ def _give_back() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
         if trim is not None:
             trim(0)
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    _memory.forget_peak()
 
 
 def _child(task: dict) -> None:
@@ -109,14 +99,14 @@ def _child(task: dict) -> None:
         tiny = Case(direction, _TINY, cases[0].heads, min(case.points for case in cases))
         run_once(entry.build(tiny), tiny, task["seed"], device)
     _give_back()
-    idle = _resident("VmRSS")
+    idle = _memory.resident()
     for case in cases:
         forward = entry.build(case)
         if entry.compiles:
             run_once(forward, case, task["seed"], device)
         _give_back()
         run_once(forward, case, task["seed"], device)
-        print("peak", round(_resident("VmHWM") - idle, 3), flush=True)
+        print("peak", round((_memory.peak() - idle) / 1e6, 3), flush=True)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def groups(result: Result) -> tuple[Group, ...]:
             "Of the whole run.",
             (
                 Metric("seconds a step", lambda run, n: number(run, "seconds_a_step")),
-                Metric("peak memory, MB", lambda run, n: number(run, "peak_mb")),
+                Metric("peak memory, MiB", lambda run, n: number(run, "peak_mb")),
                 Metric("parameters", lambda run, n: number(run, "parameters"), "exact", paired=False),
             ),
         ),

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from iga.experiment.chains import Batch, Batches, Chain
+from iga.experiment.batches import Batches
+from iga.experiment.chains import Batch, Chain
 from iga.experiment.flow import Losses, Noised, losses, mean_frame, noised, shuffled
 from iga.experiment.network import FlowNetwork
 from iga.experiment.settings import Settings

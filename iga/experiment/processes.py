@@ -29,11 +29,18 @@ def rank() -> int:
 
 @contextmanager
 def initialised(device: str) -> Iterator[None]:
-    """The process group that torchrun's environment asks for, if it does."""
+    """The process group that torchrun's environment asks for, if it does; with "cuda" every process has a GPU of its
+    own. Raises ValueError where there are fewer GPUs than processes."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield
         return
-    dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
+    if torch.device(device).type == "cuda":
+        number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if number >= there:
+            raise ValueError(f"process {number + 1} has no GPU: there are {there}; start as many processes as GPUs")
+        torch.cuda.set_device(number)
+    # NCCL moves what is on GPUs alone; what is logged is on the CPU
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.device(device).type == "cuda" else "gloo")
     try:
         yield
     finally:

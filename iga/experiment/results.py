@@ -8,7 +8,8 @@ from iga.experiment import plan as plans
 from iga.experiment.arms import load_arm
 from iga.experiment.dataset import Dataset
 from iga.experiment.evaluate import Evaluation
-from iga.experiment.train import COLUMNS, HELD_OUT_COLUMNS, read_table, status_of
+from iga.experiment.records import COLUMNS, HELD_OUT_COLUMNS, read_table
+from iga.experiment.train import status_of
 from iga.report import environment
 
 __all__ = ["collect"]

@@ -8,41 +8,31 @@ result.
 A run's folder: config.yaml, metrics.csv (a row a step), held_out.csv, checkpoint.pt, status.json.
 """
 
-import csv
-import io
 import json
-import math
-import resource
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
-from iga import diagnostics
+from iga import _memory, diagnostics
 from iga._files import write_text
 from iga._typing import Tensor
 from iga.experiment import checkpoint, processes
 from iga.experiment.arms import network_of
-from iga.experiment.chains import Batch, Batches
+from iga.experiment.batches import Batches
+from iga.experiment.chains import Batch
 from iga.experiment.dataset import Dataset
 from iga.experiment.evaluate import Evaluation
 from iga.experiment.flow import TRANS_CLAMP, losses, noised
 from iga.experiment.network import FlowNetwork
+from iga.experiment.records import LOSSES, WATCHED, Logger, Tables
 from iga.experiment.settings import Settings, from_yaml, to_yaml
 from iga.kernels import Statistics
 
-__all__ = ["COLUMNS", "HELD_OUT_COLUMNS", "Logger", "read_table", "train"]
-
-LOSSES = ("trans_loss", "trans_loss_raw", "rots_vf_loss", "se3_vf_loss", "gaussian_loss")
-WATCHED = ("geo_scaled_absmax", "wmax_sat_frac", "log_det_min")
-COLUMNS = ("step", "samples", *LOSSES, "clamped_samples", *WATCHED, "grad_norm", "seconds")
-HELD_OUT_COLUMNS = ("step", *LOSSES, "se3_vf_loss_raw", "shuffled_se3_vf_loss_raw")
-
-# Called with every row, and whether it is one of held_out.csv.
-Logger = Callable[[dict[str, float], bool], None]
+__all__ = ["status_of", "train"]
 
 
 @dataclass
@@ -52,7 +42,7 @@ class _Run:
     optimizer: torch.optim.Optimizer
     step: int = 0  # of steps done
     seconds: float = 0.0
-    peak_mb: float = 0.0
+    peak_mb: float = 0.0  # MiB: of the process, or of CUDA's allocator
 
 
 def train(settings: Settings, dataset: Dataset, folder: Path, *, device: str = "cpu", log: Logger | None = None) -> str:
@@ -66,15 +56,15 @@ def train(settings: Settings, dataset: Dataset, folder: Path, *, device: str = "
     processes.wait()
     if found is None:
         found = status_of(folder)
-    if found["status"] == "non-finite" or found["steps_done"] >= settings.training.steps:
+    done = found["status"] == "finished" and found["steps_done"] >= settings.training.steps
+    if done or found["status"] == "non-finite":
         return found["status"]
     run = _restored(settings, folder, device)
     batches = _batches(settings, dataset)
     evaluation = Evaluation(dataset.held_out, settings, device)
     model = processes.together(run.network)
-    if writes:
-        _cut_tables(folder, run.step)
-    with _Tables(folder, log, writes) as tables:
+    _forget_peak(device)
+    with Tables(folder, run.step, log=log, writes=writes) as tables:
         wrong = None
         while run.step < settings.training.steps and wrong is None:
             started = time.perf_counter()
@@ -97,21 +87,9 @@ def train(settings: Settings, dataset: Dataset, folder: Path, *, device: str = "
 
 
 def status_of(folder: Path) -> dict[str, Any]:
-    """status.json of a run: status, steps_done, first_non_finite, what_non_finite, seconds_a_step, peak_mb,
-    parameters."""
+    """status.json of a run: status, steps_done, first_non_finite, what_non_finite, seconds_a_step, peak_mb (in units
+    of 2²⁰ bytes), parameters."""
     return json.loads((folder / "status.json").read_text(encoding="utf-8"))
-
-
-def read_table(path: Path) -> list[dict[str, float | None]]:
-    """The rows of metrics.csv or held_out.csv; None where a cell is empty. A row that was cut off is left out."""
-    if not path.exists():
-        return []
-    rows = []
-    with open(path, newline="", encoding="utf-8") as file:
-        text = file.read()
-    for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])):
-        rows.append({name: None if cell in ("", None) else float(cell) for name, cell in row.items()})
-    return rows
 
 
 def _begin(settings: Settings, folder: Path) -> dict[str, Any]:
@@ -200,11 +178,7 @@ def _step(run: _Run, model: torch.nn.Module, batch: Batch, device: str) -> tuple
     mask, index = batch.mask.to(device), batch.index.to(device)
     watched: list[Statistics] = []
     run.optimizer.zero_grad(set_to_none=True)
-    try:
-        predicted = model(x.gaussian, x.t, mask, index, watched)
-    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage] - a factorisation that met NaN
-        return dict.fromkeys(COLUMNS[1:-1], math.nan), f"the forward pass: {error}"
-    found = losses(predicted, x, mask)
+    found = losses(model(x.gaussian, x.t, mask, index, watched), x, mask)
     loss = (found.se3_vf + found.gaussian).mean()
     loss.backward()
     norm = torch.nn.utils.get_total_norm([p.grad for p in run.network.parameters() if p.grad is not None])
@@ -237,60 +211,13 @@ def _watch(watched: Iterable[Statistics], mask: Tensor) -> dict[str, float]:
     return dict(zip(WATCHED, (float(v) for v in values), strict=True))
 
 
-def _peak_mb(device: str) -> float:
+def _forget_peak(device: str) -> None:
+    """Runs that follow one another in a process have a peak each."""
     if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        torch.cuda.reset_peak_memory_stats()
+    _memory.forget_peak()
 
 
-def _cut_tables(folder: Path, step: int) -> None:
-    """Without the rows after the checkpoint: they come again."""
-    for name, columns in (("metrics.csv", COLUMNS), ("held_out.csv", HELD_OUT_COLUMNS)):
-        rows = [row for row in read_table(folder / name) if (row["step"] or 0) <= step]
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_cell(name, row[name]) for name in columns] for row in rows)
-        write_text(folder / name, buffer.getvalue())
-
-
-def _cell(name: str, value: float | None) -> str:
-    """The shortest text that reads back as the same number; a log_det_min of +inf says that there is none."""
-    if value is None or (name == "log_det_min" and value == math.inf):
-        return ""
-    return str(int(value)) if name in ("step", "samples", "clamped_samples") and math.isfinite(value) else repr(value)
-
-
-class _Tables:
-    """The two CSV files, a row at a time; and whoever else wants the rows."""
-
-    def __init__(self, folder: Path, log: Logger | None, writes: bool) -> None:
-        self._folder, self._log, self._writes = folder, log, writes
-        self._files: list[TextIO] = []
-
-    def __enter__(self) -> "_Tables":
-        if self._writes:
-            names = ("metrics.csv", "held_out.csv")
-            self._files = [open(self._folder / name, "a", newline="", encoding="utf-8") for name in names]
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for file in self._files:
-            file.close()
-
-    def step(self, row: dict[str, float]) -> None:
-        self._add(row, COLUMNS, 0)
-
-    def held_out(self, row: dict[str, float]) -> None:
-        self._add(row, HELD_OUT_COLUMNS, 1)
-
-    def flush(self) -> None:
-        for file in self._files:
-            file.flush()
-
-    def _add(self, row: dict[str, float], columns: tuple[str, ...], which: int) -> None:
-        if not self._writes:
-            return
-        csv.writer(self._files[which], lineterminator="\n").writerow([_cell(name, row[name]) for name in columns])
-        if self._log is not None:
-            self._log(row, which == 1)
+def _peak_mb(device: str) -> float:
+    cuda = torch.device(device).type == "cuda"
+    return (torch.cuda.max_memory_allocated() if cuda else _memory.peak()) / 2**20

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from training_support import TINY, metrics, tiny
 
 from iga.cli import main
 from iga.experiment import compare as comparison
@@ -22,6 +21,7 @@ from iga.experiment.page import main as page
 from iga.experiment.plan import Plan, check_folder, chosen_arms
 from iga.experiment.readings import read_result
 from iga.experiment.settings import ARMS
+from training_support import TINY, metrics, tiny
 
 SMALLEST = Plan(arms=("ipa", "bounded"), steps=3, seeds=1, samples=1, overrides=(*TINY, "data.synthetic=6"))
 

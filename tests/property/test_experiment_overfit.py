@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from iga.experiment.arms import network_of
-from iga.experiment.chains import Batches, chains_of, collate
+from iga.experiment.batches import Batches
+from iga.experiment.chains import chains_of, collate
 from iga.experiment.flow import losses, noised
 from iga.experiment.sampling import ca_rmsd, sample
 from iga.experiment.settings import load_settings

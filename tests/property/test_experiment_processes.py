@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from iga.experiment import processes
 from training_support import TINY, metrics
 
 SCRIPT = Path(__file__).parents[1] / "two_processes.py"
@@ -47,6 +49,29 @@ def test_the_command_runs_under_torchrun_says_things_once_and_can_be_resumed(tmp
         assert done.stdout.count("report.md") == 1 and done.stderr.count("to train on") == 1
     (folder,) = (tmp_path / "out" / "runs").iterdir()
     assert len(metrics(folder)) == 2 and "parts: 2" in (folder / "config.yaml").read_text(encoding="utf-8")
+
+
+def test_every_process_has_a_gpu_of_its_own_and_what_is_logged_moves_by_gloo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes of NCCL on one GPU stop at their first sum, and NCCL refuses what is on the CPU."""
+    said: list[object] = []
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "3"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", said.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", said.append)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: said.append("left"))
+    gpus = 2
+    with processes.initialised("cuda"):
+        assert said == [1, "cpu:gloo,cuda:nccl"]
+    assert said.pop() == "left"
+    said.clear()
+    with processes.initialised("cpu"):
+        assert said == ["gloo"]
+    said.clear()
+    gpus = 1
+    with pytest.raises(ValueError, match="process 2 has no GPU: there are 1"), processes.initialised("cuda"):
+        pass
+    assert said == []
 
 
 def worst(rows: list, others: list, name: str) -> list[float]:

@@ -7,22 +7,25 @@ import csv
 import json
 import math
 import pickle
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from training_support import data, metrics, tiny
 
+from iga import _memory
 from iga._files import write_text
 from iga.experiment import checkpoint, train
 from iga.experiment.arms import network_of
-from iga.experiment.chains import Batches
+from iga.experiment.batches import Batches
 from iga.experiment.dataset import Dataset, distinct, load_dataset, prepare, save_dataset
 from iga.experiment.evaluate import NOISE_SEED, SAMPLES, Evaluation
 from iga.experiment.flow import noised
-from iga.experiment.settings import from_yaml
+from iga.experiment.records import COLUMNS, read_table
+from iga.experiment.settings import ARMS, from_yaml
+from training_support import data, metrics, tiny
 
 
 @pytest.fixture(scope="module")
@@ -134,12 +137,29 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(step: int, dataset: Data
     assert len(metrics(tmp_path / "killed")) <= step
     assert train.train(settings, dataset, tmp_path / "killed") == "finished"
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
-    assert train.read_table(tmp_path / "killed" / "held_out.csv") == train.read_table(
-        tmp_path / "whole" / "held_out.csv"
-    )
+    assert read_table(tmp_path / "killed" / "held_out.csv") == read_table(tmp_path / "whole" / "held_out.csv")
     one, other = weights(tmp_path / "killed"), weights(tmp_path / "whole")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_killed_after_its_last_step_is_finished_when_it_is_taken_up(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = train._write_status
+
+    def killed(folder: Path, run: object, status: str, *rest: object) -> None:
+        if status == "finished":
+            raise Killed
+        right(folder, run, status, *rest)  # pyright: ignore[reportArgumentType]
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(train, "_write_status", killed)
+        train.train(tiny(steps=4), dataset, tmp_path)
+    before = metrics(tmp_path)
+    assert len(before) == 4 and train.status_of(tmp_path)["status"] == "running"
+    assert train.train(tiny(steps=4), dataset, tmp_path) == "finished"
+    assert train.status_of(tmp_path)["status"] == "finished" and metrics(tmp_path) == before
 
 
 def test_more_steps_go_on_where_fewer_ended(dataset: Dataset, tmp_path: Path) -> None:
@@ -151,7 +171,7 @@ def test_more_steps_go_on_where_fewer_ended(dataset: Dataset, tmp_path: Path) ->
 
 def test_a_row_that_was_cut_off_is_no_row(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,trans_loss\n1,0.5\n2,0.2", encoding="utf-8")
-    assert train.read_table(tmp_path / "metrics.csv") == [{"step": 1.0, "trans_loss": 0.5}]
+    assert read_table(tmp_path / "metrics.csv") == [{"step": 1.0, "trans_loss": 0.5}]
 
 
 def test_a_folder_with_another_run_is_refused_and_left_as_it_is(dataset: Dataset, tmp_path: Path) -> None:
@@ -218,6 +238,27 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_its_result(
     assert train.train(tiny(steps=6), dataset, tmp_path) == "non-finite" and len(metrics(tmp_path)) == 4
 
 
+@pytest.mark.parametrize(("gaussians", "value"), [("fixed", 1e20), ("learned", math.nan)])
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_network_that_overflows_is_a_result_and_no_error(
+    arm: str, gaussians: str, value: float, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second block's attention gets frames and Gaussians that are not finite."""
+
+    def network(settings):
+        made = network_of(settings)
+        with torch.no_grad():
+            made.blocks[0].update.bias.fill_(value)  # pyright: ignore
+        return made
+
+    monkeypatch.setattr(train, "network_of", network)
+    settings = tiny(arm, "model.blocks=2", f"model.gaussians={gaussians}", steps=2)
+    assert train.train(settings, dataset, tmp_path) == "non-finite"
+    state = train.status_of(tmp_path)
+    assert state["first_non_finite"] == 1 and "trans_loss" in state["what_non_finite"]
+    assert len(metrics(tmp_path)) == 1
+
+
 def test_a_gradient_that_is_not_finite_is_named_by_its_parameter(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +270,22 @@ def test_a_gradient_that_is_not_finite_is_named_by_its_parameter(
     monkeypatch.setattr(train, "network_of", network)
     assert train.train(tiny(steps=3), dataset, tmp_path) == "non-finite"
     assert "blocks.0.update.weight" in train.status_of(tmp_path)["what_non_finite"]
+
+
+# --- what it costs -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process can be forgotten on Linux alone")
+def test_peak_memory_is_that_of_the_run_and_not_of_what_was_before_it(dataset: Dataset, tmp_path: Path) -> None:
+    """Runs follow one another in one process where several processes share them."""
+    size = 400_000_000
+    held = np.ones(size, dtype=np.uint8)
+    del held
+    before = _memory.peak()
+    assert before > size
+    train.train(tiny(steps=2), dataset, tmp_path)
+    found = train.status_of(tmp_path)["peak_mb"] * 2**20
+    assert _memory.resident() / 2 < found < before - size / 2
 
 
 # --- data and evaluation -----------------------------------------------------------------------------------------
@@ -275,4 +332,4 @@ def test_the_run_keeps_its_settings_beside_it(dataset: Dataset, tmp_path: Path) 
         p.numel() for p in network_of(settings).parameters()
     )
     with open(tmp_path / "metrics.csv", newline="", encoding="utf-8") as file:
-        assert next(csv.reader(file)) == list(train.COLUMNS)
+        assert next(csv.reader(file)) == list(COLUMNS)

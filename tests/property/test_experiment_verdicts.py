@@ -13,6 +13,7 @@ import mpmath
 import pytest
 
 from comparison_support import STEPS, find_run, make_result, stop
+from iga.experiment.flow import TRANS_CLAMP
 from iga.experiment.readings import (
     check_result,
     estimate,
@@ -24,7 +25,7 @@ from iga.experiment.readings import (
     student,
     window_length,
 )
-from iga.experiment.verdicts import GENERAL_RULES, RULES, judge, judge_all
+from iga.experiment.verdicts import CLAMP, GENERAL_RULES, RULES, judge, judge_all
 
 RULES_PAGE = Path(__file__).resolve().parents[2] / "docs" / "comparison_rules.md"
 STUCK, FREE = -39.37, -19.0
@@ -145,6 +146,11 @@ def test_the_verdict_is_the_one_known_by_construction(case: str) -> None:
     letter, made, word = CASES[case]
     found = judge(made(), letter)
     assert found.word == word, found
+
+
+def test_the_clamp_that_is_counted_is_the_one_of_the_loss() -> None:
+    """The report loads no torch, so the number stands twice."""
+    assert CLAMP == TRANS_CLAMP
 
 
 def test_the_cases_reach_each_verdict_of_each_claim() -> None:
