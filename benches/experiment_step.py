@@ -1,21 +1,21 @@
 """Seconds of one training step of every arm on one thread, forward, backward and Adam, statistics included.
 
-    python benches/experiment_step.py [SIZE] [KEY=VALUE ...] [--flush-denormal]
+    python benches/experiment_step.py [SIZE] [KEY=VALUE ...] [--json benches/results/experiment_step.json]
 
-A batch is max_samples chains of crop residues, synthetic backbones half way to noise. Arms take turns, so that a busy
-spell of the machine hits all of them; the first steps, in which kernels are compiled, are not counted. Prints the
-median and the least of the steps and the numbers of parameters. --flush-denormal: the processor takes denormal numbers
-for zero.
+A batch is max_samples chains of crop residues, synthetic backbones half way to noise. Arms take turns, with denormal
+numbers as they are and taken for zero, so that a busy spell of the machine hits all of them; the first steps, in which
+kernels are compiled, are not counted.
 """
 
-import platform
+import argparse
 import statistics
-import sys
 import time
+from pathlib import Path
 
 import torch
 
 from iga import rotation
+from iga.bench.report import describe, write_json
 from iga.experiment.arms import ARMS, network_of
 from iga.experiment.settings import load_settings
 from iga.frame import Frame
@@ -23,26 +23,17 @@ from iga.gaussian import GaussianRigid
 from iga.synthetic import synthetic_structures
 
 WARM_UP, ROUNDS = 3, 15
+SEED = 0
 
 
-def batch(samples: int, residues: int) -> tuple[GaussianRigid, GaussianRigid]:
-    """(noised, clean), [samples, residues]."""
-    found = [s.gaussian for s in synthetic_structures(samples, seed=0, lengths=(residues, residues))]
-    rot, trans, local_mean, log_scale = (
-        torch.stack([getattr(g, name) for g in found]) for name in ("rot", "trans", "local_mean", "log_scale")
-    )
-    generator = torch.Generator().manual_seed(0)
-    turned = rotation.random(samples, residues, generator=generator)
-    moved = (trans + torch.randn(trans.shape, generator=generator)) / 2
-    return (
-        GaussianRigid(Frame(turned, moved), local_mean, log_scale),
-        GaussianRigid(Frame(rot, trans), local_mean, log_scale),
-    )
-
-
-def main(size: str = "small", *overrides: str) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description="seconds of one training step of every arm, on one thread")
+    parser.add_argument("size", nargs="?", default="small")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--json", type=Path, help="write the result there")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    settings = {arm: load_settings(arm, size, overrides) for arm in ARMS}
+    settings = {arm: load_settings(arm, options.size, options.overrides) for arm in ARMS}
     training = settings["bounded"].training
     noised, clean = batch(training.max_samples, training.crop)
     mask = torch.ones(noised.shape, dtype=torch.bool)
@@ -58,22 +49,52 @@ def main(size: str = "small", *overrides: str) -> None:
         optimisers[arm].zero_grad()
         loss.backward()
         optimisers[arm].step()
-        return time.perf_counter() - start
+        return 1e3 * (time.perf_counter() - start)
 
-    times: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    times: dict[tuple[str, bool], list[float]] = {(arm, flush): [] for arm in ARMS for flush in (False, True)}
     for number in range(WARM_UP + ROUNDS):
-        for arm in ARMS:
-            seconds = step(arm)
+        for arm, flush in times:
+            torch.set_flush_denormal(flush)
+            took = step(arm)
             if number >= WARM_UP:
-                times[arm].append(seconds)
-    print(f"torch {torch.__version__}, {platform.machine()}, 1 thread, {ROUNDS} steps after {WARM_UP}, size {size}")
-    print(f"{training.max_samples} samples of {training.crop} residues, float32")
-    print(f"{'arm':20} {'median ms':>10} {'least ms':>10} {'parameters':>11}")
-    for arm in ARMS:
-        count = sum(p.numel() for p in networks[arm].parameters())
-        print(f"{arm:20} {1e3 * statistics.median(times[arm]):10.1f} {1e3 * min(times[arm]):10.1f} {count:11}")
+                times[arm, flush].append(took)
+    arms = {
+        arm: {
+            "parameters": sum(p.numel() for p in networks[arm].parameters()),
+            "median_ms": statistics.median(times[arm, False]),
+            "least_ms": min(times[arm, False]),
+            "flushed_median_ms": statistics.median(times[arm, True]),
+            "flushed_least_ms": min(times[arm, True]),
+        }
+        for arm in ARMS
+    }
+    print(f"{training.max_samples} samples of {training.crop} residues, float32, {ROUNDS} steps after {WARM_UP}")
+    print(f"{'arm':20} {'median ms':>10} {'least':>8} {'flushed: median':>16} {'least':>8} {'parameters':>11}")
+    for arm, row in arms.items():
+        print(
+            f"{arm:20} {row['median_ms']:10.1f} {row['least_ms']:8.1f} {row['flushed_median_ms']:16.1f} "
+            f"{row['flushed_least_ms']:8.1f} {row['parameters']:11}"
+        )
+    if options.json:
+        problem = {"size": options.size, "overrides": options.overrides, "rounds": ROUNDS, "warm_up": WARM_UP}
+        environment = describe() | {"device": "cpu", "threads": 1, "seed": SEED}
+        write_json({"schema": 1, "environment": environment, "problem": problem, "arms": arms}, options.json)
+
+
+def batch(samples: int, residues: int) -> tuple[GaussianRigid, GaussianRigid]:
+    """(noised, clean), [samples, residues]."""
+    found = [s.gaussian for s in synthetic_structures(samples, seed=SEED, lengths=(residues, residues))]
+    rot, trans, local_mean, log_scale = (
+        torch.stack([getattr(g, name) for g in found]) for name in ("rot", "trans", "local_mean", "log_scale")
+    )
+    generator = torch.Generator().manual_seed(SEED)
+    turned = rotation.random(samples, residues, generator=generator)
+    moved = (trans + torch.randn(trans.shape, generator=generator)) / 2
+    return (
+        GaussianRigid(Frame(turned, moved), local_mean, log_scale),
+        GaussianRigid(Frame(rot, trans), local_mean, log_scale),
+    )
 
 
 if __name__ == "__main__":
-    torch.set_flush_denormal("--flush-denormal" in sys.argv)
-    main(*(argument for argument in sys.argv[1:] if argument != "--flush-denormal"))
+    main()

@@ -139,11 +139,16 @@ def _print_summary(folder: Path) -> None:
             }
         )
     print_rows(rows)
+    judged = judge_all(result)
     verdicts = [
         {"claim": f"({one.rule.letter}) {one.rule.claim}", "arm": one.arm, "verdict": one.word}
-        for one in judge_all(result)
+        for one in judged
+        if one.steps
     ]
-    print_rows(verdicts)
+    if verdicts:
+        print_rows(verdicts)
+    else:
+        terminal().print(f"no claim is judged: {judged[0].reason}", markup=False, highlight=False)
     terminal().print(f"{folder}/report.md, report.html, result.json", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -3,13 +3,13 @@
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from iga.experiment.readings import Result, Run, held_out_values, reached, series, window_length
 from iga.experiment.verdicts import CLAMP
 
-__all__ = ["SPIKE", "Group", "Metric", "groups", "mean_of", "number"]
+__all__ = ["SPIKE", "Group", "Metric", "glance", "groups", "mean_of", "number"]
 
 SPIKE = 10.0
 Scale = Literal["linear", "log", "exact"]
@@ -84,6 +84,25 @@ def groups(result: Result) -> tuple[Group, ...]:
             ),
         ),
     )
+
+
+# (title of the group, of its column): what it is called where few columns stand together.
+_FIRST = {
+    ("Losses on held-out structures", "se3_vf_loss_raw mean"): "held-out se3_vf_loss_raw",
+    ("Losses on training steps", "se3_vf_loss mean"): "training se3_vf_loss",
+    ("Clamps, spikes and geometry", f"steps with trans_loss ≥ {CLAMP:g}"): f"steps with trans_loss ≥ {CLAMP:g}",
+    ("Clamps, spikes and geometry", "geo_scaled_absmax median"): "geo_scaled_absmax",
+    ("Clamps, spikes and geometry", "wmax_sat_frac median"): "wmax_sat_frac",
+    ("Clamps, spikes and geometry", "log_det_min median"): "log_det_min",
+    ("Cost", "seconds a step"): "seconds a step",
+}
+
+
+def glance(result: Result) -> Group:
+    """The columns to look at first, out of `groups`."""
+    found = {(group.title, metric.title): metric for group in groups(result) for metric in group.metrics}
+    note = "Losses: means over the window; geometry: medians over all matched steps. In full, with differences: below."
+    return Group("At a glance", note, tuple(replace(found[key], title=title) for key, title in _FIRST.items()))
 
 
 _SUMMARIES: dict[str, Callable[[Sequence[float]], float]] = {

@@ -155,6 +155,8 @@ def _beside(plan: Plan, folder: Path, jobs: int, wandb: str, progress: Progress)
             if code:
                 errors.seek(0)
                 raise RuntimeError(f"run {name} ended {code}: {' / '.join(errors.read().strip().splitlines()[-3:])}")
+        if not (where / "errors.txt").stat().st_size:
+            (where / "errors.txt").unlink()
         progress(name, plan.steps, plan.steps, None)
         return status_of(where)["status"]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from iga.experiment.blocks import Block, Heading, Items, Paragraph, Picture, Table
-from iga.experiment.columns import groups
+from iga.experiment.columns import glance, groups
 from iga.experiment.readings import Estimate, Result, matched_steps, runs_of, window_length
 from iga.experiment.tables import (
     BASE,
@@ -34,7 +34,7 @@ def title_of(result: Result) -> str:
     return ", ".join(
         [
             str(settings.get("size", "size not recorded")),
-            f"{settings['steps']} steps",
+            f"{settings['steps']} step{'' if settings['steps'] == 1 else 's'}",
             f"{seeds} seed{'' if seeds == 1 else 's'}",
             f"{settings.get('gaussians', 'fixed')} Gaussians",
             "stress" if settings.get("stress") else "plain",
@@ -81,6 +81,8 @@ def _summary_table(results: Sequence[Named]) -> Table:
 
 def _section(name: str, result: Result, picture: Picture | None) -> list[Block]:
     made: list[Block] = [Heading(2, f"{title_of(result)} ({name})"), Items(tuple(_facts(result)))]
+    first = glance(result)
+    made += [Heading(3, first.title), Paragraph(first.note), metric_table(result, first)]
     made += [Heading(3, "The claims"), *_claims(result)]
     stopped = first_non_finite(result)
     made += [Heading(3, "Runs that went non-finite")]

@@ -130,6 +130,7 @@ def test_runs_in_processes_of_their_own_survive_a_kill_and_end_as_if_nothing_had
     whole = subprocess.run([*command, "--out", str(tmp_path / "whole")], capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
     assert "report.md" in whole.stdout and "finished" in whole.stdout
+    assert "no claim is judged: no run of logdet_clamp and of sigma_floor" in whole.stdout
     table = tmp_path / "killed" / plans.RUNS
     with subprocess.Popen(
         [*command, "--out", str(tmp_path / "killed")], stderr=subprocess.DEVNULL, start_new_session=True
@@ -142,6 +143,7 @@ def test_runs_in_processes_of_their_own_survive_a_kill_and_end_as_if_nothing_had
     assert again.returncode == 0, again.stderr
     for run in (tmp_path / "whole" / plans.RUNS).iterdir():
         assert metrics(table / run.name) == metrics(run) and len(metrics(run)) == 12
+        assert not (run / "errors.txt").exists()  # nothing was said
 
 
 def test_a_run_that_breaks_is_told_by_its_last_words(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from comparison_support import ARMS, STEPS, find_run, make_result, stop
 from iga.experiment import curves, page
 from iga.experiment.blocks import Paragraph, Table, as_html, as_markdown
-from iga.experiment.columns import Group, groups
+from iga.experiment.columns import Group, glance, groups
 from iga.experiment.readings import estimate
 from iga.experiment.sections import blocks_of
 from iga.experiment.tables import below, cell, digits, first_non_finite, health, metric_table, paired_table
@@ -233,6 +233,23 @@ def test_the_learned_gaussians_loss_has_columns_where_they_are_learned() -> None
     titles = [m.title for group in groups(make_result(gaussians="learned")) for m in group.metrics]
     assert titles.count("gaussian_loss mean") == 2
     assert not any("gaussian_loss" in m.title for group in groups(make_result()) for m in group.metrics)
+
+
+def test_the_columns_to_look_at_first_are_those_of_the_tables_in_full() -> None:
+    """Each arm has its own numbers, and the held-out loss is not mistaken for that of training."""
+    result = make_result({"bounded": lambda seed: {"geo_scaled_absmax": 7.0 + seed, "wmax_sat_frac": 0.25}})
+    shown = metric_table(result, glance(result))
+    for title, full, where in (
+        ("held-out se3_vf_loss_raw", "se3_vf_loss_raw mean", "held-out"),
+        ("training se3_vf_loss", "se3_vf_loss mean", "training"),
+        ("geo_scaled_absmax", "geo_scaled_absmax median", "geometry"),
+        ("wmax_sat_frac", "wmax_sat_frac median", "geometry"),
+        ("log_det_min", "log_det_min median", "geometry"),
+        ("seconds a step", "seconds a step", "Cost"),
+    ):
+        assert column(shown, title) == column(metric_table(result, group_of(result, where)), full)
+    text = as_markdown(blocks_of([("r", result)], {}))
+    assert text.index("### At a glance") < text.index("### The claims")
 
 
 def test_each_run_that_went_non_finite_is_listed_with_its_step() -> None:
