@@ -63,6 +63,14 @@ OWN: dict[str, tuple[str, ...]] = {
     "iga.attention": ("test_attention", "test_attention_exact", "test_layer_findings", "test_silent_misreadings"),
     "iga.functional": ("test_attention", "test_attention_exact", "test_layer_findings", "test_presets"),
     "iga._attention_ops": ("test_attention_ops", "test_attention", "test_attention_exact", "test_thresholds_exact"),
+    "iga.experiment.chains": ("test_experiment_chains", "test_experiment_batches"),
+    "iga.experiment.batches": ("test_experiment_batches",),
+    "iga.experiment.flow": ("test_experiment_flow", "test_experiment_losses", "test_experiment_baselines"),
+    "iga.experiment.sampling": ("test_experiment_sampling",),
+    "iga.experiment.readings": ("test_experiment_verdicts", "test_experiment_report"),
+    "iga.experiment.verdicts": ("test_experiment_verdicts", "test_experiment_report"),
+    "iga.experiment.columns": ("test_experiment_report",),
+    "iga.experiment.tables": ("test_experiment_report",),
 }
 
 

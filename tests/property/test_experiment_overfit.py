@@ -5,27 +5,40 @@ between them wrong.
 """
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from iga.experiment.arms import network_of
 from iga.experiment.batches import Batches
-from iga.experiment.chains import chains_of, collate
+from iga.experiment.chains import Chain, chains_of, collate
 from iga.experiment.flow import losses, noised
 from iga.experiment.sampling import ca_rmsd, sample
 from iga.experiment.settings import load_settings
+from iga.structure import read_structure
 from iga.synthetic import synthetic_structures
 
-RESIDUES, STEPS, LR = 24, 2500, 2e-3
+STEPS, LR = 2500, 2e-3
+
+
+@pytest.fixture(params=["synthetic", "1l2y"])
+def chain(request: pytest.FixtureRequest) -> Chain:
+    """A synthetic backbone of 24 residues, or the Trp cage, of 20."""
+    if request.param == "synthetic":
+        found = synthetic_structures(1, seed=0, lengths=(24, 24))
+    else:
+        folder: Path = request.getfixturevalue("structures_dir")
+        found = [read_structure(folder / "1l2y.cif.gz")]
+    return chains_of(found)[0][0]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arm", ["ipa", "bounded"])
-def test_a_network_overfitted_on_one_protein_samples_it_back_to_within_1_angstrom(arm: str) -> None:
+def test_a_network_overfitted_on_one_protein_samples_it_back_to_within_1_angstrom(arm: str, chain: Chain) -> None:
     settings = load_settings(arm, "small")
-    (chain,), _ = chains_of(synthetic_structures(1, seed=0, lengths=(RESIDUES, RESIDUES)))
-    batches = Batches([chain] * 8, residues_squared=8 * RESIDUES**2, max_samples=8, crop=RESIDUES, seed=0)
+    size = len(chain)
+    batches = Batches([chain] * 8, residues_squared=8 * size**2, max_samples=8, crop=size, seed=0)
     network = network_of(settings)
     optimizer = torch.optim.Adam(network.parameters(), lr=LR)
     # The rate ends at zero: what is left of the error is noise of the last steps.
@@ -39,5 +52,6 @@ def test_a_network_overfitted_on_one_protein_samples_it_back_to_within_1_angstro
         rate.step()
     template = collate([chain] * 8, range(10**6, 10**6 + 8))  # noise that training has not seen
     away = ca_rmsd(sample(network, template, seed=1).trans, template.gaussian.trans, template.mask)
-    print(f"{arm}: Cα RMSD of 8 samples, Å: {', '.join(f'{x:.2f}' for x in sorted(away.tolist()))}")
+    shown = ", ".join(f"{x:.2f}" for x in sorted(away.tolist()))
+    print(f"{chain.name}, {size} residues, {arm}: Cα RMSD of 8 samples, Å: {shown}")
     assert math.isfinite(float(away.max())) and float(away.max()) < 1.0
