@@ -60,6 +60,17 @@ def test_the_mean_frame_has_mean_gaussians_where_they_are_learned(exact: Batch) 
             assert close(got, expected, 40 * 4 * EPS)
 
 
+@pytest.mark.parametrize("gaussians", ["fixed", "learned"])
+def test_the_mean_frame_of_one_residue_is_its_own_and_of_its_type(batch: Batch, gaussians: str) -> None:
+    one = torch.zeros_like(batch.mask)
+    one[:, 0] = True
+    made = noised(batch, seed=1, gaussians=gaussians)
+    mean = mean_frame(made, one)
+    for name, limit in (("rot", 8 * eps(torch.float32)), ("trans", 0.0), ("local_mean", 0.0), ("log_scale", 0.0)):
+        got, expected = getattr(mean, name)[:, 0], getattr(made.target, name)[:, 0]
+        assert got.dtype == torch.float32 and close(got, expected.numpy(), limit), name
+
+
 def test_the_mean_frame_of_like_frames_is_that_frame() -> None:
     x = state(3, 1, 1)
     frame = Frame(x.rot.expand(1, 5, 3, 3), x.trans.expand(1, 5, 3))

@@ -48,6 +48,8 @@ def test_a_chain_keeps_its_shape_and_has_its_mean_at_the_origin() -> None:
     whole = structure("a/1abc.pdb", ("A", 40))
     (chain,), skipped = chains_of([whole])
     assert skipped == {} and chain.gaussian.dtype == torch.float32
+    wide = replace(whole, gaussian=whole.gaussian.to(dtype=torch.float64))
+    assert chains_of([wide])[0][0].gaussian.dtype == torch.float32
     # Origins near 30 nm, rounded to float32 in the file already; centring rounds once more, near 0.
     size = float(chain.gaussian.trans.abs().max())
     assert close(chain.gaussian.trans.double().mean(dim=0), 0.0, eps(torch.float32) * size)
@@ -98,10 +100,11 @@ def test_what_is_too_short_or_not_finite_is_skipped_with_a_count() -> None:
         structure("b.pdb", ("A", 18), masked=(0, 1, 2)),
         structure("c.pdb", ("A", 20), bad=5),
         structure("d.pdb", ("A", 20), bad=5, masked=(5,)),
+        structure("e.pdb", ("A", 20), ("B", 20), bad=5),
     ]
     found, skipped = chains_of(files)
-    assert [c.name for c in found] == ["a:A", "d:A"]
-    assert skipped == {"fewer than 16 residues with a frame": 3, "a coordinate that is not finite": 1}
+    assert [c.name for c in found] == ["a:A", "d:A", "e:B"]
+    assert skipped == {"fewer than 16 residues with a frame": 3, "a coordinate that is not finite": 2}
     assert all(bool(c.gaussian.trans.isfinite().all()) for c in found)
 
 
@@ -139,6 +142,11 @@ def test_either_side_of_the_split_has_an_entry(chains: list[Chain]) -> None:
     for share in (1e-6, 1 - 1e-6):
         training, held_out = split(chains[:2], held_out=share, seed=0)
         assert len(training) == len(held_out) == 1
+
+
+def test_a_small_share_of_few_entries_is_one_of_them(chains: list[Chain]) -> None:
+    training, held_out = split(chains[:5], held_out=0.1, seed=0)
+    assert (len(training), len(held_out)) == (4, 1)
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -115,7 +115,7 @@ def test_a_step_is_eulers(batch: Batch, gaussians: str) -> None:
     network = Recorder(batch.gaussian)
     sample(network, batch, steps=20, seed=2, gaussians=gaussians, rate=4.0)
     target, valid = batch.gaussian, batch.mask
-    for k in (0, 7, 18):
+    for k in (0, 7, 19):
         x, after, t, dt = network.seen[k][0], network.seen[k + 1][0], 0.01 + 0.0495 * k, 0.0495
         expected = x.trans + dt * (target.trans - x.trans) / (1 - t)
         assert close(after.trans[valid], expected[valid].numpy(), 32 * EPS * 5)
@@ -126,6 +126,17 @@ def test_a_step_is_eulers(batch: Batch, gaussians: str) -> None:
         for name in ("local_mean", "log_scale"):
             a, b, got = (getattr(g, name)[valid] for g in (x, target, after))
             assert close(got, (a + dt * (b - a) / (1 - t)).numpy(), 32 * EPS * 5)
+
+
+def test_the_rate_is_10_unless_told_and_may_be_under_1(batch: Batch) -> None:
+    states = []
+    for options in ({}, {"rate": 10.0}, {"rate": 0.5}):
+        network = Recorder(batch.gaussian)
+        sample(network, batch, steps=20, seed=2, **options)
+        states.append(network.seen[1][0].rot)
+    assert torch.equal(states[0], states[1])
+    start = network.seen[0][0].rot
+    assert bool((angle_between(start, states[2]) < angle_between(start, states[0]))[batch.mask].all())
 
 
 def test_a_rate_that_overshoots_lands_on_the_prediction(batch: Batch) -> None:
@@ -205,6 +216,7 @@ def test_a_module_is_in_eval_mode_meanwhile_and_as_it_was_afterwards(batch: Batc
         ({"steps": 0}, "steps must be an integer ≥ 1, got 0"),
         ({"rate": 0.0}, "rate must be a finite number > 0, got 0.0"),
         ({"rate": math.nan}, "rate must be a finite number > 0, got nan"),
+        ({"rate": math.inf}, "rate must be a finite number > 0, got inf"),
         ({"gaussians": "free"}, 'gaussians must be "fixed" or "learned"'),
     ],
 )
@@ -243,6 +255,17 @@ def test_rmsd_of_a_mirror_image_is_not_zero() -> None:
         mirrored = (turned((1, 2, 3), 0.7) @ (a * torch.tensor(flip)).T).T + 1.0
         assert close(ca_rmsd(a, mirrored, mask), expected, 1000 * EPS)
         assert close(ca_rmsd(mirrored, a, mask), expected, 1000 * EPS)
+
+
+def test_each_chain_of_a_batch_has_the_rmsd_that_it_has_alone(batch: Batch) -> None:
+    a = batch.gaussian.trans
+    b = a * torch.tensor([1.1, 1.3, 1.7])[:, None, None]
+    alone = torch.stack([ca_rmsd(x, y, m) for x, y, m in zip(a, b, batch.mask, strict=True)])
+    assert len(set(alone.tolist())) == 3
+    assert close(ca_rmsd(a, b, batch.mask), alone.numpy(), 1000 * 64 * EPS)
+    one = torch.zeros_like(batch.mask)
+    one[:, 0] = True
+    assert close(ca_rmsd(a, b, one), 0.0, 1000 * 64 * EPS)  # one position can be laid on any other
 
 
 def test_rmsd_of_known_displacements() -> None:
