@@ -164,6 +164,13 @@ def test_the_path_is_a_line_and_a_geodesic(t: float) -> None:
         assert close(getattr(between, name), a + t * (b - a), 4 * EPS * (a.abs() + b.abs()))
 
 
+def test_times_are_of_the_batchs_type(batch: Batch, exact: Batch) -> None:
+    for given, dtype in ((batch, torch.float32), (exact, torch.float64)):
+        made = noised(given, seed=1)
+        assert made.t.dtype == dtype
+        assert close(made.t, [draw_noise(1, int(d), 20).t for d in given.draws], eps(dtype))
+
+
 def test_each_sample_has_its_own_time() -> None:
     start, end = state(0, 3, 5), state(30, 3, 5)
     times = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
@@ -243,6 +250,8 @@ def test_stress_shifts_all_scales_and_makes_every_fourth_residue_a_needle(exact:
 
 def test_needles_are_uniform_in_log_and_on_all_axes() -> None:
     drawn = [draw_noise(0, draw, 40) for draw in range(100)]
+    # each needle has an axis of its own: ten of one chain all along the same happen once in 3⁹ chains
+    assert sum(bool((x.is_needle.sum(axis=0) == 10).any()) for x in drawn) <= 1
     axes = np.sum([x.is_needle.sum(axis=0) for x in drawn], axis=0)
     assert axes.sum() == 1000 and np.abs(axes - 1000 / 3).max() < 5 * math.sqrt(1000 * 2 / 9)
     logs = np.concatenate([x.needle[x.is_needle] for x in drawn])

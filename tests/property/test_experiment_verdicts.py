@@ -13,6 +13,7 @@ import mpmath
 import pytest
 
 from comparison_support import STEPS, find_run, make_result, stop
+from iga.experiment import verdicts
 from iga.experiment.flow import TRANS_CLAMP
 from iga.experiment.readings import (
     check_result,
@@ -72,6 +73,9 @@ CASES: dict[str, tuple[str, Callable[[], dict[str, Any]], str]] = {
         lambda: pair("geo_scaled_absmax", lambda s: 1e7 * (1 + 0.1 * s), lambda s: 1e4),
         "supported",
     ),
+    "b: to below one": ("b", lambda: pair("geo_scaled_absmax", lambda s: 1e3, lambda s: 0.5 - 0.01 * s), "supported"),
+    "b: to nothing": ("b", lambda: pair("geo_scaled_absmax", lambda s: 1e3, lambda s: 0.0), "undecided"),
+    "b: from nothing": ("b", lambda: pair("geo_scaled_absmax", lambda s: 0.0, lambda s: 1.0), "undecided"),
     "b: a half": ("b", lambda: pair("geo_scaled_absmax", lambda s: 1e7, lambda s: 5e6 * (1 + 0.1 * s)), "refuted"),
     "b: it rises": ("b", lambda: pair("geo_scaled_absmax", lambda s: 1e4, lambda s: 1e7), "refuted"),
     "b: a twentieth in the mean, the seeds apart by decades": (
@@ -284,6 +288,13 @@ def test_a_step_is_stuck_within_one_of_the_log_det_of_two_jitters() -> None:
     assert (found.before.mean, found.after.mean) == (1.0, 0.0)
 
 
+def test_a_step_at_the_bound_itself_is_stuck() -> None:
+    bound = verdicts.STUCK
+    found = judge(pair("log_det_min", lambda s: bound, lambda s: math.nextafter(bound, 0.0)), "a")
+    assert found.before is not None and found.after is not None
+    assert (found.before.mean, found.after.mean) == (1.0, 0.0)
+
+
 def test_the_same_rules_are_applied_to_bounded_in_rows_of_its_own() -> None:
     result = make_result(
         {
@@ -378,6 +389,18 @@ def test_a_result_is_read_back_from_json_and_from_gzip(suffix: str, tmp_path: Pa
     assert read_result(path) is not result
 
 
+def test_a_result_needs_no_more_than_its_schema_asks_for() -> None:
+    wanted = ("trans_loss", "rots_vf_loss", "se3_vf_loss")
+    runs = [
+        {"arm": "ipa", "seed": seed, "status": "finished", "steps": {name: [1.0, 2.0] for name in wanted}}
+        for seed in range(2)
+    ]
+    check_result({"schema": 1, "settings": {"steps": 2}, "runs": runs})
+    runs[1]["status"] = "dead"
+    with pytest.raises(ValueError, match="run ipa, seed 1: status must be"):
+        check_result({"schema": 1, "settings": {"steps": 2}, "runs": runs})
+
+
 def _broken(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     result = copy.deepcopy(make_result())
     change(result)
@@ -388,6 +411,7 @@ BROKEN: dict[str, Callable[[dict[str, Any]], None]] = {
     '"schema": 1': lambda r: r.update(schema=2),
     "settings.steps": lambda r: r["settings"].pop("steps"),
     "no runs": lambda r: r.update(runs=[]),
+    "a run lacks arm, seed, status or steps": lambda r: r["runs"].append(["ipa", 0]),
     "is there twice": lambda r: r["runs"].append(r["runs"][0]),
     "status must be one of": lambda r: r["runs"][0].update(status="dead"),
     "lacks one of the series": lambda r: r["runs"][0]["steps"].pop("trans_loss"),
