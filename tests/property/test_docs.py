@@ -1,5 +1,6 @@
 """What the documents claim is run: their Python examples, the names they mention, and the commands of the README."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -109,6 +110,14 @@ def test_the_readmes_commands_are_single_lines_that_install_with_the_constraints
     assert found is not None
     command = found.group(1)
     assert "\n" not in command and "-c constraints.txt" in command
+
+
+def test_the_step_times_of_the_arms_are_those_of_the_committed_run() -> None:
+    arms = json.loads((ROOT / "benches/results/experiment_step.json").read_text(encoding="utf-8"))["arms"]
+    page = (ROOT / "docs/experiment_network.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^\| `(\w+)` \| ([\d |]+) \|$", page, re.M))
+    columns = ("median_ms", "least_ms", "flushed_median_ms", "flushed_least_ms")
+    assert shown == {arm: " | ".join(f"{row[name]:.0f}" for name in columns) for arm, row in arms.items()}
 
 
 def test_the_results_page_follows_from_the_committed_results() -> None:
