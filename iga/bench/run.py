@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from iga._process import threads
 from iga.bench.gate import Verdict, Yardstick, cotangents, sampled_rows
 from iga.bench.implementations import OURS, Implementation, lookup, step
 from iga.bench.measure import Clock, clock, exponent, interleaved, median, ratio
@@ -146,12 +147,8 @@ def run(
     limit: Limit | None = None,
 ) -> dict[str, Any]:
     """The result, schema 1. `seconds` and `limit` are for tests: a clock, and a limit of the machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(plan.threads)
-    try:
+    with threads(plan.threads):
         return _run(plan, environment, on_progress or (lambda *step: None), seconds or clock(plan.device), limit)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _run(

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from iga._files import write_text
+from iga._process import threads
 from iga.experiment import plan as plans
 from iga.experiment import processes, tracking, worker
 from iga.experiment.curves import check_plot
@@ -112,7 +113,6 @@ def _of_processes(plan: Plan) -> tuple[str, ...]:
 
 def _here(plan: Plan, folder: Path, wandb: str, progress: Progress) -> dict[str, str]:
     """One run after another in this process."""
-    torch.set_num_threads(plan.threads)
     status = {}
     for name in plan.runs():
         progress(name, 0, plan.steps, None)
@@ -120,7 +120,8 @@ def _here(plan: Plan, folder: Path, wandb: str, progress: Progress) -> dict[str,
         def log(row: dict[str, float], name: str = name) -> None:
             progress(name, int(row["step"]), plan.steps, row["trans_loss"])
 
-        status[name] = worker.run(folder, name, wandb=wandb, log=log)
+        with threads(plan.threads):
+            status[name] = worker.run(folder, name, wandb=wandb, log=log)
         progress(name, plan.steps, plan.steps, None)
     return status
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from iga._process import flushed_denormals
 from iga.experiment import plan, tracking
 from iga.experiment.dataset import load_dataset
 from iga.experiment.samples import write_samples
@@ -22,11 +23,10 @@ def run(folder: Path, name: str, *, wandb: str = "off", log: plan.OnRow | None =
     """Trains the run `name` of the comparison in `folder` to its last step; then its samples, where it has any."""
     made = plan.read(folder)
     settings = made.settings_of(name)
-    # Saturated rows are full of denormal numbers, which cost a CPU a hundred cycles each; no arm has use for them.
-    torch.set_flush_denormal(True)
     dataset = load_dataset(folder / plan.DATA)
     where = folder / plan.RUNS / name
-    with tracking.logger(wandb, settings, where) as track:
+    # Saturated rows are full of denormal numbers, which cost a CPU a hundred cycles each; no arm has use for them.
+    with flushed_denormals(), tracking.logger(wandb, settings, where) as track:
 
         def both(row: dict[str, float], held_out: bool) -> None:
             track(row, held_out)
@@ -34,8 +34,8 @@ def run(folder: Path, name: str, *, wandb: str = "off", log: plan.OnRow | None =
                 log(row)
 
         status = train(settings, dataset, where, device=made.device, log=both)
-    if status == "finished" and settings.training.seed == made.seed:
-        write_samples(settings, dataset, where, count=made.samples, device=made.device)
+        if status == "finished" and settings.training.seed == made.seed:
+            write_samples(settings, dataset, where, count=made.samples, device=made.device)
     return status
 
 

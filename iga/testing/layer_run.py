@@ -1,12 +1,12 @@
 """The run over a layer: every invariant on structures, their degenerate perturbations, and every P."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from iga._process import threads
 from iga.structure import Structure
 from iga.synthetic import synthetic_structures
 from iga.testing.cases import PERTURBATIONS, Case, make_case, perturbed_case
@@ -16,7 +16,7 @@ from iga.testing.subject import Subject
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError, one_line
 
-__all__ = ["LayerPlan", "Progress", "one_thread"]
+__all__ = ["LayerPlan", "Progress"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -33,7 +33,7 @@ class LayerPlan(Plan):
 
     def run(self, on_progress: Progress | None = None) -> Report:
         """Measure and judge; `on_progress(what, done, total)` is told of each step."""
-        with one_thread():
+        with threads(1):  # a case's tensors are small: a second one waits more than it works
             return self._run(on_progress or (lambda what, done, total: None))
 
     def _run(self, report: Progress) -> Report:
@@ -126,14 +126,3 @@ class LayerPlan(Plan):
                 entry["status"] = "sampled"
                 several = f" ({draws} draws)" if draws > 1 else ""
                 entry["reason"] = f"all pairs of {used} of {valid} residues{several}{masked}"
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """A case's tensors are small: a second thread waits more than it works, and on a busy machine it waits long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

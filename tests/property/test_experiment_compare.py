@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from iga.cli import main
 from iga.experiment import compare as comparison
@@ -80,6 +81,18 @@ def test_a_comparison_has_its_result_its_report_and_its_structures(plan: Plan, t
     packed.write_bytes(gzip.compress((folder / "result.json").read_bytes()))
     page([str(packed), "--markdown", str(tmp_path / "a.md"), "--no-curves"])
     assert "Verdicts" in (tmp_path / "a.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_denormals_are_flushed_in_a_run_and_nowhere_else(plan: Plan, tmp_path: Path) -> None:
+    """Hypothesis, and whoever else computes in this process, needs them. Threads are put back too."""
+    smallest, during, threads = sys.float_info.min, [], torch.get_num_threads()
+    assert smallest / 2 > 0
+    one = replace(plan, arms=("ipa",), steps=1, samples=0, threads=threads + 1)
+    comparison.compare(one, tmp_path, on_progress=lambda run, done, *_: during.append((done, smallest / 2 > 0)))
+    # before the run, with its only row, after it
+    assert during == [(0, True), (1, False), (1, True)]
+    assert smallest / 2 > 0 and torch.get_num_threads() == threads
 
 
 @pytest.mark.usefixtures("no_curves")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from iga._process import threads
 from iga.presets import preset
 from iga.structure import Structure
 from iga.synthetic import synthetic_structures
@@ -15,7 +16,7 @@ from iga.testing.invariants import INVARIANTS
 from iga.testing.invariants.diagnostics_agree import DIAGNOSTICS, diagnostics_agree
 from iga.testing.invariants.frame_laws import FRAMES, frame_laws
 from iga.testing.invariants.quaternion_sign import quaternion_sign
-from iga.testing.layer_run import LayerPlan, one_thread
+from iga.testing.layer_run import LayerPlan
 from iga.testing.overlaps import OVERLAP_INVARIANTS
 from iga.testing.overlaps.run import OverlapPlan
 from iga.testing.subject import Subject
@@ -78,7 +79,7 @@ def check(bench: str, subject: Any, names: Sequence[str], seed: int) -> list[Fin
     """The findings of the named checks on a subject of the bench."""
     if bench in LIBRARIES:
         findings = []
-        with one_thread():
+        with threads(1):
             for name in names:
                 tally = Tally(name, "of the budget")
                 LIBRARIES[bench][1][name](subject, seed, tally)

@@ -3,7 +3,8 @@
 import time
 from dataclasses import dataclass
 
-from iga.testing.layer_run import Progress, one_thread
+from iga._process import threads
+from iga.testing.layer_run import Progress
 from iga.testing.outcome import Plan, Report
 from iga.testing.overlaps import OVERLAP_INVARIANTS
 from iga.testing.overlaps.inputs import Inputs
@@ -28,7 +29,7 @@ class OverlapPlan(Plan):
             self.structures, self.subject.sigma_range, profile.pairs, self.contract.digits, profile.digits_pairs
         )
         findings = []
-        with one_thread():
+        with threads(1):
             for done, name in enumerate(self.invariants):
                 if on_progress is not None:
                     on_progress(name, done, len(self.invariants))
