@@ -1,7 +1,7 @@
 """How many small faults in the core modules the tests notice: mutmut, run on a copy, and a table of what it found.
 
     pip install -c constraints.txt -e ".[dev,mutation]"
-    python benches/mutation.py --children 2                     # half an hour; exit 1 under 90 %
+    python benches/mutation.py --children 2                     # hours; exit 1 under 90 %
     python benches/mutation.py --module iga.rotation --show     # one module, and what survived there
 
 mutmut (3.8) plants one fault at a time: an operator, a number, an argument, a default, a condition. What is mutated,

@@ -4,12 +4,16 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from iga.experiment.chains import Batch, chains_of, collate
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 from iga.synthetic import synthetic_structures
+
+each_mode = pytest.mark.parametrize("gaussians", ["fixed", "learned"])
+each_stress = pytest.mark.parametrize("stress", [False, True], ids=["plain", "stress"])
 
 
 def small_batch() -> Batch:

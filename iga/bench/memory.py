@@ -82,7 +82,7 @@ def _ones(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _give_back() -> None:
-    """Freed memory to the system, and the high-water mark down to what is resident."""
+    """Freed memory to the system, and the high-water mark, where the system can, down to what is resident."""
     gc.collect()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from flow_support import in_float64, moved, small_batch, state, turn, values, vectors
+from flow_support import each_mode, each_stress, in_float64, moved, small_batch, state, turn, values, vectors
 from geometry_support import close, eps, is_rotation
 from iga.experiment.chains import Batch, chains_of, collate
 from iga.experiment.flow import Noised, draw_noise, interpolate, noised
@@ -17,8 +17,6 @@ from iga.gaussian import GaussianRigid
 from iga.synthetic import synthetic_structures
 
 EPS = eps(torch.float64)
-each_mode = pytest.mark.parametrize("gaussians", ["fixed", "learned"])
-each_stress = pytest.mark.parametrize("stress", [False, True], ids=["plain", "stress"])
 
 
 @pytest.fixture(scope="module")

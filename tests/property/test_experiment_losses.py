@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from flow_support import moved, normal, small_batch, state, turn, values, vectors
+from flow_support import each_mode, each_stress, moved, normal, small_batch, state, turn, values, vectors
 from geometry_support import close, eps
 from iga.experiment.chains import Batch
 from iga.experiment.flow import Noised, losses, noised
@@ -15,8 +15,6 @@ from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 
 EPS = eps(torch.float64)
-each_mode = pytest.mark.parametrize("gaussians", ["fixed", "learned"])
-each_stress = pytest.mark.parametrize("stress", [False, True], ids=["plain", "stress"])
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from flow_support import each_mode
 from geometry_support import close, eps, is_rotation
 from iga.experiment.chains import Batch, Chain, chains_of, collate
 from iga.experiment.flow import draw_noise, noised
@@ -22,7 +23,6 @@ from iga.structure import read_structure
 from iga.synthetic import synthetic_structures
 
 EPS = eps(torch.float64)
-each_mode = pytest.mark.parametrize("gaussians", ["fixed", "learned"])
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ What is compared to the bit is: the same process, the same threads, the same mac
 import csv
 import json
 import math
+import os
 import pickle
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -275,7 +275,7 @@ def test_a_gradient_that_is_not_finite_is_named_by_its_parameter(
 # --- what it costs -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process can be forgotten on Linux alone")
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="this system cannot forget a peak")
 def test_peak_memory_is_that_of_the_run_and_not_of_what_was_before_it(dataset: Dataset, tmp_path: Path) -> None:
     """Runs follow one another in one process where several processes share them."""
     size = 400_000_000

@@ -79,7 +79,7 @@ def check(bench: str, subject: Any, names: Sequence[str], seed: int) -> list[Fin
     """The findings of the named checks on a subject of the bench."""
     if bench in LIBRARIES:
         findings = []
-        with threads(1):
+        with threads(1):  # small tensors, as in a run over a layer
             for name in names:
                 tally = Tally(name, "of the budget")
                 LIBRARIES[bench][1][name](subject, seed, tally)

@@ -29,7 +29,7 @@ class OverlapPlan(Plan):
             self.structures, self.subject.sigma_range, profile.pairs, self.contract.digits, profile.digits_pairs
         )
         findings = []
-        with threads(1):
+        with threads(1):  # small tensors, as in a run over a layer
             for done, name in enumerate(self.invariants):
                 if on_progress is not None:
                     on_progress(name, done, len(self.invariants))
