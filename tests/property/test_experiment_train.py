@@ -278,13 +278,15 @@ def test_a_gradient_that_is_not_finite_is_named_by_its_parameter(
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="this system cannot forget a peak")
 def test_peak_memory_is_that_of_the_run_and_not_of_what_was_before_it(dataset: Dataset, tmp_path: Path) -> None:
     """Runs follow one another in one process where several processes share them."""
+    train.train(tiny(steps=2), dataset, tmp_path / "first")  # loads what runs need, which stays
     size = 400_000_000
     held = np.ones(size, dtype=np.uint8)
     del held
     before = _memory.peak()
     assert before > size
-    train.train(tiny(steps=2), dataset, tmp_path)
-    found = train.status_of(tmp_path)["peak_mb"] * 2**20
+    train.train(tiny(steps=2), dataset, tmp_path / "second")
+    found = train.status_of(tmp_path / "second")["peak_mb"] * 2**20
+    # half of each for what the allocator gives back or keeps meanwhile
     assert _memory.resident() / 2 < found < before - size / 2
 
 
