@@ -4,6 +4,8 @@ A mask is bool, True = valid. What stands behind it may be anything, NaN include
 so that neither outputs nor gradients carry a trace. Frames map local to global, x = R x_loc + t, in nm.
 """
 
+from typing import Any
+
 import torch
 
 from iga._typing import Bool, Float, Tensor
@@ -11,6 +13,9 @@ from iga.frame import Frame
 from iga.rotation import rotate, rotate_inverse
 
 __all__ = ["centre", "check_inputs", "check_sizes", "masked_softmax", "sanitise", "value_points_out"]
+
+FEATURE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MASK_DTYPES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def check_sizes(c_z: int, **sizes: int) -> None:
@@ -22,13 +27,17 @@ def check_sizes(c_z: int, **sizes: int) -> None:
         raise ValueError(f"c_z must be at least 0 (0: no pair features), got {c_z}")
 
 
-def check_inputs(
-    s: Tensor, z: Tensor | None, frame: Frame, mask: Tensor, *, c_s: int, c_z: int
-) -> Bool[Tensor, "*b n"]:
-    """The mask as bool (a number counts as valid above ½), after every shape has been compared.
+def check_inputs(s: Any, z: Any, frame: Frame, mask: Any, *, c_s: int, c_z: int) -> Bool[Tensor, "*b n"]:
+    """The mask as bool, after every argument has been compared.
 
-    s [*b, n, c_s], z [*b, n, n, c_z] or None, frame [*b, n], mask [*b, n]. Raises ValueError that names the argument.
+    s [*b, n, c_s] and z [*b, n, n, c_z] or None, floating; frame [*b, n]; mask [*b, n], bool or a number: 1 valid, 0
+    not. Raises ValueError that names the argument. A mask's values are looked at on a CPU alone: a GPU would stall, and
+    a traced call has none. There a number counts as valid above ½, so that a NaN excludes its residue.
     """
+    _check_tensor("s", s, s, FEATURE_DTYPES)
+    if z is not None:
+        _check_tensor("z", z, s, FEATURE_DTYPES)
+    _check_tensor("mask", mask, s, (*FEATURE_DTYPES, *MASK_DTYPES), "; torch.ones(s.shape[:-1]) excludes nothing")
     if s.ndim < 2 or s.shape[-1] != c_s:
         raise ValueError(f"s must be [*, n, c_s = {c_s}], got {list(s.shape)}")
     residues = s.shape[:-1]
@@ -37,13 +46,46 @@ def check_inputs(
             f"r must have one frame per residue of s, {list(residues)}, got {list(frame.shape)}; "
             "expand or index the rigid object to match"
         )
+    if frame.device != s.device:
+        raise ValueError(f"r is on {frame.device} and s on {s.device}; move all to one device")
     if mask.shape != residues:
         raise ValueError(f"mask must be {list(residues)}, one per residue of s, got {list(mask.shape)}")
     if z is not None and c_z == 0:
         raise ValueError("z was given to a layer built with c_z = 0; pass z=None, or build the layer with c_z")
     if z is not None and z.shape != (*residues, residues[-1], c_z):
         raise ValueError(f"z must be {[*residues, residues[-1], c_z]} ([*, n, n, c_z]) or None, got {list(z.shape)}")
-    return mask if mask.dtype == torch.bool else mask > 0.5
+    if mask.dtype == torch.bool:
+        return mask
+    _check_mask_values(mask)
+    return mask > 0.5
+
+
+def _check_tensor(name: str, x: Any, s: Any, dtypes: tuple[torch.dtype, ...], remedy: str = "") -> None:
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name} must be a tensor, got {type(x).__name__}{remedy}")
+    if x.dtype not in dtypes:
+        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise ValueError(f"{name} must be one of {known}, got {x.dtype}; convert it")
+    if x.device != s.device:
+        raise ValueError(f"{name} is on {x.device} and s on {s.device}; move all to one device")
+
+
+def _check_mask_values(mask: Tensor) -> None:
+    """Raises ValueError for a NaN, an additive mask (0 and −10⁹), a soft one: none is what a comparison makes of it."""
+    plain = type(mask) is Tensor and mask.device.type == "cpu"  # a fake tensor is of a class of its own
+    if not plain or torch.compiler.is_compiling():
+        return
+    known = (mask == 0) | (mask == 1)
+    try:
+        sound = bool(known.all())
+    except RuntimeError:  # under vmap
+        return
+    if not sound:
+        found = mask[~known].flatten()[0].item()
+        raise ValueError(
+            f"mask must hold 1 (valid) and 0 (not) alone, got {found:g} among {mask.numel()}; "
+            "of an additive mask pass mask == 0, of a soft one mask > 0.5"
+        )
 
 
 def sanitise(x: Float[Tensor, "..."], mask: Bool[Tensor, "..."]) -> Float[Tensor, "..."]:

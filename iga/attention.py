@@ -104,7 +104,7 @@ class InvariantGaussianAttention(nn.Module):
         r     GaussianRigid, or any rigid object with get_rots().get_rot_mats() and get_trans() (OpenFold's Rigid,
               iga.Frame), then with the Gaussians beside it: `local_mean` in nm in the residue's frame (absent: 0, CA)
               and `log_scale`, the log of the standard deviation in nm (absent: log config.default_sigma, isotropic)
-        mask  [*b, n], bool or float, 1 = valid. Masked keys get weight exactly 0 whatever they hold, NaN included;
+        mask  [*b, n], bool, or 1 (valid) and 0. Masked keys get weight exactly 0 whatever they hold, NaN included;
               the output at masked residues is exactly 0, with zero gradient
         t     flow time in [0, 1] per sample, [*b]; needed by, and only by, a config with a time_gate
 

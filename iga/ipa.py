@@ -98,7 +98,7 @@ class InvariantPointAttention(nn.Module):
         z     pair representation [*b, n, n, c_z], or None: then the pair bias and the pair values are zero
         r     Frame, GaussianRigid (its frame is used), or any rigid object with get_rots().get_rot_mats() and
               get_trans(), [*b, n], nm
-        mask  [*b, n], bool or float, 1 = valid. Masked keys get weight exactly 0 whatever they hold, NaN included;
+        mask  [*b, n], bool, or 1 (valid) and 0. Masked keys get weight exactly 0 whatever they hold, NaN included;
               the output at masked residues is exactly 0, with zero gradient
 
         Raises ValueError where a shape or a dtype does not fit, TypeError where `r` is no rigid object.
