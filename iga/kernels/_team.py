@@ -10,8 +10,10 @@ import ctypes
 import functools
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from threading import get_ident
+from time import sleep
 
 import torch
 
@@ -24,7 +26,8 @@ _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 def run_units(unit: Callable[..., None], units: Iterable[tuple[int, ...]]) -> None:
     """Every unit once, on as many threads as torch has, in no particular order; an exception ends the call.
 
-    `unit` releases the GIL while it works. What it writes must not depend on the thread that it runs on.
+    `unit` releases the GIL while it works. What it writes must not depend on the thread that it runs on. No unit is at
+    work once the call has ended, by an interrupt from the keyboard too: what it writes to is somebody else's then.
     """
     waiting = list(units)
     threads = min(torch.get_num_threads(), len(waiting))
@@ -34,29 +37,43 @@ def run_units(unit: Callable[..., None], units: Iterable[tuple[int, ...]]) -> No
         return
     waiting.reverse()
     failed: list[BaseException] = []
+    begun: list[int] = []
+    ended: list[int] = []
 
     def work(_: object = None) -> None:
+        begun.append(get_ident())
         try:
             while waiting and not failed:
                 try:
                     args = waiting.pop()  # atomic: the GIL is held
                 except IndexError:  # another thread took the last one
-                    return
+                    break
                 unit(*args)
         except BaseException as error:  # through C, nothing may be raised: it is raised below
             failed.append(error)
+        ended.append(get_ident())
 
     parallel = _entry_point()
-    if parallel is not None:
-        parallel(_Region(work), None, threads, 0)
+    if parallel is None:
+        try:
+            wait([_pool(threads).submit(work) for _ in range(threads)])
+        except BaseException as error:  # an interrupt of the wait: the others end with their units
+            failed.append(error)
+            while len(ended) < len(begun):
+                sleep(1e-3)
     else:
-        key = (os.getpid(), threads)  # a process that was forked away has none of its parent's threads
-        if key not in _pools:
-            _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="iga-cpu")
-        for _ in _pools[key].map(work, range(threads)):
-            pass
+        parallel(_Region(work), None, threads, 0)
+        if get_ident() not in ended:  # this thread's part ended before it began: only an interrupt can do that
+            raise KeyboardInterrupt
     if failed:
         raise failed[0]
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    key = (os.getpid(), threads)  # a process that was forked away has none of its parent's threads
+    if key not in _pools:
+        _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="iga-cpu")
+    return _pools[key]
 
 
 @functools.cache

@@ -195,7 +195,8 @@ def _scratch(name: str, x: Inputs, rows: slice) -> Tensor | None:
     """Memory for a block [B, H, R, N] that lives as long as its turn in the loop.
 
     On a CPU it is kept for the thread's next call: fresh pages of a few MB cost as much as what is computed in them.
-    Other devices have allocators that keep memory, and get None.
+    Other devices have allocators that keep memory, and get None. What outlives the call must not carry its modes: an
+    inference tensor could never be written in training, and a default device is no matter of these blocks.
     """
     if x.q.device.type != "cpu":
         return None
@@ -204,7 +205,8 @@ def _scratch(name: str, x: Inputs, rows: slice) -> Tensor | None:
     kept: dict[str, Tensor] = vars(_kept)
     key, numel = f"{name}, {x.q.dtype}", math.prod(shape)
     if key not in kept or kept[key].numel() < numel:
-        kept[key] = torch.empty(numel, dtype=x.q.dtype)
+        with torch.inference_mode(False):
+            kept[key] = torch.empty(numel, dtype=x.q.dtype, device="cpu")
     return kept[key][:numel].view(shape)
 
 

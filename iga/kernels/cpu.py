@@ -63,8 +63,8 @@ class CpuEngine:
         g = self.geometry
         batch, heads, _, n, _ = g.k_mean.shape
         if out is None:
-            out = torch.empty(batch, heads, stop - start, n, dtype=self.dtype)
-        low = torch.full((batch, heads, stop - start) if lowest else (0, 0, 0), float("inf"), dtype=self.dtype)
+            out = g.rot.new_empty(batch, heads, stop - start, n)
+        low = g.rot.new_full((batch, heads, stop - start) if lowest else (0, 0, 0), float("inf"))
         rows = min(UNIT_ROWS, -(-batch * (stop - start) // (UNITS * torch.get_num_threads())))
         written = (lowest, out.numpy(), low.numpy())
 
