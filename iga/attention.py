@@ -13,6 +13,7 @@ from torch import nn
 from iga import kernels
 from iga._attention_ops import centre, check_inputs, check_sizes, sanitise
 from iga._init import linear
+from iga._plain import is_plain, with_absent
 from iga._typing import Float, Tensor
 from iga.frame import rigid_to_frame
 from iga.functional import Trace, gaussian_attention, joined, point_gaussians
@@ -32,6 +33,16 @@ class _Projected(NamedTuple):
     value_points: Tensor
     raw_query: tuple[Tensor, Tensor]
     raw_key: tuple[Tensor, Tensor]
+
+
+class _PairTerms(NamedTuple):
+    """What z gives to the attention: see `iga.kernels.gaussian_attention`."""
+
+    bias: Tensor | None
+    z: Tensor | None
+    z_weight: Tensor | None
+    row_bias: Tensor | None  # of linear_b, the same for every key
+    down_z: bool  # whether the attended z still has to go through it
 
 
 class InvariantGaussianAttention(nn.Module):
@@ -159,6 +170,7 @@ class InvariantGaussianAttention(nn.Module):
             point_gaussians(rigid, raw[0].to(geometry), raw[1].to(geometry), self.config)
             for raw in (projected.raw_query, projected.raw_key)
         )
+        bias, z, z_weight, row_bias, down_z = self._pair_terms(z, valid)
         out = kernels.gaussian_attention(
             projected.q,
             projected.k,
@@ -170,16 +182,31 @@ class InvariantGaussianAttention(nn.Module):
             valid,
             geo_scale=self.geo_scale,
             # Constants of a row, which softmax cancels: nothing moves, and their gradient is zero rather than absent.
-            geo_bias=self.geo_bias if z is None else self.geo_bias + self.linear_b.bias,
+            geo_bias=self.geo_bias if row_bias is None else self.geo_bias + row_bias,
             config=self.config,
             gate=self._gate(t, s),
+            bias=bias,
             z=z,
-            z_weight=None if z is None else self.linear_b.weight,
+            z_weight=z_weight,
             implementation=implementation,
             statistics=statistics,
         )
-        pair = None if out.pair is None else self._pair_values(out.pair, valid)
+        pair = None
+        if out.pair is not None:
+            pair = out.pair.transpose(-3, -2)
+            pair = self._pair_values(pair, valid) if down_z else pair
         return self._projected_out(joined(out.values, out.points, pair), valid), out.statistics
+
+    def _pair_terms(self, z: Tensor | None, valid: Tensor) -> "_PairTerms":
+        """The short way where `linear_b` and `down_z` are plain; else what their calls make of z, of size n² · h."""
+        if z is None:
+            return _PairTerms(None, None, None, None, False)
+        plain = is_plain(self.down_z)
+        if plain and is_plain(self.linear_b):
+            return _PairTerms(None, z, self.linear_b.weight, self.linear_b.bias, True)
+        clean = sanitise(z, valid[..., :, None] & valid[..., None, :])
+        bias = self.linear_b(clean).movedim(-1, -3)
+        return _PairTerms(bias, z if plain else self.down_z(clean), None, None, plain)
 
     def trace(
         self,
@@ -238,20 +265,21 @@ class InvariantGaussianAttention(nn.Module):
             (self._points(self.linear_k_offsets, s), self._points(self.linear_k_scales, s)),
         )
 
-    def _pair_values(self, pair: Float[Tensor, "*b h n c_z"], valid: Tensor) -> Float[Tensor, "*b n h c"]:
+    def _pair_values(self, pair: Float[Tensor, "*b n h c_z"], valid: Tensor) -> Float[Tensor, "*b n h c"]:
         """down_z after the attention: Σ_j a_ij (W z_ij + b) = W Σ_j a_ij z_ij + b, with nothing of size n² · c."""
-        by_row = self.down_z(pair.transpose(-3, -2).to(self.down_z.weight.dtype))
+        by_row = self.down_z(pair.to(self.down_z.weight.dtype))
         return sanitise(by_row, valid & valid.any(dim=-1, keepdim=True))
 
     def _projected_out(self, features: Tensor, valid: Tensor) -> Float[Tensor, "*b n c_s"]:
-        width = self.linear_out.in_features
+        width = self.no_heads * (self.c_hidden + 4 * self.no_v_points + self.c_pair_values)
         if features.shape[-1] < width:  # no pair features, no pair values: the last projection keeps its width
             absent = features.new_zeros(*features.shape[:-1], width - features.shape[-1])
             features = torch.cat([features, absent], dim=-1)
+            features = with_absent(features, self.linear_b, self.down_z)
         output = self.linear_out(features)
         return torch.where(valid[..., None], output, torch.zeros_like(output))
 
-    def _points(self, projection: nn.Linear, s: Tensor) -> Float[Tensor, "*b h p n 3"]:
+    def _points(self, projection: nn.Module, s: Tensor) -> Float[Tensor, "*b h p n 3"]:
         return projection(s).unflatten(-1, (self.no_heads, self.no_qk_points, 3)).movedim(-4, -2)
 
     def _rigid(self, r: Any, local_mean: Tensor | None, log_scale: Tensor | None) -> GaussianRigid:

@@ -171,7 +171,7 @@ class InvariantPointAttention(nn.Module):
     def extra_repr(self) -> str:
         return f"heads={self.no_heads}, points={self.no_qk_points}, value_points={self.no_v_points}"
 
-    def _points(self, projection: nn.Linear, s: Tensor) -> Float[Tensor, "*b n h p 3"]:
+    def _points(self, projection: nn.Module, s: Tensor) -> Float[Tensor, "*b n h p 3"]:
         """Local points: the rows of the projection are ordered space first, then head, then point."""
         return projection(s).unflatten(-1, (3, self.no_heads, -1)).movedim(-3, -1)
 

@@ -69,7 +69,7 @@ class FlowNetwork(nn.Module):
                 f"gaussian, mask and index must be [b, n] and t [b], got {list(gaussian.shape)}, {list(mask.shape)}, "
                 f"{list(index.shape)} and {list(t.shape)}; one chain alone is a batch of 1"
             )
-        dtype = self.edges.from_row.weight.dtype
+        dtype = next(p.dtype for p in self.parameters() if p.is_floating_point())
         start = current = neutral(gaussian, mask)
         index = sanitise(index.to(dtype), mask)
         s = self.nodes(start, t.to(dtype), index)
