@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from iga._typing import Bool, Float, Tensor
+from iga._values import holds
 from iga.frame import Frame
 from iga.rotation import rotate, rotate_inverse
 
@@ -72,16 +73,12 @@ def _check_tensor(name: str, x: Any, s: Any, dtypes: tuple[torch.dtype, ...], re
 
 def _check_mask_values(mask: Tensor) -> None:
     """Raises ValueError for a NaN, an additive mask (0 and −10⁹), a soft one: none is what a comparison makes of it."""
-    plain = type(mask) is Tensor and mask.device.type == "cpu"  # a fake tensor is of a class of its own
-    if not plain or torch.compiler.is_compiling():
-        return
-    known = (mask == 0) | (mask == 1)
-    try:
-        sound = bool(known.all())
-    except RuntimeError:  # under vmap
-        return
-    if not sound:
-        found = mask[~known].flatten()[0].item()
+
+    def known(x: Tensor) -> Tensor:
+        return (x == 0) | (x == 1)
+
+    if not holds(known, mask):
+        found = mask[~known(mask)].flatten()[0].item()
         raise ValueError(
             f"mask must hold 1 (valid) and 0 (not) alone, got {found:g} among {mask.numel()}; "
             "of an additive mask pass mask == 0, of a soft one mask > 0.5"

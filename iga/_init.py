@@ -4,12 +4,13 @@ Source: Jumper et al. 2021, supplement 1.11.4; LeCun et al. 1998 for the varianc
 """
 
 import math
-from typing import Literal
+import weakref
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["SOFTPLUS_INVERSE_ONE", "lecun_normal_", "linear"]
+__all__ = ["SOFTPLUS_INVERSE_ONE", "lecun_normal_", "linear", "reset_children"]
 
 # ln(e − 1): softplus of it is 1
 SOFTPLUS_INVERSE_ONE = 0.541324854612918
@@ -36,16 +37,50 @@ def linear(in_features: int, out_features: int, *, bias: bool = True, init: Init
     init   "default": LeCun's truncated normal; "final": weights 0, so that a residual block starts as the identity;
            "gating": weights 0 and bias 1, so that a sigmoid gate starts open
 
+    Its `reset_parameters` draws them anew, as it is drawn here: the same numbers from the same seed.
     Raises ValueError for an unknown `init`.
     """
     if init not in ("default", "final", "gating"):
         raise ValueError(f"init must be 'default', 'final' or 'gating', got {init!r}")
     layer = nn.Linear(in_features, out_features, bias=bias)
-    with torch.no_grad():
-        if init == "default":
-            lecun_normal_(layer.weight)
-        else:
-            layer.weight.zero_()
-        if layer.bias is not None:
-            layer.bias.fill_(1.0 if init == "gating" else 0.0)
+    _fill(layer, init)
+    layer.reset_parameters = _Reset(layer, init)
     return layer
+
+
+def reset_children(module: nn.Module) -> None:
+    """`reset_parameters` of every module within `module` that has one, in the order in which they were made."""
+    for child in module.modules():
+        reset = getattr(child, "reset_parameters", None)
+        if child is not module and callable(reset):
+            reset()
+
+
+class _Reset:
+    """`reset_parameters` of one nn.Linear, as an attribute: FSDP and others call it on each module, in any order.
+
+    A subclass would say it better; but tools that choose by exact type (torch.ao's quantize_dynamic) would pass it
+    over, and so would `iga._plain`. The reference is weak, and made anew in copies and pickles.
+    """
+
+    def __init__(self, layer: nn.Linear, init: Init) -> None:
+        self._layer, self._init = weakref.ref(layer), init
+
+    def __call__(self) -> None:
+        layer = self._layer()
+        assert layer is not None
+        type(layer).reset_parameters(layer)
+        _fill(layer, self._init)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Reset, (self._layer(), self._init)
+
+
+@torch.no_grad()
+def _fill(layer: nn.Linear, init: Init) -> None:
+    if init == "default":
+        lecun_normal_(layer.weight)
+    else:
+        layer.weight.zero_()
+    if layer.bias is not None:
+        layer.bias.fill_(1.0 if init == "gating" else 0.0)

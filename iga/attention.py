@@ -12,9 +12,10 @@ from torch import nn
 
 from iga import kernels
 from iga._attention_ops import centre, check_inputs, check_sizes, sanitise
-from iga._init import linear
+from iga._init import linear, reset_children
 from iga._plain import is_plain, with_absent
 from iga._typing import Float, Tensor
+from iga._values import holds
 from iga.frame import rigid_to_frame
 from iga.functional import Trace, gaussian_attention, joined, point_gaussians
 from iga.gaussian import GaussianRigid
@@ -93,10 +94,24 @@ class InvariantGaussianAttention(nn.Module):
         if c_z:
             self.linear_b = linear(c_z, no_heads)
             self.down_z = linear(c_z, self.c_pair_values)
-        self.geo_scale = nn.Parameter(torch.full((no_heads,), float(self.config.geo_scale_init)))
+        self.geo_scale = nn.Parameter(torch.empty(no_heads))
         # The same for every key, so softmax cancels it: kept for the logs and checkpoints of models that have it.
-        self.geo_bias = nn.Parameter(torch.zeros(no_heads))
+        self.geo_bias = nn.Parameter(torch.empty(no_heads))
         self.linear_out = linear(no_heads * (c_hidden + 4 * no_v_points + self.c_pair_values), c_s, init="final")
+        self._reset_heads()
+
+    def reset_parameters(self) -> None:
+        """Draws every parameter as the constructor does: the same numbers from the same seed.
+
+        For a layer that was made on the meta device and moved by `to_empty`, whose memory holds anything.
+        """
+        reset_children(self)
+        self._reset_heads()
+
+    @torch.no_grad()
+    def _reset_heads(self) -> None:
+        self.geo_scale.fill_(self.config.geo_scale_init)
+        self.geo_bias.zero_()
 
     def forward(
         self,
@@ -301,13 +316,14 @@ class InvariantGaussianAttention(nn.Module):
             return None
         if t is None:
             raise ValueError("config.time_gate is set: pass t, the flow time in [0, 1] per sample, shape [*b]")
-        time = torch.as_tensor(t, device=s.device)
-        time = time.to(torch.promote_types(s.dtype, torch.float32))
+        dtype = torch.promote_types(s.dtype, torch.float32)
+        # A number is written by the device itself: a copy from the host would wait for it.
+        number = isinstance(t, float | int)
+        time = s.new_full((), t, dtype=dtype) if number else torch.as_tensor(t, device=s.device).to(dtype)
         if time.ndim and time.shape != s.shape[:-2]:
             raise ValueError(f"t must be a number or {list(s.shape[:-2])}, one per sample, got {list(time.shape)}")
-        # Reading the values would stall a GPU, so only a CPU call is told.
-        if time.device.type == "cpu" and not torch.compiler.is_compiling() and not ((time >= 0) & (time <= 1)).all():
-            raise ValueError(f"t must lie in [0, 1] (flow time, 1 = data), got {time.tolist()}")
+        if not (0 <= t <= 1 if number else holds(lambda x: (x >= 0) & (x <= 1), time)):
+            raise ValueError(f"t must lie in [0, 1] (flow time, 1 = data), got {t if number else time.tolist()}")
         return time.expand(s.shape[:-2]) ** self.config.time_gate
 
 

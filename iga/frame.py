@@ -28,6 +28,7 @@ from iga._backbone import (
 )
 from iga._pytree import as_pytree
 from iga._typing import Float, Tensor
+from iga._values import holds
 
 __all__ = ["Frame", "Rotations", "check_trans_unit", "check_unit", "rigid_to_frame"]
 
@@ -213,14 +214,15 @@ class Frame:
     def to_4x4(self, *, unit: str = "nm") -> Float[Tensor, "*b 4 4"]:
         """Homogeneous matrices [..., 4, 4]: R and t in the top rows, (0, 0, 0, 1) below."""
         top = torch.cat([self.rot, (self.trans * units_per_nm(unit))[..., None]], dim=-1)
-        bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*self.shape, 1, 4)
+        bottom = torch.eye(4, dtype=top.dtype, device=top.device)[3:].expand(*self.shape, 1, 4)
         return torch.cat([top, bottom], dim=-2)
 
     @classmethod
     def from_4x4(cls, matrix: Float[Tensor, "*b 4 4"], *, unit: str = "nm") -> "Frame":
-        """From homogeneous matrices [..., 4, 4] for column vectors; ValueError if the last row isn't (0, 0, 0, 1)."""
+        """From homogeneous matrices [..., 4, 4] for column vectors; ValueError if the last row isn't (0, 0, 0, 1) (not
+        looked at on a GPU, which would stall)."""
         rotation.check_geometry("matrix", matrix, 4, 4)
-        if (matrix[..., 3, :] != matrix.new_tensor([0.0, 0.0, 0.0, 1.0])).any():
+        if not holds(lambda row: row == row.new_tensor([0.0, 0.0, 0.0, 1.0]), matrix[..., 3, :]):
             raise ValueError(
                 "matrix must have the last row (0, 0, 0, 1): columns are vectors here; a matrix for row vectors must "
                 "be transposed first (matrix.mT)"

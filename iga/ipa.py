@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from iga._attention_ops import centre, check_inputs, check_sizes, masked_softmax, sanitise, value_points_out
-from iga._init import SOFTPLUS_INVERSE_ONE, linear
+from iga._init import SOFTPLUS_INVERSE_ONE, linear, reset_children
+from iga._plain import with_absent
 from iga._typing import Bool, Float, Tensor
 from iga.frame import Frame, rigid_to_frame
 from iga.kernels import Statistics
@@ -81,9 +82,22 @@ class InvariantPointAttention(nn.Module):
         self.linear_kv_points = linear(c_s, no_heads * (no_qk_points + no_v_points) * 3)
         if c_z:
             self.linear_b = linear(c_z, no_heads)
-        self.head_weights = nn.Parameter(torch.full((no_heads,), SOFTPLUS_INVERSE_ONE))
+        self.head_weights = nn.Parameter(torch.empty(no_heads))
         self.linear_out = linear(no_heads * (c_z + c_hidden + 4 * no_v_points), c_s, init="final")
         self.register_load_state_dict_pre_hook(_accept_openfold_spellings)
+        self._reset_heads()
+
+    def reset_parameters(self) -> None:
+        """Draws every parameter as the constructor does: the same numbers from the same seed.
+
+        For a layer that was made on the meta device and moved by `to_empty`, whose memory holds anything.
+        """
+        reset_children(self)
+        self._reset_heads()
+
+    @torch.no_grad()
+    def _reset_heads(self) -> None:
+        self.head_weights.fill_(SOFTPLUS_INVERSE_ONE)
 
     def forward(
         self,
@@ -164,7 +178,10 @@ class InvariantPointAttention(nn.Module):
             parts.append((weights.transpose(-3, -2).to(z.dtype) @ z).flatten(-2))
         elif self.c_z:
             parts.append(v.new_zeros(*s.shape[:-1], self.no_heads * self.c_z))
-        output = self.linear_out(torch.cat([part.to(v.dtype) for part in parts], dim=-1))
+        features = torch.cat([part.to(v.dtype) for part in parts], dim=-1)
+        if z is None and self.c_z:
+            features = with_absent(features, self.linear_b)
+        output = self.linear_out(features)
         watched = _row_statistics(point_term.detach(), weights.detach(), valid) if statistics else None
         return sanitise(output, valid), watched
 

@@ -17,6 +17,7 @@ import math
 import torch
 
 from iga._typing import Bool, Float, Tensor
+from iga._values import holds
 
 __all__ = [
     "check_alike",
@@ -118,18 +119,23 @@ def log(rot: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3"]:
 def from_quaternion(quaternion: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 3 3"]:
     """The rotation of a quaternion (w first) of any length: it is normalised, and q and −q give the same.
 
-    Raises ValueError if a quaternion is zero or not finite: it has no rotation.
+    Raises ValueError if a quaternion is zero or not finite: it has no rotation. Where values are not read (on a GPU, in
+    a traced call) its matrix is NaN.
     """
     check_geometry("quaternion", quaternion, 4)
     size = quaternion.detach().abs().amax(dim=-1, keepdim=True)
-    bad = ~((size > 0) & (size < math.inf))
-    if bad.any():
+    if not holds(_is_length, size):
+        bad = ~_is_length(size)
         raise ValueError(
             f"quaternion must be finite and not zero, got {int(bad.sum())} of {bad.numel()} that are not; a missing "
             "rotation is (1, 0, 0, 0), with the residue masked out"
         )
     # R does not depend on the length, so the scale carries no gradient; it keeps the squares in range.
     return _quaternion_matrix(quaternion / size)
+
+
+def _is_length(x: Tensor) -> Tensor:
+    return (x > 0) & (x < math.inf)
 
 
 def to_quaternion(rot: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 4"]:
@@ -192,8 +198,9 @@ def gram_schmidt(
     check_geometry("xy_plane", xy_plane, 3)
     x, y = torch.broadcast_tensors(x_axis, xy_plane)
     valid = _spans_a_plane(x.detach(), y.detach())
-    x = torch.where(valid[..., None], x, x.new_tensor([1.0, 0.0, 0.0]))
-    y = torch.where(valid[..., None], y, y.new_tensor([0.0, 1.0, 0.0]))
+    axes = torch.eye(3, dtype=x.dtype, device=x.device)
+    x = torch.where(valid[..., None], x, axes[0])
+    y = torch.where(valid[..., None], y, axes[1])
     e1 = _unit(x)
     e2 = _unit(y)
     for _ in range(2):
