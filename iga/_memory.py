@@ -1,11 +1,12 @@
 """How much memory this process has, and has had at most, in bytes."""
 
 import contextlib
+import os
 import resource
 import sys
 from pathlib import Path
 
-__all__ = ["forget_peak", "peak", "resident"]
+__all__ = ["available", "check_room", "forget_peak", "peak", "resident"]
 
 
 def resident() -> int:
@@ -23,6 +24,22 @@ def forget_peak() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # a sandbox may keep the file away
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def available() -> int:
+    """What a computation on the CPU may still take; where there is no /proc, all that the machine has."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        fields = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_room(what: str, needed: int | float) -> None:
+    """Raises ValueError, `what` first, where about `needed` bytes are not there."""
+    there = available()
+    if needed > there:
+        raise ValueError(f"{what} would take about {needed / 1e9:.3g} GB, {there / 1e9:.3g} GB are free")
 
 
 def _bytes(field: str) -> int:

@@ -1,15 +1,35 @@
-"""What the commands share: misuse in one line, the console, tables, bars."""
+"""What the commands share: misuse in one line, the console, tables, bars, and files that outlive a terminal."""
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-__all__ = ["Bars", "CommandError", "UsageError", "complain", "console", "misuse", "print_rows", "whole_numbers"]
+from iga._files import check_target, descriptor
+from iga._text import one_line, visible
+
+__all__ = [
+    "Bars",
+    "CommandError",
+    "UsageError",
+    "check_names",
+    "check_outputs",
+    "complain",
+    "console",
+    "kept",
+    "misuse",
+    "print_rows",
+    "say",
+    "whole_numbers",
+    "words",
+]
 
 # typer carries its own copy of click in some releases and the package in others; both give this base class.
 UsageError: type[Exception] = cast("type[Exception]", typer.BadParameter.__base__)
@@ -21,13 +41,31 @@ def misuse() -> Iterator[None]:
     """What the library refuses as an argument is misuse of the command; other errors are bugs and keep their trace."""
     try:
         yield
+    except BrokenPipeError:  # who read our output is gone: no misuse
+        raise
     except (ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(words(error)) from error
+
+
+def words(error: BaseException) -> str:
+    """An error's message; of the system's, the file before what is wrong with it."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 def complain(message: str) -> None:
-    line = " ".join(message.split())
-    print(f"iga: {line}", file=sys.stderr)
+    say("iga: " + " ".join(message.split()))
+
+
+def say(line: str) -> None:
+    """A line on standard error. Where that is full, nothing: no run ends because its progress can't be shown."""
+    try:
+        print(visible(line), file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def whole_numbers(text: str, option: str = "--points") -> list[int]:
@@ -40,10 +78,73 @@ def whole_numbers(text: str, option: str = "--points") -> list[int]:
     return values
 
 
-def console() -> Console:
-    """The terminal's width on a terminal; wide enough for one row a line in a log."""
-    found = Console()
-    return found if found.is_terminal else Console(width=200)
+def check_names(**given: Sequence[str]) -> None:
+    """An empty name, which a Path takes for the current folder, is misuse. Keywords: the options."""
+    for name, values in given.items():
+        if not all(values):
+            raise typer.BadParameter("expected a name, got an empty one", param_hint=f"--{name}")
+
+
+def check_outputs(**files: Path | None) -> None:
+    """What can't be written to, or is named twice, is misuse, before anything is computed. Keywords: the options."""
+    seen: dict[str, str] = {}
+    for name, path in files.items():
+        if path is None:
+            continue
+        option = name if name.isupper() else f"--{name}"
+        try:
+            if not path.name:  # "", which a Path takes for the current folder
+                raise ValueError(f"expected the name of a file, got {os.fspath(path)!r}")
+            check_target(path)
+        except (ValueError, OSError) as error:
+            raise typer.BadParameter(words(error), param_hint=option) from error
+        place = os.path.realpath(path)
+        if place in seen and path.is_file():
+            raise typer.BadParameter(f"{path} is the file of {seen[place]} too; name another", param_hint=option)
+        seen[place] = option
+
+
+@contextmanager
+def kept(*writes: Callable[[], object] | None) -> Iterator[None]:
+    """The files first, since the terminal may go away; where one can't be written, what is printed here first."""
+    failed: list[Exception] = []
+    for write in writes:
+        try:
+            if write is not None:
+                write()
+        except (ValueError, OSError) as error:
+            failed.append(error)
+    yield
+    if failed and isinstance(failed[0], BrokenPipeError):
+        raise failed[0]
+    if failed:
+        raise UsageError("; ".join(map(words, failed))) from failed[0]
+
+
+class _Console(Console):
+    """Strings are shown as they are: control characters escaped, nothing taken for an emoji."""
+
+    def render_str(self, text: str, **options: Any) -> Any:
+        return super().render_str(visible(text), **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, "standard output") from error
+
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704 - called while the BrokenPipeError is handled; rich would exit with 1, "does not hold"
+
+
+def console(beside: Path | None = None) -> Console:
+    """The terminal's width on a terminal; wide enough for one row a line in a log.
+
+    beside  a file that is written too: where that is standard output, what is printed goes to standard error
+    """
+    stderr = beside is not None and descriptor(beside) == 1
+    found = _Console(emoji=False, stderr=stderr)
+    return found if found.is_terminal else _Console(emoji=False, stderr=stderr, width=200)
 
 
 def print_rows(rows: list[Any]) -> None:
@@ -51,9 +152,9 @@ def print_rows(rows: list[Any]) -> None:
 
     table = Table()
     for name in rows[0]:
-        table.add_column(str(name), overflow="fold")
+        table.add_column(escape(str(name)), overflow="fold")
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*(escape(str(value)) for value in row.values()))
     console().print(table)
 
 
@@ -64,10 +165,12 @@ class Bars:
         self._bar: Progress | None = None
         self._tasks: dict[str, Any] = {}
         self._said: set[str] = set()
-        console = Console(stderr=True)
+        console = _Console(stderr=True, emoji=False)
         if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True)
+            name, note = (TextColumn(f"{{task.{part}}}", markup=False) for part in ("description", "fields[note]"))
+            self._bar = Progress(
+                name, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), note, console=console, transient=True
+            )
             self._bar.start()
         return self
 
@@ -75,16 +178,16 @@ class Bars:
         if self._bar is None:
             if what not in self._said:
                 self._said.add(what)
-                print(f"… {what}", file=sys.stderr, flush=True)
+                say(f"… {one_line(what)}")
             return
         if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=total, note="")
+            self._tasks[what] = self._bar.add_task(one_line(what), total=total, note="")
         self._bar.update(self._tasks[what], completed=done, note=note)
 
     def end(self, what: str) -> None:
         """Take the bar away: there will be many."""
         if self._bar is None:
-            print(f"… {what}: done", file=sys.stderr, flush=True)
+            say(f"… {one_line(what)}: done")
         elif what in self._tasks:
             self._bar.remove_task(self._tasks.pop(what))
 

@@ -5,12 +5,25 @@ Nothing heavy is imported before a command runs: `iga --help` never waits for to
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
-from iga._terminal import Bars, CommandError, complain, misuse, print_rows, whole_numbers
+from iga._guard import guarded
+from iga._terminal import (
+    Bars,
+    CommandError,
+    check_names,
+    check_outputs,
+    complain,
+    kept,
+    misuse,
+    print_rows,
+    say,
+    whole_numbers,
+)
 from iga._terminal import console as terminal
 from iga.cli_compare import compare
 
@@ -96,15 +109,15 @@ def verify(
         raise typer.BadParameter(f"{target!r} names no target: {expected}", param_hint="TARGET")
     if preset is not None and ":" in preset:
         raise typer.BadParameter(f"unknown preset {preset!r}", param_hint="--preset")
-    if json is not None and not json.resolve().parent.is_dir():
-        raise typer.BadParameter(f"no folder {json.resolve().parent} to write {json.name} to", param_hint="--json")
+    check_outputs(json=json)
+    check_names(structures=structures or [])
     counts = None if points is None else whole_numbers(points)
     from iga.report import print_report, write_json
     from iga.testing.verify import prepare
 
     with misuse():
         plan = prepare(
-            target or preset or "bounded",
+            next((name for name in (target, preset) if name is not None), "bounded"),
             kind=kind,
             structures=structures,
             points=counts,
@@ -117,10 +130,8 @@ def verify(
         )
     with Bars() as on_progress:
         report = plan.run(on_progress)
-    console = terminal()
-    if json is not None:
-        write_json(report, _command_line, json)
-    print_report(report, console)
+    with kept(json and partial(write_json, report, _command_line, json)):
+        print_report(report, terminal(json))
     raise typer.Exit(report.exit_code)
 
 
@@ -135,16 +146,14 @@ def faults(
     Prints the matrix fault by check, with the smallest fault that each check detects. Ends 0 only if each fault is
     caught, each check catches one, and the clean targets raise no alarm; 2 on misuse.
     """
-    if json is not None and not json.resolve().parent.is_dir():
-        raise typer.BadParameter(f"no folder {json.resolve().parent} to write {json.name} to", param_hint="--json")
+    check_outputs(json=json)
     from iga.report import print_matrix, write_matrix
     from iga.testing.faults.matrix import measure_matrix
 
     with misuse(), Bars() as on_progress:
         matrix = measure_matrix(profile=profile, seed=seed, on_progress=on_progress)
-    if json is not None:
-        write_matrix(matrix, _command_line, json)
-    print_matrix(matrix, terminal())
+    with kept(json and partial(write_matrix, matrix, _command_line, json)):
+        print_matrix(matrix, terminal(json))
     raise typer.Exit(matrix.exit_code)
 
 
@@ -179,15 +188,17 @@ def picture(
 
     Lowest log_det and largest |geometry logit| as sigma_max grows from 0.3 to 150 nm, and growth with P.
     """
-    from iga.picture import draw, measure
+    check_outputs(OUTPUT=output, json=json)
+    from iga.picture import draw, measure, write_numbers
+    from iga.plots import check_plot
 
-    if not output.resolve().parent.is_dir():
-        raise typer.BadParameter(f"no folder {output.resolve().parent} to write {output.name} to")
-    with Bars() as on_progress:
-        data = measure(seed=seed, on_progress=on_progress)
     with misuse():
-        draw(data, output, json)
-    print(f"wrote {output}")
+        check_plot(output)
+    with misuse(), Bars() as on_progress:
+        data = measure(seed=seed, on_progress=on_progress)
+    with kept(json and partial(write_numbers, data, json), partial(draw, data, output)):
+        pass
+    say(f"wrote {output}")
 
 
 @app.command()
@@ -228,16 +239,18 @@ def bench(
     machine's own measured limit, ratios, and how time grows with P and N. Ends 1 if an implementation is wrong or
     slower than the baseline allows, 2 on misuse.
     """
+    check_outputs(json=json, plot=plot)
     if not max_ratio > 0:
         raise typer.BadParameter(f"must be above 0, got {max_ratio}", param_hint="--max-ratio")
     counts = None if points is None else whole_numbers(points)
     lengths = None if residues is None else whole_numbers(residues, "--residues")
     named = None if implementations is None else [name.strip() for name in implementations.split(",")]
     from iga.bench import baseline as earlier
-    from iga.bench import plot as picture_of
     from iga.bench.implementations import YARDSTICK
-    from iga.bench.report import check_writable, describe, print_changes, print_result, write_json
+    from iga.bench.plot import draw
+    from iga.bench.report import describe, print_changes, print_result, write_json
     from iga.bench.run import DEFAULTS, Options, plan, run
+    from iga.plots import check_plot
 
     with misuse():
         then = None if baseline is None else earlier.read_result(baseline)
@@ -257,22 +270,19 @@ def bench(
         )
         planned = plan(options)
         if plot is not None:
-            picture_of.check_plot(plot)
-        for file in (json, plot):
-            if file is not None:
-                check_writable(file)
+            check_plot(plot)
+        if then is not None:
+            earlier.check_common(planned.cases, then)
     with Bars() as on_progress:
         result = run(planned, describe(), on_progress=on_progress)
-    console = terminal()
-    print_result(result, console)
-    if json is not None:
-        write_json(result, json)
-    code = int(any(row["median_ms"] is None for row in result["rows"]))
-    with misuse():
-        if plot is not None:
-            picture_of.draw(result, plot)
+    console = terminal(json)
+    timed = [row["median_ms"] is not None for row in result["rows"]]
+    code = int(not all(timed))
+    drawing = partial(draw, result, plot) if plot is not None and any(timed) else None
+    with kept(json and partial(write_json, result, json), drawing):
+        print_result(result, console)
         changes = [] if then is None else earlier.compare(result, then)
-    print_changes(changes, max_ratio, console)
+        print_changes(changes, max_ratio, console)
     if any(change.ratio > max_ratio for change in changes):
         code = 1
     raise typer.Exit(code)
@@ -284,13 +294,22 @@ app.command()(compare)
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     global _command_line
-    _command_line = shlex.join(["iga", *(sys.argv[1:] if arguments is None else arguments)])
+    given = sys.argv[1:] if arguments is None else arguments
+    _command_line = shlex.join(["iga", *given])
+    sys.exit(guarded(partial(_run, given)))
+
+
+def _run(arguments: list[str]) -> int:
     try:
         code = app(args=arguments, prog_name="iga", standalone_mode=False)
     except CommandError as error:
+        if not arguments:
+            say(cast(Any, error).format_message())  # the help
+            return 2
         complain(cast(Any, error).format_message())
-        code = 2
+        return 130 if getattr(error, "exit_code", 2) == 130 else 2
     except typer.Abort:
-        complain("interrupted")
         code = 130
-    sys.exit(code if isinstance(code, int) else 0)
+    if code == 130:  # Ctrl-C, of which typer makes a code
+        complain("interrupted")
+    return code if isinstance(code, int) else 0

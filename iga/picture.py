@@ -11,15 +11,17 @@ from typing import Any
 
 import torch
 
+from iga._files import write_text
 from iga.bounds import FP16_MAX, log_det_floor
 from iga.diagnostics import geo_scaled_absmax, log_det_min
+from iga.plots import check_plot, save
 from iga.presets import PRESETS
 from iga.synthetic import synthetic_structures
 from iga.testing.cases import PERTURBATIONS, make_case, perturbed_case
-from iga.testing.contract import DEFAULT_POINTS, PROFILES, Contract
+from iga.testing.contract import DEFAULT_POINTS, PROFILES, Contract, check_seed
 from iga.testing.subject import Subject
 
-__all__ = ["SIGMA_MAX", "draw", "measure"]
+__all__ = ["SIGMA_MAX", "draw", "measure", "write_numbers"]
 
 SIGMA_MAX = (0.3, 1.0, 3.0, 10.0, 30.0, 75.0, 150.0)  # nm
 POINTS = 8
@@ -47,6 +49,7 @@ def measure(
     log_det_min and logit_absmax: over all degenerate perturbations of one synthetic structure whose σ reach sigma_max
     (nm), random parameters, P = 8. growth: largest |geometry logit| of a fresh layer with P equal points.
     """
+    check_seed(seed)
     report = on_progress or (lambda what, done, total: None)
     profile = replace(PROFILES["fast"], residues=48)
     structure = synthetic_structures(1, seed=seed)[0]
@@ -71,20 +74,17 @@ def measure(
     return result
 
 
-def draw(data: dict[str, Any], output: Path, numbers: Path | None = None) -> None:
-    """Draw `measure`'s numbers to a PNG or SVG file, and write them as JSON if asked.
+def write_numbers(data: dict[str, Any], path: Path) -> None:
+    """`measure`'s numbers as JSON; OSError if that can't be done."""
+    write_text(path, json.dumps(data, indent=2) + "\n")
 
-    Raises ValueError if matplotlib is not installed.
-    """
-    if numbers is not None:
-        numbers.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError("drawing needs matplotlib: install iga with its extra, pip install 'iga[plot]'") from error
+
+def draw(data: dict[str, Any], output: Path) -> None:
+    """Draw `measure`'s numbers to a PNG, SVG or PDF file; raises as `iga.plots` does."""
+    check_plot(output)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(13, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
     low, large, growth = figure.subplots(1, 3)
     for name, row in data["presets"].items():
         colour, marker, width, size, dashes = _LINES.get(name, ("black", "x", 1.6, 5, ":"))
@@ -108,4 +108,4 @@ def draw(data: dict[str, Any], output: Path, numbers: Path | None = None) -> Non
         axes.grid(True, which="major", color="0.9", lw=0.8)
         axes.spines[["top", "right"]].set_visible(False)
     growth.legend(frameon=False, fontsize=10, loc="upper left")
-    figure.savefig(output, dpi=130)
+    save(figure, output)

@@ -12,6 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from iga._files import write_text
+from iga._text import one_line
+
 if TYPE_CHECKING:
     from iga.testing.faults.matrix import Matrix
     from iga.testing.outcome import Report
@@ -82,14 +85,14 @@ def as_json(report: "Report", command: str) -> dict[str, Any]:
 
 def write_json(report: "Report", command: str, path: Path) -> None:
     """Write `as_json` to a file; OSError if that can't be done."""
-    path.write_text(json.dumps(as_json(report, command), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(as_json(report, command), indent=2, allow_nan=False) + "\n")
 
 
 def print_report(report: "Report", console: Console) -> None:
     """Structures that need a word, then the table, then the verdict in a line."""
     for record in report.structures:
         if record["status"] == "unreadable":
-            console.print(f"unreadable: {record['path']}: {record['reason']}", markup=False, highlight=False)
+            console.print(f"unreadable: {one_line(record['path'])}: {record['reason']}", markup=False, highlight=False)
     sampled = [record for record in report.structures if record["status"] == "sampled"]
     read = [record for record in report.structures if record["status"] != "unreadable"]
     residues = sum(int(str(record["residues"])) for record in read)
@@ -101,14 +104,14 @@ def print_report(report: "Report", console: Console) -> None:
     if sampled:
         longest = max(sampled, key=lambda record: int(str(record["residues"])))
         console.print(
-            f"longest: {longest['path']}: {longest['reason']} (every structure's sample: see --json)",
+            f"longest: {one_line(longest['path'])}: {longest['reason']} (every structure's sample: see --json)",
             markup=False,
             highlight=False,
         )
     # On a narrow terminal the long column would fold into a ribbon: its text follows the table instead.
     wide = console.width >= WIDE
     claim = f"σ {report.contract.sigma_min:g} to {report.contract.sigma_max:g} nm"
-    table = Table(title=f"{escape(report.target)}: {claim}", title_justify="left")
+    table = Table(title=f"{escape(one_line(report.target))}: {claim}", title_justify="left")
     for name, justify in (("invariant", "left"), ("verdict", "left"), ("worst", "right"), ("budget", "right")):
         table.add_column(name, justify=justify, no_wrap=True)  # pyright: ignore[reportArgumentType]
     table.add_column("examples", justify="right", no_wrap=True)
@@ -153,7 +156,7 @@ def write_matrix(matrix: "Matrix", command: str, path: Path) -> None:
     from iga.testing.faults.matrix import as_json as matrix_as_json
 
     document = matrix_as_json(matrix) | {"command": command, "environment": environment(matrix.seed)}
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def print_matrix(matrix: "Matrix", console: Console) -> None:

@@ -15,7 +15,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import astuple
-from pathlib import Path
 
 import torch
 
@@ -70,11 +69,7 @@ def available_megabytes(device: torch.device) -> float:
     """What a case may take: the machine's available memory, or the device's free memory."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / 1e6
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        fields = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024 / 1e6
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return _memory.available() / 1e6
 
 
 def _ones(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:

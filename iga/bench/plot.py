@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from iga.bench.report import digits
+from iga.plots import save
 
-__all__ = ["check_plot", "draw"]
+__all__ = ["draw"]
 
 # Colour and marker. Colours are safe for the colour-blind (Okabe & Ito); ours is dark and heavy.
 _LINES = {
@@ -25,21 +26,8 @@ _OURS = ("cpu", "fused")
 _APART = 0.045  # of an axis: what two labels keep between them
 
 
-def check_plot(path: Path) -> None:
-    """Raises ValueError where matplotlib is missing, or the file's ending is none that it writes."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError("--plot needs matplotlib: install iga with its extra, pip install 'iga[plot]'") from error
-    kinds = FigureCanvasAgg(Figure()).get_supported_filetypes()
-    if path.suffix.lstrip(".").lower() not in kinds:
-        raise ValueError(f"--plot {path}: expected a file ending in .png, .svg or .pdf")
-
-
 def draw(result: dict[str, Any], path: Path) -> None:
     """One panel a direction and axis. Raises ValueError for a result without a timed row."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     panels = _panels([row for row in result["rows"] if row["median_ms"] is not None])
@@ -48,7 +36,6 @@ def draw(result: dict[str, Any], path: Path) -> None:
     columns = min(2, len(panels))
     lines_of_panels = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(6.8 * columns, 5.0 * lines_of_panels), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = list(figure.subplots(lines_of_panels, columns, squeeze=False).flat)
     for spare in axes[len(panels) :]:
         spare.set_visible(False)
@@ -61,7 +48,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     if where == "cpu":
         where = f"{environment.get('cpu', 'CPU')}, {environment['threads']} threads"
     figure.suptitle(f"Gaussian attention, {where}", fontsize=12)
-    figure.savefig(path, dpi=130)
+    save(figure, path)
 
 
 Lines = dict[str, list[tuple[float, float, float, float]]]

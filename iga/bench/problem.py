@@ -42,6 +42,11 @@ class Case:
         return self.residues**2 * self.heads * self.points
 
     @property
+    def input_bytes(self) -> int:
+        """What drawing its inputs takes, about: float64, of points the raw and the final means and sigmas."""
+        return 8 * self.residues * self.heads * (4 * CHANNELS + 3 * VALUE_POINTS + 24 * self.points)
+
+    @property
     def backward(self) -> bool:
         return self.direction != "forward"
 

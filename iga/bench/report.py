@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,6 @@ from iga.bench.probe import OPERATIONS
 
 __all__ = [
     "COLUMNS",
-    "check_writable",
     "describe",
     "digits",
     "print_changes",
@@ -53,16 +51,6 @@ def describe() -> dict[str, Any]:
         "commit": _commit(),
         "operations_per_pairpoint": OPERATIONS,
     }
-
-
-def check_writable(path: Path) -> None:
-    """Raises OSError where a file could not be written to `path`; leaves nothing behind."""
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file")
-    if path.exists() and not os.access(path, os.W_OK):
-        raise PermissionError(f"{path} may not be written")
-    with tempfile.TemporaryFile(dir=path.resolve().parent):
-        pass
 
 
 def write_json(result: dict[str, Any], path: Path) -> None:

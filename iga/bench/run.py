@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from iga._memory import check_room
 from iga._process import threads
 from iga.bench.gate import Verdict, Yardstick, cotangents, sampled_rows
 from iga.bench.implementations import OURS, Implementation, lookup, step
@@ -95,8 +96,8 @@ def plan(options: Options) -> Plan:
     cores = os.cpu_count() or 1
     if options.threads is not None and options.threads > cores:
         raise ValueError(f"--threads must be at most {cores}, the cores of this machine, got {options.threads}")
-    if options.seed < 0:
-        raise ValueError(f"--seed must be at least 0, got {options.seed}")
+    if not 0 <= options.seed < 2**32:
+        raise ValueError(f"--seed must be from 0 to 2³² − 1, got {options.seed}")
     device = torch.device(options.device)
     named = options.implementations is not None
     wanted = lookup(list(options.implementations or DEFAULTS[options.device]))
@@ -125,6 +126,9 @@ def plan(options: Options) -> Plan:
         for direction in directions
     ]
     cases.sort(key=lambda case: (case.pair_points, case.backward))
+    for case in cases:
+        sizes = f"--residues {case.residues} --heads {case.heads} --points {case.points}"
+        check_room(f"the inputs of {sizes}", case.input_bytes)
     return Plan(
         device,
         present,

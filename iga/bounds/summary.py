@@ -62,19 +62,25 @@ def bounds_summary(
     floor: str = "smooth",
 ) -> list[dict[str, str]]:
     """The rows of `bounds_rows` as dicts under the headings of the table that `iga bounds` prints."""
-    rows = bounds_rows(
-        sigma_min,
-        sigma_max,
-        extent,
-        points,
-        cap,
-        keys=keys,
-        dof=dof,
-        offset_max=offset_max,
-        weight=weight,
-        log_det_min=log_det_min,
-        floor=floor,
-    )
+    try:
+        rows = bounds_rows(
+            sigma_min,
+            sigma_max,
+            extent,
+            points,
+            cap,
+            keys=keys,
+            dof=dof,
+            offset_max=offset_max,
+            weight=weight,
+            log_det_min=log_det_min,
+            floor=floor,
+        )
+    except (OverflowError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"a bound is beyond the range of float64 for sigma_min = {sigma_min:g}, sigma_max = {sigma_max:g}, "
+            f"extent = {extent:g}, points = {points}, residues = {keys}; take numbers nearer to those of a protein"
+        ) from error
     return [
         {
             "quantity": row.quantity,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT_POINTS", "PROFILES", "Contract", "Profile"]
+__all__ = ["DEFAULT_POINTS", "PROFILES", "Contract", "Profile", "check_seed"]
 
 DEFAULT_POINTS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -26,9 +26,15 @@ class Contract:
             )
         if not self.points or any(p < 1 for p in self.points):
             raise ValueError(f"points must be whole numbers from 1 up, got {self.points!r}")
-        if self.digits < 1:
-            raise ValueError(f"digits must be a whole number from 1 up, got {self.digits!r}")
+        if not 1 <= self.digits <= 15:
+            raise ValueError(f"digits must be from 1 to 15, what float64 can hold, got {self.digits!r}")
         object.__setattr__(self, "points", tuple(sorted(set(self.points))))
+
+
+def check_seed(seed: int) -> None:
+    """Raises ValueError for a seed that torch, NumPy or what counts on from it can't take."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be a whole number from 0 to 2³² − 1, got {seed}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from iga import bounds
+from iga._files import write_text
 from iga._typing import Tensor
 from iga.testing.golden_pairs import DEFAULT_COUNT, Drawn, draw
 from iga.testing.oracle import condition
@@ -232,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.output is None:
             sys.stdout.write(text)
         else:
-            chosen.output.write_text(text, encoding="utf-8")
+            write_text(chosen.output, text)
     except (OSError, ValueError, ImportError) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 2

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from iga._files import check_target, write_text
 from iga._typing import Float, Tensor
 from iga.testing.genomes import DOMAIN, Domain, decode, degenerate_pairs, mutated
 from iga.testing.measures import MEASURES, Measure, Outcome, judge, ratio
@@ -200,6 +201,11 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"--{name} must be at least 1")
     if not 0 < chosen.sigma_min < chosen.sigma_max:
         parser.error("--sigma-min must be above 0 and below --sigma-max")
+    if chosen.json is not None:
+        try:
+            check_target(chosen.json)
+        except OSError as error:
+            parser.error(f"--json {error.filename}: {error.strerror}")
     domain = Domain(chosen.sigma_min, chosen.sigma_max)
     start = time.perf_counter()
 
@@ -232,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
             "seconds": round(time.perf_counter() - start, 1),
             "records": [vars(r) for r in records],
         }
-        chosen.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(chosen.json, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     return 1 if any(r.ratio > 1.0 for r in records) else 0
 
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
+from iga._memory import check_room
 from iga.attention import InvariantGaussianAttention
 from iga.kernels import choose
 from iga.presets import DEFAULT_PRESET, IGAConfig, preset
 from iga.structure import Structure, read_structures, record
 from iga.synthetic import synthetic_structures
 from iga.testing.cases import make_case
-from iga.testing.contract import DEFAULT_POINTS, PROFILES, Contract, Profile
+from iga.testing.contract import DEFAULT_POINTS, PROFILES, Contract, Profile, check_seed
 from iga.testing.invariants import INVARIANTS, not_applicable
 from iga.testing.layer_run import LayerPlan, Progress
 from iga.testing.outcome import Report
@@ -105,6 +106,8 @@ def prepare(
         if profile not in PROFILES:
             raise ValueError(f"unknown profile {profile!r}; profiles: {', '.join(PROFILES)}")
         profile = PROFILES[profile]
+    check_seed(seed)
+    _check_room(points, profile)
     if isinstance(target, IGAConfig) or (isinstance(target, str) and ":" not in target):
         if kind is not None:
             raise ValueError(f"kind {kind!r} is for a target of yours: a preset is a layer")
@@ -112,7 +115,9 @@ def prepare(
         name, config = _config(target, contract)
         entries, records = _structures(structures, profile, seed)
         if layer is InvariantGaussianAttention:
-            implementation = _implementation(implementation or profile.implementation, config)
+            implementation = _implementation(
+                profile.implementation if implementation is None else implementation, config
+            )
             layer = partial(layer, implementation=implementation)
         elif implementation is not None:
             raise ValueError(f"implementation {implementation!r} is for iga's own layer: one of yours chooses its own")
@@ -135,6 +140,15 @@ def prepare(
     probe = make_case(synthetic_structures(1, seed=seed)[0], profile, residues=6, seed=seed)
     subject = layer_subject(found, profile, probe)
     return _layer_plan(subject, contract, profile, seed, only, entries, records, found)
+
+
+def _check_room(points: Sequence[int] | None, profile: Profile) -> None:
+    """Raises ValueError for points whose scores don't fit: h N² P pairs, each of about a hundred float64 numbers where
+    gradients are taken."""
+    if points:
+        residues = max(profile.residues, profile.degenerate, profile.focus_residues)
+        needed = 800.0 * profile.no_heads * residues**2 * max(points)
+        check_room(f"points {max(points)} with {residues} residues", needed)
 
 
 def _implementation(name: str, config: IGAConfig) -> str:

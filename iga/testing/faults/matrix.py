@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any
 
+from iga.testing.contract import check_seed
 from iga.testing.faults import FAULTS, Fault
 from iga.testing.faults.benches import CHECKS, check, clean_subject, looks_at
 from iga.testing.faults.clean import CLEAN
@@ -89,6 +90,7 @@ def measure_matrix(
     """
     if profile not in SEEDS:
         raise ValueError(f"unknown profile {profile!r}; profiles: {', '.join(SEEDS)}")
+    check_seed(seed)
     started = time.perf_counter()
     report = on_progress or (lambda what, done, total: None)
     # long tasks first, so that the last one to end is a short one

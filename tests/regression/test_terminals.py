@@ -1,0 +1,254 @@
+"""What becomes of a verdict where the terminal can't print it, is full or gone, and where a report goes.
+
+Found where σ on an ascii terminal ended in a traceback and 1, which means "broken", and where `--json` to a link put a
+file in its place.
+"""
+
+import errno
+import io
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import iga
+import iga.report
+from iga._files import check_target, write_bytes
+from iga.cli import main
+from iga.testing.layer_run import LayerPlan
+
+HOLDS = ("verify", "--points", "1", "--only", "determinism")
+BROKEN = ("verify", "--preset", "pre_fix", "--points", "1", "--only", "log_det_floor")
+EXPECTED = {HOLDS: 0, BROKEN: 1, ("bounds",): 0}
+
+
+def called(*arguments: str) -> object:
+    with pytest.raises(SystemExit) as leave:
+        main(list(arguments))
+    return leave.value.code
+
+
+def lines_of(err: str) -> list[str]:
+    return [line for line in err.splitlines() if line.strip() and not line.startswith("…")]
+
+
+# --- the terminal ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "encoding"),
+    [*((("bounds",), name) for name in ("ascii", "cp850", "latin-1", "utf-8")), (HOLDS, "ascii"), (BROKEN, "cp1252")],
+)
+def test_a_terminal_without_the_characters_changes_neither_the_verdict_nor_its_words(
+    arguments: tuple[str, ...], encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict") for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    assert called(*arguments) == EXPECTED[arguments]
+    for stream in (out, err):
+        stream.flush()
+    text = out.buffer.getvalue().decode(encoding)  # pyright: ignore[reportAttributeAccessIssue]
+    assert "log_det" in text or "determinism" in text
+    assert ("σ" in text) == (encoding == "utf-8")
+
+
+def test_a_reader_who_leaves_early_is_no_failure() -> None:
+    """`iga … | head -1`: nothing on standard error, and the code of a command that SIGPIPE ended."""
+    run = f"{sys.executable} -m iga bounds"
+    words = ["bash", "-c", f"{run} | head -1; echo ${{PIPESTATUS[0]}}"]
+    ran = subprocess.run(words, capture_output=True, text=True)
+    assert ran.stderr == "" and ran.stdout.splitlines()[-1] in ("0", str(128 + 13))
+
+
+@pytest.mark.parametrize("arguments", EXPECTED, ids=" ".join)
+def test_a_pipe_without_a_reader_ends_quietly_after_the_report_is_written(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        report = ("--json", str(tmp_path / "a.json")) if arguments[0] == "verify" else ()
+        assert called(*arguments, *report) == 128 + 13
+        monkeypatch.undo()
+    assert lines_of(capfd.readouterr().err) == []
+    assert not report or json.loads((tmp_path / "a.json").read_text())["exit_code"] == EXPECTED[arguments]
+
+
+@pytest.mark.parametrize("arguments", [*EXPECTED, ("--help",), ("--version",)], ids=" ".join)
+def test_a_full_standard_output_is_one_line_and_2(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert called(*arguments) == 2
+        monkeypatch.undo()
+    assert lines_of(capfd.readouterr().err) == ["iga: standard output: No space left on device"]
+
+
+def test_a_full_standard_error_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert called(*BROKEN) == 1
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError("of a test"), 2, "out of memory of a test"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 10 bytes"), 2, "out of memory: Default"),
+        (OSError(errno.EIO, "Input/output error", "disk"), 2, "disk: Input/output error"),
+    ],
+)
+def test_what_stops_a_run_from_outside_is_one_line(
+    error: BaseException, code: int, words: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*given: object) -> None:
+        raise error
+
+    monkeypatch.setattr(LayerPlan, "run", stopped)
+    assert called(*HOLDS) == code
+    (line,) = lines_of(capfd.readouterr().err)
+    assert line.startswith(f"iga: {words}")
+
+
+def test_an_error_of_ours_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*given: object) -> None:
+        raise RuntimeError("of ours")
+
+    monkeypatch.setattr(LayerPlan, "run", wrong)
+    with pytest.raises(RuntimeError, match="of ours"):
+        main([*HOLDS])
+
+
+NAME = "\x1b[2J\x07[bold]:x:\u202eevil\udcff.pdb"
+
+
+@pytest.mark.parametrize("also", [(), ("--preset", "bounded")])
+def test_a_file_name_is_shown_and_does_nothing_else(
+    also: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Escapes, a bell, markup, an emoji's name, a turn of the writing, a byte that is no UTF-8; in table and misuse."""
+    (tmp_path / NAME).write_text("", encoding="utf-8")
+    (tmp_path / ("\n" + NAME)).write_text("", encoding="utf-8")
+    sound = tmp_path / f"{NAME}_1.pdb"
+    lines = []
+    for i in range(4):
+        for k, (name, x, y) in enumerate((("N", -0.5, 1.4), ("CA", 0.0, 0.0), ("C", 1.5, 0.0))):
+            xyz = f"{x + 3.8 * i:8.3f}{y:8.3f}{0.3 * i:8.3f}"
+            lines.append(
+                f"ATOM  {3 * i + k + 1:>5}  {name:<3} GLY A{i + 1:>4}    {xyz}  1.00  0.00           {name[0]}\n"
+            )
+    sound.write_text("".join(lines), encoding="utf-8")
+    files = ("--structures", str(tmp_path)) if also else ("--structures", str(tmp_path / NAME))
+    assert called(*HOLDS, *also, *files) == (0 if also else 2)
+    shown = "".join(capfd.readouterr())
+    for part in ("\\x1b[2J\\x07[bold]:x:\\u202eevil\\udcff", ".pdb"):
+        assert part in shown.replace("│\n│", ""), shown
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e]", shown)
+
+
+# --- the report --------------------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_report_goes_through_links_and_into_files_that_keep_their_mode(tmp_path: Path) -> None:
+    target, link = tmp_path / "folder" / "target.json", tmp_path / "link.json"
+    target.parent.mkdir()
+    link.symlink_to("folder/target.json")
+    for already in (False, True):  # the link dangles first
+        assert already == target.exists()
+        assert called(*HOLDS, "--json", str(link)) == 0
+        assert link.is_symlink() and read(target)["exit_code"] == 0
+        target.chmod(0o640)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert [path.name for path in target.parent.iterdir()] == ["target.json"]
+
+
+def test_a_report_goes_into_a_pipe(tmp_path: Path) -> None:
+    pipe, got = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: got.append(read(pipe)), daemon=True)
+    reader.start()
+    assert called(*HOLDS, "--json", str(pipe)) == 0
+    reader.join(10)
+    assert got and got[0]["exit_code"] == 0 and stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
+def test_a_report_on_standard_output_stands_there_alone(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """So that `iga verify --json /dev/stdout | jq` reads it; the table goes to standard error."""
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    assert called(*BROKEN, "--json", str(tmp_path / name)) == 1
+    out, err = capfd.readouterr()
+    assert json.loads(out)["exit_code"] == 1 and "log_det_floor" in err
+
+
+def test_a_descriptor_is_written_where_it_stands(tmp_path: Path) -> None:
+    """As of a process substitution, or of `3>> log`: what stands there already stays."""
+    with open(tmp_path / "log", "w+b", buffering=0) as log:
+        log.write(b"before\n")
+        write_bytes(Path(f"/dev/fd/{log.fileno()}"), b"report\n")
+        log.write(b"after\n")
+    assert (tmp_path / "log").read_bytes() == b"before\nreport\nafter\n"
+
+
+def test_a_folder_that_allows_no_other_file_still_holds_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file mounted into a container: it can be written, and not be replaced."""
+
+    def busy(*paths: object) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(os, "replace", busy)
+    (tmp_path / "a").write_bytes(b"longer than what comes")
+    write_bytes(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new" and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(OSError, match="busy"):
+        write_bytes(tmp_path / "b", b"new")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_looking_at_a_target_leaves_nothing_and_opens_no_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # opened, it would wait for ever
+    (tmp_path / "file").write_bytes(b"mine")
+    for name in ("pipe", "file", "new"):
+        check_target(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe"]
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+def test_a_disk_that_fills_at_the_end_costs_the_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(iga.report, "write_text", full)
+    assert called(*BROKEN, "--json", str(tmp_path / "a.json")) == 2
+    out, err = capfd.readouterr()
+    assert "log_det_floor" in out and "do not hold" in out
+    assert lines_of(err) == [f"iga: {tmp_path / 'a.json'}: No space left on device"]
+
+
+def test_every_file_of_the_package_is_written_by_one_writer() -> None:
+    """Path.write_text and savefig to a path know neither links nor pipes, and leave half a file on a full disk."""
+    other = re.compile(r"\.write_(?:text|bytes)\(|savefig\((?!buffer|made)")
+    for path in Path(iga.__file__).parent.rglob("*.py"):
+        if path.name not in ("_files.py", "_memory.py"):  # the writer; and a switch in /proc
+            assert not other.findall(path.read_text(encoding="utf-8")), path
