@@ -2,14 +2,13 @@
 
 Taken are the first model and the residues of its polymer chains that are not nucleic acid, modified ones (MSE, HYP, …)
 included, with insertion codes. Of alternate locations one conformer a residue is taken whole: the one with a backbone
-and the highest mean occupancy, the first on a tie; of several residue names at a position, likewise. Chains end at TER
-too, so that chains which share a name (a blank, in files of simulations) are not laid over each other. A PDB coordinate
-that is no number (overflowed to ****, or blank) is NaN: gemmi reads it as 0.
+and the highest mean occupancy, the first on a tie; of several residue names at a position, likewise, also where each
+conformer is written as a chain of its own. Chains end at TER too, so that chains which share a name (a blank, in files
+of simulations) are not laid over each other. Where a file does not say what is polymer and what is solvent, residues
+joined by peptide bonds are polymer, whatever stands between them.
 """
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +16,24 @@ from typing import Literal
 
 import gemmi
 
+from iga._cif_text import cif_structure
+from iga._decode import StructureError, foreign_text, read_text
+from iga._pdb_text import Position, repaired
+from iga._text import one_line
+
 __all__ = ["Atoms", "ResidueAtoms", "StructureError", "read_residues"]
 
 Atoms = Literal["sidechain", "backbone"]
 
-_BACKBONE = ("N", "CA", "C")
+_FRAME = ("N", "CA", "C")
 _TERMINAL = {"OXT", "OT1", "OT2"}  # the second and third as CHARMM and GROMACS have them
-_MAIN_CHAIN = {"N", "CA", "C", "O"} | _TERMINAL
+_MAIN_CHAIN = {*_FRAME, "O"} | _TERMINAL
 _NUCLEIC = (gemmi.PolymerType.Dna, gemmi.PolymerType.Rna, gemmi.PolymerType.DnaRnaHybrid)
+_PEPTIDE_BOND = 2.5  # Å: 1.33, and an error of half an ångström at each end
 
-_NOT_PDB = re.compile(rb"\A(?:\s+|#[^\n]*(?:\n|\Z))*(?:data_|\Z)", re.IGNORECASE)
-# A PDB record whose columns 31–54 are not three fields of eight with a number in each; a last one cut off before them.
-_NO_NUMBERS = re.compile(rb"^((?:ATOM  |HETATM)[^\r\n]{24})(?!(?:(?! {8})[-+ .\deE]{8}){3})[^\r\n]{24}", re.MULTILINE)
-_CUT_OFF = re.compile(rb"(?:\A|(?<=\n))(?:ATOM|HETATM)[^\r\n]{0,50}\Z")
-
-
-class StructureError(ValueError):
-    """A structure that can't be read; the message is one line: file, reason, remedy."""
+_CIF = re.compile(rb"\A(?:\s+|#[^\n]*(?:\n|\Z))*(?:data_|\Z)", re.IGNORECASE)
+_MMJSON = re.compile(rb'\s*\{\s*"data_')
+_PDB = re.compile(rb"^(?:ATOM|HETATM|HEADER|TITLE|CRYST1|REMARK|MODEL|END|TER|SEQRES)", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass
@@ -43,55 +43,116 @@ class ResidueAtoms:
     chain: str
     number: str
     name: str
-    backbone: list[list[float]]  # N, CA, C; NaN where missing
+    backbone: list[list[float]]  # N, CA, C, O; NaN where missing
     atoms: list[list[float]]  # those that the Gaussian is made of
+    atom_names: list[str]
     ambiguous: bool  # an atom stands at two places
 
 
 def read_residues(path: str | Path, gaussians: Atoms) -> list[ResidueAtoms]:
     """The protein residues of a file; `gaussians` chooses the atoms beside the backbone's. Raises StructureError."""
-    return list(_residues(_model(path), gaussians))
+    return list(_residues(_parsed(path), gaussians))
 
 
-def _model(path: str | Path) -> gemmi.Model:
+def _parsed(path: str | Path) -> gemmi.Structure:
+    text = read_text(path)
+    is_json = _MMJSON.match(text)
+    if not is_json and (foreign := foreign_text(text)):
+        raise StructureError(f"{one_line(path)}: {foreign}")
+    wide: list[Position] = []
     try:
-        data = Path(path).read_bytes()
-        # Unpacked here, since gemmi takes what a cut-off gzip file begins with for the whole.
-        data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise StructureError(f"{path}: not readable: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        # PDB or mmCIF by what the file holds; nothing at all is PDB without atoms.
-        if data.strip() and _NOT_PDB.match(data):
-            parsed = gemmi.read_structure_string(data, format=gemmi.CoorFormat.Detect)
+        # By what the text holds; nothing at all is PDB without atoms.
+        if is_json:
+            parsed = gemmi.read_structure_string(text, format=gemmi.CoorFormat.Mmjson)
+        elif _is_cif(text):
+            parsed = cif_structure(text)
         else:
-            data = _NO_NUMBERS.sub(rb"\1" + 3 * b"     nan", _CUT_OFF.sub(b"", data))
-            parsed = gemmi.read_pdb_string(data, split_chain_on_ter=True)
+            fixed, wide = repaired(text)
+            parsed = gemmi.read_pdb_string(fixed, split_chain_on_ter=True)
     except (RuntimeError, ValueError, IndexError) as error:  # what gemmi raises for a text that it can't parse
-        reason = " ".join(str(error).removeprefix("string:").split())
-        raise StructureError(f"{path}: not readable as PDB or mmCIF: {reason}") from error
+        reason = one_line(" ".join(str(error).removeprefix("string:").split()))
+        raise StructureError(f"{one_line(path)}: not readable as PDB or mmCIF: {reason}") from error
     if sum(model.count_atom_sites() for model in parsed) == 0:
-        raise StructureError(f"{path}: no atoms; the file is empty or holds no coordinates")
+        raise StructureError(f"{one_line(path)}: {_why_no_atoms(text)}")
+    while not parsed[0].count_atom_sites():
+        del parsed[0]
+    for atom in (atom for chain in parsed[0] for residue in chain for atom in residue) if wide else ():
+        x, y = atom.pos.x, atom.pos.y
+        if x == x and y != y:  # an index in place of x: see `repaired`
+            atom.pos = gemmi.Position(*wide[int(x)])
+    return parsed
+
+
+def _is_cif(text: bytes) -> bool:
+    return b"_atom_site." in text or bool(text.strip() and _CIF.match(text))
+
+
+def _why_no_atoms(text: bytes) -> str:
+    begin = text.strip()[:60]
+    if not begin or _PDB.search(text) or _is_cif(text):
+        return "no atoms; the file is empty or holds no coordinates"
+    if any(byte < 9 for byte in text[:1000]):
+        return "no atoms; binary data of a kind that is not known; name a PDB or mmCIF file"
+    line = one_line(begin.decode("utf-8", errors="replace").splitlines()[0])
+    return f'no atoms; a text that begins "{line}", neither PDB nor mmCIF; download the file again'
+
+
+def _residues(parsed: gemmi.Structure, gaussians: Atoms) -> Iterator[ResidueAtoms]:
+    unsaid = [all(r.entity_type == gemmi.EntityType.Unknown for r in chain) for chain in parsed[0]]
     parsed.setup_entities()
-    return parsed[0]
-
-
-def _residues(model: gemmi.Model, gaussians: Atoms) -> Iterator[ResidueAtoms]:
-    for chain in model:
-        polymer = chain.get_polymer()
-        nucleic = polymer.check_polymer_type() in _NUCLEIC
-        position: list[gemmi.Residue] = []
-        for residue in polymer:
-            kind = gemmi.find_tabulated_residue(residue.name)
-            # gemmi's table lacks many modified nucleotides; their chain tells.
-            if kind.is_nucleic_acid() or (nucleic and not kind.is_amino_acid()):
-                continue
-            if position and residue.seqid != position[-1].seqid:
-                yield _position(chain.name, position, gaussians)
-                position = []
-            position.append(residue)
-        if position:
+    for chain, undivided in zip(parsed[0], unsaid, strict=True):
+        positions: list[list[gemmi.Residue]] = []
+        seen: dict[tuple[int | None, str], list[gemmi.Residue]] = {}
+        for residue in _protein(chain, undivided):
+            key = residue.seqid.num, residue.seqid.icode
+            before = seen.get(key)
+            if before is not None and (before is positions[-1] or _is_conformer(residue, before)):
+                before.append(residue)
+            else:
+                positions.append([residue])
+                seen[key] = positions[-1]
+        for position in positions:
             yield _position(chain.name, position, gaussians)
+
+
+def _protein(chain: gemmi.Chain, undivided: bool) -> Iterator[gemmi.Residue]:
+    """Residues of the polymer but for nucleic acid and solvent; `undivided`: the file does not say where it ends."""
+    polymer = chain.get_polymer()
+    nucleic = polymer.check_polymer_type() in _NUCLEIC
+    for before, residue, after in zip([None, *polymer], polymer, [*polymer, None][1:], strict=False):
+        kind = gemmi.find_tabulated_residue(residue.name)
+        if kind.is_amino_acid():
+            yield residue
+        # gemmi's table lacks many modified nucleotides; their chain tells.
+        elif not (nucleic or kind.is_nucleic_acid() or kind.is_water()):
+            # A cap has no CA, and a bond to the chain; ions, solvent and lipids have neither.
+            if residue.get_ca() or _joined(before, residue) or _joined(residue, after):
+                yield residue
+    # gemmi finds no polymer where most residues are of another kind, and ends it at the first of them.
+    if undivided and len(polymer) < len(chain):
+        rest = [residue for residue in list(chain)[len(polymer) :] if _is_peptide(residue)]
+        last = [polymer[-1]] if len(polymer) else []
+        if any(_joined(a, b) for a, b in zip([*last, *rest], [*last, *rest][1:], strict=False)):
+            yield from rest
+
+
+def _is_peptide(residue: gemmi.Residue) -> bool:
+    kind = gemmi.find_tabulated_residue(residue.name)
+    if kind.found():
+        return kind.is_amino_acid()
+    return residue.get_ca() is not None and "N" in residue and "C" in residue
+
+
+def _joined(a: gemmi.Residue | None, b: gemmi.Residue | None) -> bool:
+    return (
+        a is not None and b is not None and "C" in a and "N" in b and a["C"][0].pos.dist(b["N"][0].pos) <= _PEPTIDE_BOND
+    )
+
+
+def _is_conformer(residue: gemmi.Residue, others: list[gemmi.Residue]) -> bool:
+    """Whether all its atoms have a letter that those of the others have not: a chain for each conformer."""
+    letters = {atom.altloc for atom in residue}
+    return "\0" not in letters and all(letters.isdisjoint(atom.altloc for atom in other) for other in others)
 
 
 def _position(chain: str, candidates: list[gemmi.Residue], gaussians: Atoms) -> ResidueAtoms:
@@ -108,7 +169,7 @@ def _position(chain: str, candidates: list[gemmi.Residue], gaussians: Atoms) -> 
             atoms = {atom.name: atom for letter in ("\0", altloc) for atom in heavy if atom.altloc == letter}
             chosen = shared | atoms
             own = [atom.occ for atom in split if atom.altloc == altloc] or [0.0]
-            rank = (all(name in chosen for name in _BACKBONE), sum(own) / len(own))
+            rank = (all(name in chosen for name in _FRAME), sum(own) / len(own))
             options.append((rank, residue, chosen))
     _, residue, chosen = max(options, key=lambda option: option[0])  # the first on a tie
     return _conformer(chain, residue, chosen, gaussians)
@@ -117,12 +178,14 @@ def _position(chain: str, candidates: list[gemmi.Residue], gaussians: Atoms) -> 
 def _conformer(chain: str, residue: gemmi.Residue, atoms: dict[str, gemmi.Atom], gaussians: Atoms) -> ResidueAtoms:
     wanted = (lambda name: name not in _MAIN_CHAIN) if gaussians == "sidechain" else (lambda name: name in _MAIN_CHAIN)
     missing = [float("nan")] * 3
+    chosen = {name: atom for name, atom in atoms.items() if wanted(name) and name not in _TERMINAL}
     return ResidueAtoms(
         chain=chain,
         number=str(residue.seqid),
         name=residue.name,
-        backbone=[atoms[name].pos.tolist() if name in atoms else missing for name in _BACKBONE],
-        atoms=[atom.pos.tolist() for name, atom in atoms.items() if wanted(name) and name not in _TERMINAL],
+        backbone=[atoms[name].pos.tolist() if name in atoms else missing for name in (*_FRAME, "O")],
+        atoms=[atom.pos.tolist() for atom in chosen.values()],
+        atom_names=list(chosen),
         ambiguous=any(
             atom.name in atoms and atom.altloc == atoms[atom.name].altloc and atom.pos.dist(atoms[atom.name].pos) > 0
             for atom in residue

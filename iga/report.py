@@ -97,8 +97,10 @@ def print_report(report: "Report", console: Console) -> None:
     read = [record for record in report.structures if record["status"] != "unreadable"]
     residues = sum(int(str(record["residues"])) for record in read)
     masked = sum(int(str(record["masked"])) for record in read)
+    breaks = sum(int(str(record["chain_breaks"])) for record in read)
     console.print(
-        f"{len(read)} structures, {residues} residues, {masked} masked; pairs sampled in {len(sampled)} of them",
+        f"{len(read)} structures, {residues} residues, {masked} masked, {breaks} chain breaks; "
+        f"pairs sampled in {len(sampled)} of them",
         highlight=False,
     )
     if sampled:

@@ -1,20 +1,24 @@
-"""Protein structures in: PDB and mmCIF files, gzip or not, to frames and Gaussians in nanometres.
+"""Protein structures in: PDB and mmCIF files, packed or not, to frames and Gaussians in nanometres.
 
 Which atoms of a file are taken stands in `iga._atoms`. A residue without N, CA and C, whose three atoms fix no frame,
-or with an atom at two places, stays in its row, masked and counted.
+with an atom at two places, or of a geometry that chemistry excludes (the limits: `iga._chemistry`), stays in its row,
+masked and counted.
 """
 
 import glob
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from iga._atoms import Atoms, ResidueAtoms, StructureError, read_residues
+from iga._atoms import Atoms, ResidueAtoms, read_residues
+from iga._chemistry import AT_ORIGIN, breaks, excluded
+from iga._decode import StructureError
+from iga._text import one_line
 from iga._typing import Bool, Tensor
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
@@ -31,6 +35,8 @@ __all__ = [
 
 BASE_THICKNESS = 0.4  # Å, about the positional spread of one heavy atom at medium resolution
 ENDINGS = (".pdb", ".ent", ".cif", ".mmcif")
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+TWICE, FLAT = "an atom at two places", "N, CA and C fix no frame"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +65,13 @@ class Structure:
     @property
     def n_valid(self) -> int:
         return int(self.mask.sum())
+
+    @cached_property
+    def chain_breaks(self) -> Bool[Tensor, " n"]:
+        """Where a chain is interrupted: the CA is farther from that of the residue before it, in the same chain, than
+        a peptide bond reaches, 0.431 nm on a straight line. Masked rows are passed over, and reach as far once more
+        each; they and first residues are no breaks."""
+        return breaks(self.gaussian.trans, self.mask, self.chains)
 
 
 def read_structure(
@@ -89,36 +102,41 @@ def read_structure(
         raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}; convert what is not geometry")
     residues = read_residues(path, gaussians)
     if not residues:
-        raise StructureError(f"{path}: no protein residue in the first model (nucleic acids, ligands or water only?)")
-    backbone = torch.tensor([residue.backbone for residue in residues], dtype=torch.float64)
+        raise StructureError(
+            f"{one_line(path)}: no protein residue in the first model (nucleic acids, ligands or water only?)"
+        )
+    backbone = torch.tensor([residue.backbone[:3] for residue in residues], dtype=torch.float64)
     complete = backbone.isfinite().all(dim=-1).all(dim=-1)
     if not complete.any():
         raise StructureError(
-            f"{path}: none of {len(residues)} residues has N, CA and C (a CA-only model?); frames need all three"
+            f"{one_line(path)}: none of {len(residues)} residues has N, CA and C (a CA-only model?); "
+            "frames need all three"
         )
     try:
-        frame, valid = Frame.from_backbone(
+        frame, fixed = Frame.from_backbone(
             *backbone.unbind(dim=-2), convention=convention, unit="angstrom", return_valid=True
         )
     except ValueError as error:  # the unit; its remedies after the semicolon are those of from_backbone
         reason = str(error).partition(";")[0]
-        raise StructureError(f"{path}: {reason}; PDB and mmCIF are in ångström, multiply by 10") from error
-    ambiguous = torch.tensor([residue.ambiguous for residue in residues])
-    valid = valid & ~ambiguous
-    if not valid.any() and ambiguous.any():
-        raise StructureError(f"{path}: residues have atoms at two places; end chains that share a name with TER")
+        raise StructureError(f"{one_line(path)}: {reason}; PDB and mmCIF are in ångström, multiply by 10") from error
+    impossible = excluded(residues)
+    against = {
+        "N, CA or C missing or not finite": ~complete,
+        TWICE: torch.tensor([residue.ambiguous for residue in residues]),
+        AT_ORIGIN: impossible.pop(AT_ORIGIN),
+        FLAT: ~fixed,
+        **impossible,
+    }
+    valid, masked = torch.ones(len(residues), dtype=torch.bool), {}
+    for reason, rows in against.items():  # each residue counts for the first of its reasons
+        masked[reason] = int((rows & valid).sum())
+        valid = valid & ~rows
+    masked = {reason: count for reason, count in masked.items() if count}
     if not valid.any():
-        raise StructureError(f"{path}: N, CA and C lie on one line, or in one place, in every residue")
+        raise StructureError(f"{one_line(path)}: {_none_valid(masked)}")
     local_mean, sigma = _gaussians(residues, frame, valid, base_thickness / 10.0)
     trans = torch.where(valid[:, None], frame.trans, torch.zeros_like(frame.trans))
     rot = torch.where(valid[:, None, None], frame.rot, torch.eye(3, dtype=frame.dtype))
-    reasons = Counter(
-        "N, CA or C missing or not finite" if not whole
-        else "an atom at two places" if twice
-        else "N, CA and C fix no frame"
-        for whole, twice, fine in zip(complete.tolist(), ambiguous.tolist(), valid.tolist(), strict=True)
-        if not fine
-    )  # fmt: skip
     return Structure(
         path=str(path),
         gaussian=GaussianRigid(Frame(rot, trans), local_mean, sigma.log()).to(dtype=dtype),
@@ -126,7 +144,7 @@ def read_structure(
         chains=tuple(residue.chain for residue in residues),
         numbers=tuple(residue.number for residue in residues),
         residue_names=tuple(residue.name for residue in residues),
-        masked=dict(reasons),
+        masked=masked,
     )
 
 
@@ -143,11 +161,16 @@ def find_structures(paths: Iterable[str | Path]) -> list[Path]:
         elif path.is_dir():
             matches = _structure_files(path.iterdir())
             if not matches:
-                raise StructureError(f"{name}: no file in this folder ends in {', '.join(ENDINGS)} or these with .gz")
+                raise StructureError(
+                    f"{one_line(name)}: no file in this folder ends in {', '.join(ENDINGS)}, or these with "
+                    + ", ".join(PACKED)
+                )
         else:
             matches = _structure_files(map(Path, glob.glob(str(name), recursive=True)))
             if not matches:
-                raise StructureError(f"{name}: no such file, folder or match; quote a glob so that the shell leaves it")
+                raise StructureError(
+                    f"{one_line(name)}: no such file, folder or match; quote a glob so that the shell leaves it"
+                )
         found |= dict.fromkeys(matches)
     if not found:
         raise StructureError("no structure was named; pass files, folders or globs")
@@ -155,7 +178,8 @@ def find_structures(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def read_structures(paths: Sequence[str | Path], **options: Any) -> tuple[list[Structure], list[dict[str, object]]]:
-    """Everything readable under `paths`, and one record a file: {"path", "residues", "masked", "status", "reason"}.
+    """Everything readable under `paths`, and one record a file: {"path", "residues", "masked", "chain_breaks",
+    "status", "reason"}.
 
     A file that can't be read has status "unreadable" and the reason, and the others go on. `options` are those of
     `read_structure`. Raises StructureError if nothing is found or nothing is readable.
@@ -165,13 +189,20 @@ def read_structures(paths: Sequence[str | Path], **options: Any) -> tuple[list[S
         try:
             structure = read_structure(path, **options)
         except StructureError as error:
-            reason = str(error).removeprefix(f"{path}: ")
-            records.append({"path": str(path), "residues": 0, "masked": 0, "status": "unreadable", "reason": reason})
+            reason = str(error).removeprefix(f"{one_line(path)}: ")
+            records.append(
+                {
+                    "path": str(path),
+                    **dict.fromkeys(("residues", "masked", "chain_breaks"), 0),
+                    "status": "unreadable",
+                    "reason": reason,
+                }
+            )
             continue
         structures.append(structure)
         records.append(record(structure))
     if not structures:
-        reasons = "; ".join(f"{entry['path']}: {entry['reason']}" for entry in records[:3])
+        reasons = "; ".join(f"{one_line(str(entry['path']))}: {entry['reason']}" for entry in records[:3])
         raise StructureError(f"none of {len(records)} files is readable: {reasons}")
     return structures, records
 
@@ -182,8 +213,9 @@ def record(structure: Structure) -> dict[str, object]:
         "path": structure.path,
         "residues": structure.n_residues,
         "masked": structure.n_residues - structure.n_valid,
+        "chain_breaks": int(structure.chain_breaks.sum()),
         "status": "read",
-        "reason": "; ".join(f"{count} masked: {reason}" for reason, count in structure.masked.items()),
+        "reason": _in_words(structure.masked),
     }
 
 
@@ -193,9 +225,21 @@ def _structure_files(entries: Iterable[Path]) -> list[Path]:
 
 
 def _ending(path: Path) -> str:
-    """The ending without .gz, in small letters."""
-    name = path.name.lower().removesuffix(".gz")
-    return Path(name).suffix
+    """The ending without that of packing, in small letters."""
+    name = Path(path.name.lower())
+    return Path(name.stem).suffix if name.suffix in PACKED else name.suffix
+
+
+def _none_valid(masked: dict[str, int]) -> str:
+    if TWICE in masked:
+        return "residues have atoms at two places; end chains that share a name with TER"
+    if list(masked) == [FLAT]:
+        return "N, CA and C lie on one line, or in one place, in every residue"
+    return f"no residue is possible ({_in_words(masked)}); are the coordinates in ångström, and in their columns?"
+
+
+def _in_words(masked: dict[str, int]) -> str:
+    return "; ".join(f"{count} masked: {reason}" for reason, count in masked.items())
 
 
 def _gaussians(residues: list[ResidueAtoms], frame: Frame, valid: Tensor, thickness: float) -> tuple[Tensor, Tensor]:

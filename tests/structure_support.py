@@ -128,17 +128,25 @@ def rounded(xyz: np.ndarray) -> Point:
 
 
 def peptide(*names: str, seed: int = 0, shift: Point = (0.0, 0.0, 0.0), **fields: object) -> list[Atom]:
-    """An ideal helix of these residues, numbered from 1, with side chains and O at random within 3 Å of CA and C."""
+    """An ideal helix of these residues, numbered from 1, O at random a bond from C, CB and
+    the rest of the side chain at random within 2 and 3 Å of CA."""
     generator = np.random.default_rng(seed)
     atoms = []
     backbones = torch.stack(ideal_chain(len(names)), dim=1).numpy() * 10.0 + np.array(shift)
     for number, (name, backbone) in enumerate(zip(names, backbones, strict=True), 1):
         points: dict[str, np.ndarray] = dict(zip(BACKBONE, backbone, strict=True))
         points["O"] = points["C"] + direction(generator) * 1.23
-        points |= {atom: points["CA"] + direction(generator) * generator.uniform(1, 3) for atom in SIDE_CHAINS[name]}
+        points |= {
+            atom: points["CA"] + direction(generator) * generator.uniform(*reach(atom)) for atom in SIDE_CHAINS[name]
+        }
         for atom, xyz in points.items():
             atoms.append(replace(Atom(atom, rounded(xyz), name, number), **fields))  # type: ignore[arg-type]
     return atoms
+
+
+def reach(atom: str) -> tuple[float, float]:
+    """Å from CA: a bond away, or farther."""
+    return (1.0, 2.0) if atom == "CB" else (1.0, 3.0)
 
 
 def direction(generator: np.random.Generator) -> np.ndarray:

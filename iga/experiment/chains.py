@@ -17,7 +17,7 @@ import torch
 from iga._typing import Bool, Tensor
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
-from iga.structure import ENDINGS, Structure
+from iga.structure import ENDINGS, PACKED, Structure
 
 __all__ = [
     "LOG_NEUTRAL_SIGMA",
@@ -200,7 +200,8 @@ def _centred(gaussian: GaussianRigid) -> GaussianRigid:
 def _entry(path: str) -> str:
     """Name of the file without its endings, in small letters ("pdb1ubi.ent.gz" is 1ubi); no structure file: the path
     as it is."""
-    name = Path(path).name.lower().removesuffix(".gz")
+    name = Path(path).name.lower()
+    name = next((name.removesuffix(end) for end in PACKED if name.endswith(end)), name)
     if not name.endswith(ENDINGS):
         return path
     return re.sub(r"^pdb(?=\w{4}\.ent$)", "", name).rpartition(".")[0]

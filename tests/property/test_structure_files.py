@@ -202,7 +202,7 @@ def test_a_bracket_in_the_name_of_a_file_is_no_glob(folder: Path) -> None:
     [
         ("absent.pdb", "no such file, folder or match"),
         ("*.xyz", "no such file, folder or match"),
-        ("folder.pdb", "no file in this folder ends in .pdb, .ent, .cif, .mmcif or these with .gz"),
+        ("folder.pdb", "no file in this folder ends in .pdb, .ent, .cif, .mmcif, or these with .gz, .bz2, .xz, .zst"),
     ],
 )
 def test_what_names_nothing_is_an_error_that_repeats_it(folder: Path, name: str, message: str) -> None:
@@ -230,12 +230,12 @@ def test_structures_and_records_come_in_order_and_go_on_past_what_cannot_be_read
         *("c.pdb", "d.pdb", "C.ENT", "a.cif.gz", "b.pdb", "notes.txt")
     ]
     for entry in records:
-        assert list(entry) == ["path", "residues", "masked", "status", "reason"]
-        assert [type(value) for value in entry.values()] == [str, int, int, str, str]
+        assert list(entry) == ["path", "residues", "masked", "chain_breaks", "status", "reason"]
+        assert [type(value) for value in entry.values()] == [str, int, int, int, str, str]
     assert [entry["status"] for entry in records] == ["unreadable", *["read"] * 4, "unreadable"]
     assert [entry["residues"] for entry in records] == [0, 1, 2, 3, 10, 0]
     assert records[1]["reason"] == "" and records[1]["path"] == str(folder / "sub" / "d.pdb")
-    assert records[0]["reason"] == "no atoms; the file is empty or holds no coordinates"
+    assert records[0]["reason"] == "no atoms; the file is empty or holds no coordinates: zero bytes; download it again"
     assert str(records[5]["reason"]).startswith("not readable as PDB or mmCIF: ")
 
 

@@ -123,7 +123,8 @@ def test_nearly_collinear_atoms_give_a_rotation_or_are_masked(
     """At three decimals of an ångström, where a nearly straight residue is straight or bent by 10⁻³."""
     n, c = angle.matrix.numpy() @ np.array([1.46, 0.0, 0.0]), np.array([1.53, 0.0, 0.0])
     points = dict(zip(BACKBONE, (turn.matrix.numpy() @ x + 20.0 for x in (n, np.zeros(3), c)), strict=True))
-    atoms = [replace(a, xyz=rounded(points[a.name])) if a.number == 2 and a.name in points else a for a in WALL]
+    middle = [replace(atom, xyz=rounded(points[atom.name])) for atom in of(WALL, 2, *BACKBONE)]
+    atoms = [*of(WALL, 1), *middle, *of(WALL, 3)]
     path = tmp_path_factory.mktemp("near") / "near.pdb"
     path.write_text(pdb_text(atoms))
     structure = read_structure(path, dtype=dtype)
@@ -151,6 +152,7 @@ def test_every_reason_is_counted_by_itself_and_stands_in_the_record(tmp_path: Pa
         "path": str(path),
         "residues": 5,
         "masked": 3,
+        "chain_breaks": 0,
         "status": "read",
         "reason": f"2 masked: {MISSING}; 1 masked: {FLAT}",
     }

@@ -298,7 +298,7 @@ def test_json_has_every_field_and_no_number_that_is_not_finite() -> None:
         fields = "name verdict worst budget unit examples vacuous undecided worst_example note expected_broken"
         assert set(row) == set(fields.split())
     for row in data["structures"]:
-        assert set(row) == {"path", "residues", "masked", "status", "reason"}
+        assert set(row) == {"path", "residues", "masked", "chain_breaks", "status", "reason"}
 
 
 @pytest.mark.parametrize(
