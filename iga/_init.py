@@ -64,7 +64,8 @@ class _Reset:
     """
 
     def __init__(self, layer: nn.Linear, init: Init) -> None:
-        self._layer, self._init = weakref.ref(layer), init
+        self._layer = weakref.ref(layer)
+        self._init: Init = init
 
     def __call__(self) -> None:
         layer = self._layer()
