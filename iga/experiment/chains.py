@@ -44,7 +44,8 @@ class Chain:
 
     name           unique among the chains, "1ubi:A"       entry  what the split goes by, "1ubi"
     gaussian       GaussianRigid [n], float32; the mean of its origins is at 0
-    index          long [n], rising: row of the residue in its chain, so that residues without a frame leave gaps
+    index          long [n], rising: row of the residue in its chain, so that residues without a frame leave gaps (and
+                   chain breaks where that was asked for)
     residue_names  three-letter codes [n]
     """
 
@@ -86,14 +87,18 @@ def stream(seed: int, purpose: str, number: int = 0) -> np.random.Generator:
     return np.random.default_rng((seed, _PURPOSES.index(purpose) + 1, number))
 
 
-def chains_of(structures: Iterable[Structure], *, shortest: int = 16) -> tuple[list[Chain], dict[str, int]]:
+def chains_of(
+    structures: Iterable[Structure], *, shortest: int = 16, break_gap: int = 0
+) -> tuple[list[Chain], dict[str, int]]:
     """(chains, reason → how many chains were skipped for it).
 
     A chain is a run of residues with one chain name; a residue number seen before starts another, since files of
     simulations give several chains one name. Skipped are chains with fewer than `shortest` residues that have a frame,
-    and those with a number that is not finite. Raises ValueError if none is left.
+    and those with a number that is not finite. At a chain break the index goes on `break_gap` positions farther. Raises
+    ValueError if none is left.
     """
     at_least(1, shortest=shortest)
+    at_least(0, break_gap=break_gap)
     structures, chains = list(structures), []
     skipped, seen = Counter(), Counter()
     for structure in structures:
@@ -110,14 +115,15 @@ def chains_of(structures: Iterable[Structure], *, shortest: int = 16) -> tuple[l
                 continue
             name = f"{entry}:{structure.chains[rows.start].strip()}"
             seen[name] += 1
-            index = valid.nonzero()[:, 0]
+            places = valid.nonzero()[:, 0]
+            broken = structure.chain_breaks[rows].cumsum(dim=0)[places]
             chains.append(
                 Chain(
                     name=name if seen[name] == 1 else f"{name}/{seen[name]}",
                     entry=entry,
                     gaussian=_centred(gaussian).to(dtype=torch.float32),
-                    index=index,
-                    residue_names=tuple(structure.residue_names[rows.start + i] for i in index.tolist()),
+                    index=places + break_gap * (broken - broken[0]),
+                    residue_names=tuple(structure.residue_names[rows.start + i] for i in places.tolist()),
                 )
             )
     if not chains:

@@ -63,7 +63,7 @@ def prepare(settings: Settings) -> Dataset:
     else:
         structures = synthetic_structures(data.synthetic, seed=training.seed, lengths=SYNTHETIC_LENGTHS)
         what, bad = f"{len(structures)} synthetic backbones", ()
-    chains, skipped = chains_of(structures, shortest=training.shortest)
+    chains, skipped = chains_of(structures, shortest=training.shortest, break_gap=data.break_gap)
     chains, repeated = distinct(chains)
     if repeated:
         skipped["same sequence as another chain of the entry"] = repeated

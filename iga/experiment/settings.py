@@ -162,14 +162,20 @@ class Training:
 
 @dataclass(frozen=True)
 class Data:
-    """structures: files, folders or globs; none: `synthetic` generated backbones. stress: scales that collapse."""
+    """structures: files, folders or globs; none: `synthetic` generated backbones. stress: scales that collapse.
+
+    break_gap: how many positions of a chain are left free where it is interrupted (`Structure.chain_breaks`), so that
+    the features of positions do not show the two sides as bonded; 0 numbers on.
+    """
 
     structures: tuple[str, ...] = ()
     synthetic: int = 24
     stress: bool = False
+    break_gap: int = 0
 
     def __post_init__(self) -> None:
         _at_least("data", "synthetic", self.synthetic, 2)
+        _at_least("data", "break_gap", self.break_gap, 0)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,67 @@
+"""What a comparison shows of chain breaks: nothing unless asked, and then positions that are left free.
+
+Origin: the two sides of a loop that is not modelled had neighbouring positions, as if bonded.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from iga.experiment.chains import chains_of
+from iga.experiment.dataset import prepare
+from iga.experiment.settings import load_settings
+from iga.structure import Structure, read_structure
+from structure_support import pdb_text, peptide, without
+
+
+def interrupted(folder: Path) -> tuple[Path, Structure]:
+    """24 residues of 26, A: 9 and 10 are not modelled, 15 lacks its N; B is whole."""
+    a = [atom for atom in peptide(*["ALA", "LYS"] * 13) if atom.number not in (9, 10)]
+    b = [replace(atom, chain="B") for atom in peptide(*["SER", "LEU"] * 9, shift=(0.0, 40.0, 0.0))]
+    path = folder / "a.pdb"
+    path.write_text(pdb_text([*without(a, 15, "N"), *b]))
+    return path, read_structure(path)
+
+
+def test_by_default_positions_are_rows_as_they_always_were(tmp_path: Path) -> None:
+    _, structure = interrupted(tmp_path)
+    assert structure.chain_breaks.sum() == 1
+    a, b = chains_of([structure])[0]
+    assert a.index.tolist() == [row for row in range(24) if row != 12]
+    assert b.index.tolist() == list(range(18))
+    assert load_settings("ipa", "small").data.break_gap == 0
+
+
+@pytest.mark.parametrize("gap", [1, 32])
+def test_a_gap_that_was_asked_for_stands_at_the_break_and_nowhere_else(tmp_path: Path, gap: int) -> None:
+    _, structure = interrupted(tmp_path)
+    plain, asked = chains_of([structure])[0], chains_of([structure], break_gap=gap)[0]
+    a, b = asked
+    assert a.index.tolist() == [row + (gap if row >= 8 else 0) for row in range(24) if row != 12]
+    assert torch.equal(b.index, plain[1].index)
+    for one, other in zip(plain, asked, strict=True):
+        assert one.residue_names == other.residue_names
+        assert torch.equal(one.gaussian.trans, other.gaussian.trans)
+
+
+def test_the_setting_reaches_the_chains_and_their_fingerprint(tmp_path: Path) -> None:
+    path, _ = interrupted(tmp_path)
+    (tmp_path / "b.pdb").write_bytes(path.read_bytes())
+    found = {}
+    for gap in (0, 8):
+        names = f"data.structures=[{path}, {tmp_path / 'b.pdb'}]"
+        data = prepare(load_settings("ipa", "small", [names, f"data.break_gap={gap}"]))
+        whole = [chain for chain in (*data.training, *data.held_out) if chain.name.endswith(":A")]
+        assert {int(chain.index[-1]) for chain in whole} == {23 + gap}
+        found[gap] = data.fingerprint
+    assert found[0] != found[8]
+
+
+@pytest.mark.parametrize("gap", [-1, -32])
+def test_a_negative_gap_is_refused(tmp_path: Path, gap: int) -> None:
+    with pytest.raises(ValueError, match="break_gap must be"):
+        chains_of([interrupted(tmp_path)[1]], break_gap=gap)
+    with pytest.raises(ValueError, match=r"data\.break_gap must be"):
+        load_settings("ipa", "small", [f"data.break_gap={gap}"])
