@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 
 from iga._typing import Bool, Float, Tensor
@@ -13,10 +12,9 @@ from iga.functional import point_scale
 from iga.kernels.blocked import Outputs
 from iga.kernels.checks import check_arguments
 from iga.kernels.choice import choose
+from iga.kernels.derivatives import attend_by_reference
 from iga.kernels.engine import Geometry
-from iga.kernels.masking import neutral
 from iga.kernels.operator import gaussian_attention_op
-from iga.kernels.reference import attend_densely
 from iga.presets import IGAConfig
 
 __all__ = ["Attended", "Statistics", "gaussian_attention"]
@@ -134,20 +132,10 @@ def _run(
 ) -> Outputs:
     """`tensors` are q, k, v, value points and translations. Masked residues become neutral here, or in the operator."""
     cap = float("inf") if config.logit_cap is None else config.logit_cap
-    dtype = geometry.rot.dtype
-    if chosen == "reference" and geometry.rot.numel():
-        half = tensors[2].dtype
-        bias, z, z_weight = (None if t is None else t.to(dtype) for t in pair_inputs)
-        *features, trans = (t.to(dtype) for t in tensors)
-        (q, k, v, points), trans, geometry = neutral(tuple(features), trans, geometry)
-        with torch.autocast(geometry.rot.device.type, enabled=False):
-            out = attend_densely(q, k, v, points, trans, geometry, weight, bias, z, z_weight, config=config, cap=cap)
-        # geo_bias moves no value: its gradient there is zero, and present, as the kernels have it.
-        return out._replace(values=(out.values + 0.0 * geo_bias[:, None, None]).to(half))
-    floor = float("-inf") if config.log_det_min is None else config.log_det_min
     *features, trans = tensors
     gaussians = (trans, geometry.rot, geometry.q_mean, geometry.q_sigma, geometry.k_mean, geometry.k_sigma)
-    options = (config.score, config.dof, floor, cap, chosen, statistics)
-    return Outputs(
-        *gaussian_attention_op(*features, *gaussians, geometry.mask, weight, geo_bias, *pair_inputs, *options)
-    )
+    inputs = (*features, *gaussians, geometry.mask, weight, geo_bias, *pair_inputs)
+    if chosen == "reference" and geometry.rot.numel():
+        return attend_by_reference(inputs, config, cap)
+    floor = float("-inf") if config.log_det_min is None else config.log_det_min
+    return Outputs(*gaussian_attention_op(*inputs, config.score, config.dof, floor, cap, chosen, statistics))

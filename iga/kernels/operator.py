@@ -1,13 +1,12 @@
-"""The operator as torch sees it: `torch.ops.iga.gaussian_attention` and its backward, fake kernels, autograd, vmap.
+"""The operator as torch sees it: `torch.ops.iga.gaussian_attention` and its backward, their fake kernels and vmap.
 
 Flat tensors, no optional outputs (absent ones are empty), every option a number or a string: what torch.compile,
-torch.export, autocast and opcheck ask for. `iga.kernels` is the door for people: it checks, flattens and chooses.
-
-The backward computes each block again. Where a second derivative is wanted (create_graph, torch.func) it is built by
-`iga.kernels.reference` instead, in dense memory: the blocked backward is not itself differentiable.
+torch.export, autocast and opcheck ask for. Every output is contiguous, whatever the layout of the inputs: compilers lay
+out memory by what the fake kernels promise. `iga.kernels` is the door for people: it checks, flattens and chooses;
+`iga.kernels.derivatives` has the derivatives.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,10 +17,15 @@ from iga.kernels import placing
 from iga.kernels.blocked import Inputs, NoEngine, Outputs, attend, attend_backward
 from iga.kernels.engine import Engine, Geometry, Score
 from iga.kernels.masking import neutral
-from iga.kernels.reference import attend_densely
-from iga.presets import IGAConfig
 
-__all__ = ["DIFFERENTIABLE", "engine_for", "takes_flash"]
+__all__ = [
+    "DIFFERENTIABLE",
+    "TENSORS",
+    "engine_for",
+    "gaussian_attention_backward_op",
+    "gaussian_attention_op",
+    "takes_flash",
+]
 
 # Positions of the operator's tensor arguments that have a gradient; `mask` has none.
 TENSORS = (
@@ -99,7 +103,8 @@ def gaussian_attention_op(
             x = _inputs(q, k, v, placed, mask, geo_weight, cap, bias, z, z_weight)
             out = attend(engine, x, statistics=statistics)
             attended = engine.back(out.points, geometry.rot, trans)
-        return out.values.to(v.dtype), attended, out.pair, out.lse, out.rows
+        values, attended, pair, lse, rows = _laid_out((out.values.to(v.dtype), attended, out.pair, out.lse, out.rows))
+        return values, attended, pair, lse, rows
 
 
 @gaussian_attention_op.register_fake
@@ -191,7 +196,7 @@ def gaussian_attention_backward_op(
             shifted = (d.points - d_at).unflatten(-1, (-1, 3)).sum(dim=(1, 3))
             turned, shifted = sanitise(turned, mask), sanitise(shifted, mask)
             moved = [shifted, d.geometry.rot + turned, *d.geometry[1:]]
-        return [
+        found = [
             d.q.to(q.dtype),
             d.k.to(k.dtype),
             d.v.to(v.dtype),
@@ -203,6 +208,7 @@ def gaussian_attention_backward_op(
             rot.new_empty(0) if d.z is None else d.z,
             rot.new_empty(0) if d.z_weight is None or z_weight is None else d.z_weight.to(z_weight.dtype),
         ]
+        return list(_laid_out(found))
 
 
 @gaussian_attention_backward_op.register_fake
@@ -239,19 +245,16 @@ def _(
     want_bias: bool,
     want_z: bool,
 ) -> list[torch.Tensor]:
-    moved = [trans, rot, q_mean, q_sigma, k_mean, k_sigma]
-    return [
-        *(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v, points)),
-        *(
-            torch.empty_like(t, memory_format=torch.contiguous_format) if want_geometry else rot.new_empty(0)
-            for t in moved
-        ),
-        torch.empty_like(geo_weight),
-        torch.empty_like(geo_bias),
-        torch.empty_like(bias) if want_bias and bias is not None else rot.new_empty(0),
-        torch.empty_like(z) if want_z and z is not None else rot.new_empty(0),
-        torch.empty_like(z_weight) if want_z and z_weight is not None else rot.new_empty(0),
-    ]
+    geometry = (trans, rot, q_mean, q_sigma, k_mean, k_sigma)
+    moved = geometry if want_geometry else (None,) * 6
+    of_z = (z, z_weight) if want_z else (None, None)
+    given = (q, k, v, points, *moved, geo_weight, geo_bias, bias if want_bias else None, *of_z)
+    return [rot.new_empty(0) if x is None else x.new_empty(x.shape) for x in given]
+
+
+def _laid_out(outputs: Iterable[Tensor]) -> Iterable[Tensor]:
+    """What the fake kernels promise of every output: contiguous."""
+    return (x.contiguous() for x in outputs)
 
 
 def _engine(implementation: str, geometry: Geometry, score: Score) -> Engine:
@@ -275,75 +278,6 @@ def _inputs(
     dtype = points.dtype
     weight = None if z_weight is None else z_weight.to(dtype)
     return Inputs(q.to(dtype), k.to(dtype), v.to(dtype), points, mask, geo_weight, cap, bias, z, weight)
-
-
-def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
-    ctx.save_for_backward(*inputs[: len(TENSORS)], output[1], output[3])
-    ctx.options = inputs[len(TENSORS) :]
-    ctx.mark_non_differentiable(output[4])
-    ctx.set_materialize_grads(True)
-
-
-def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors
-    inputs, computed = saved[: len(TENSORS)], saved[len(TENSORS) :]
-    wanted = dict(zip(TENSORS, ctx.needs_input_grad, strict=False))
-    if torch.is_grad_enabled():
-        found = _backward_densely(inputs, ctx.options, grads[:4], wanted)
-    else:
-        moved = any(wanted[name] for name in ("trans", "rot", "q_mean", "q_sigma", "k_mean", "k_sigma"))
-        flags = (moved, wanted["bias"], wanted["z"] or wanted["z_weight"])
-        given = (*(g.contiguous() for g in grads[:4]), *computed, *inputs)
-        made = gaussian_attention_backward_op(*given, *ctx.options, *flags)
-        found = dict(zip(DIFFERENTIABLE, made, strict=True))
-    by_name = (found.get(name) if wanted[name] else None for name in TENSORS)
-    return (*by_name, *(None for _ in ctx.options))
-
-
-def _backward_densely(
-    inputs: Sequence[Tensor | None],
-    options: Sequence[Any],
-    grads: Sequence[Tensor],
-    wanted: dict[str, bool],
-) -> dict[str, Tensor | None]:
-    """The same gradients as functions that can be differentiated again: the reference, and its graph."""
-    named = dict(zip(TENSORS, inputs, strict=True))
-    score, dof, log_det_min, cap, _, _ = options
-    clamp = None if log_det_min == float("-inf") else log_det_min
-    config = IGAConfig(score=score, dof=dof, log_det_min=clamp)
-    geometry = Geometry(*(named[name] for name in ("rot", "mask", "q_mean", "q_sigma", "k_mean", "k_sigma")))  # pyright: ignore[reportArgumentType]
-    dtype = named["points"].dtype  # pyright: ignore[reportOptionalMemberAccess]
-    q, k, v, points, trans, geo_weight = (named[name].to(dtype) for name in (*DIFFERENTIABLE[:5], "geo_weight"))  # pyright: ignore[reportOptionalMemberAccess]
-    (q, k, v, points), trans, geometry = neutral((q, k, v, points), trans, geometry)
-    z_weight = named["z_weight"]
-    out = attend_densely(
-        q,
-        k,
-        v,
-        points,
-        trans,
-        geometry,
-        geo_weight,
-        named["bias"],
-        named["z"],
-        None if z_weight is None else z_weight.to(dtype),
-        config=config,
-        cap=cap,
-    )
-    leaves = {name: named[name] for name in DIFFERENTIABLE if wanted[name] and name != "geo_bias"}
-    found = torch.autograd.grad(
-        list(out[:4]),
-        [leaf for leaf in leaves.values() if leaf is not None],
-        [g.to(o.dtype) for g, o in zip(grads, out[:4], strict=True)],
-        create_graph=True,
-        allow_unused=True,
-    )
-    result: dict[str, Tensor | None] = dict(zip(leaves, found, strict=True))
-    result["geo_bias"] = torch.zeros_like(named["geo_bias"])  # pyright: ignore[reportArgumentType]
-    return result
-
-
-gaussian_attention_op.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _one_by_one(op: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,19 +14,7 @@ from iga.kernels.operator import gaussian_attention_op
 from iga.testing.attention_judge import judge
 from iga.testing.attention_problems import Problem, random_problem
 from layer_support import layer_inputs, small_layer
-
-
-def flat_arguments(
-    *, grad: bool = True, bias: bool = True, z: bool = True, dtype: torch.dtype = torch.float32
-) -> tuple:
-    t = random_problem("bounded", seed=0, batch=1, residues=5, dtype=dtype).tensors
-    points = t["value_points"].flatten(-2)
-    given = [t["q"], t["k"], t["v"], points, t["trans"], t["rot"], t["q_mean"], t["q_sigma"], t["k_mean"], t["k_sigma"]]
-    mask = torch.ones(1, 5, dtype=torch.bool)
-    given += [mask, t["geo_scale"].exp()[None], t["geo_bias"], t["bias"] if bias else None]
-    given += [t["z"] if z else None, t["z_weight"] if z else None]
-    leaves = [x.clone().requires_grad_() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in given]
-    return (*leaves, "student_t", 4.0, -8.0, 50.0, "cpu", True)
+from operator_support import flat_arguments
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
