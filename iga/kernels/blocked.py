@@ -140,12 +140,13 @@ def attend_backward(
 ) -> InputGradients:
     """The gradients of Σ ⟨grad, out⟩, from the `lse` of `attend`; `grad.rows` is ignored: statistics have none."""
     scale = x.q.shape[-1] ** -0.5
-    d_q, d_k, d_v = torch.zeros_like(x.q), torch.zeros_like(x.k), torch.zeros_like(x.v)
+    # Contiguous, whatever the layout of the inputs, as `iga.kernels.operator` promises.
+    d_q, d_k, d_v = (t.new_zeros(t.shape) for t in (x.q, x.k, x.v))
     points, d_out_points = _exactly(x.points), _exactly(grad.points)
     d_points = torch.zeros_like(points)
     d_weight = torch.zeros_like(x.geo_weight, dtype=torch.float64)
-    d_bias = torch.zeros_like(x.bias) if want_bias and x.bias is not None else None
-    d_z = torch.zeros_like(x.z) if want_z and x.z is not None else None
+    d_bias = x.bias.new_zeros(x.bias.shape) if want_bias and x.bias is not None else None
+    d_z = x.z.new_zeros(x.z.shape) if want_z and x.z is not None else None
     d_z_weight = torch.zeros_like(x.z_weight) if want_z and x.z_weight is not None else None
     d_lse = torch.where(lse == float("-inf"), 0.0, grad.lse)
     for start, stop in row_blocks(x):

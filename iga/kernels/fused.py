@@ -205,7 +205,7 @@ def flash_forward(
     of_values, of_points, _ = out.split([v.shape[-1], points.shape[-1], total - columns.shape[-1]], dim=-1)
     # Memory of their own: parts of one tensor would be aliases, which an operator may not return.
     of_values, of_points = (x.clone(memory_format=torch.contiguous_format) for x in (of_values, of_points))
-    return Outputs(of_values, of_points, q.new_empty(batch, heads, n, 0), lse, rows)
+    return Outputs(of_values, of_points, rot.new_empty(batch, heads, n, 0), lse, rows)
 
 
 def pack_forward(g: Geometry) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
