@@ -1,8 +1,8 @@
 """Frames: rigid motions x = R x_loc + t from a residue's own axes to the global ones.
 
 Lengths are nm; functions that touch the outside take `unit="nm"` or `"angstrom"`. float32 and float64 stay what they
-are; float16 and bfloat16 are refused. Two conventions for backbone frames are in use, both with CA as origin and both
-with N, CA, C in the xy-plane and the same e3 along (C − CA) × (N − CA):
+are; float16 and bfloat16 become float32. Two conventions for backbone frames are in use, both with CA as origin and
+both with N, CA, C in the xy-plane and the same e3 along (C − CA) × (N − CA):
 
     alphafold   e1 along C − CA, N at y > 0       AlphaFold 2, supplementary algorithm 21
     openfold    e1 along CA − N, C at y > 0       OpenFold's from_3_points(p_neg_x_axis=N, origin=CA, p_xy_plane=C)
@@ -11,7 +11,6 @@ They differ by a turn about e3: with τ the angle N–CA–C (about 111°),  R_o
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, overload
 
@@ -27,6 +26,8 @@ from iga._backbone import (
     units_per_nm,
 )
 from iga._pytree import as_pytree
+from iga._rigid_verbs import RigidVerbs, identity_shape
+from iga._rotations import Rotations
 from iga._typing import Float, Tensor
 from iga._values import holds
 
@@ -34,24 +35,11 @@ __all__ = ["Frame", "Rotations", "check_trans_unit", "check_unit", "rigid_to_fra
 
 
 @dataclass(frozen=True, eq=False)
-class Rotations:
-    """What `get_rots` hands out, with the verbs of OpenFold's Rotation that read it."""
-
-    rot: Float[Tensor, "*b 3 3"]
-
-    def get_rot_mats(self) -> Float[Tensor, "*b 3 3"]:
-        """The matrices [..., 3, 3]."""
-        return self.rot
-
-    def get_quats(self) -> Float[Tensor, "*b 4"]:
-        """Unit quaternions [..., 4], w first, w ≥ 0."""
-        return rotation.to_quaternion(self.rot)
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
+class Frame(RigidVerbs):
     """Rigid motions x = R x_loc + t: `rot` [..., 3, 3] (det +1), `trans` [..., 3] in nm.
 
+    `rot` may be given as an object with get_rot_mats() (OpenFold's Rotation); float16 and bfloat16 are promoted. The
+    verbs of OpenFold's Rigid are those of `iga._rigid_verbs`, and docs/swap.md lists them.
     Shapes, dtypes and devices are checked at construction (ValueError), values are not: that would stall a GPU.
     """
 
@@ -59,6 +47,9 @@ class Frame:
     trans: Float[Tensor, "*b 3"]
 
     def __post_init__(self) -> None:
+        rot = self.rot if isinstance(self.rot, torch.Tensor) else self.rot.get_rot_mats()
+        object.__setattr__(self, "rot", rotation.promoted(rot, self.trans))
+        object.__setattr__(self, "trans", rotation.promoted(self.trans, self.rot))
         rotation.check_geometry("rot", self.rot, 3, 3)
         rotation.check_geometry("trans", self.trans, 3)
         if self.rot.shape[:-2] != self.trans.shape[:-1]:
@@ -68,13 +59,27 @@ class Frame:
             )
         rotation.check_alike("trans", self.trans, "rot", self.rot)
 
+    def _tensors(self) -> tuple[tuple[Tensor, int], ...]:
+        return (self.rot, 2), (self.trans, 1)
+
+    @classmethod
+    def _made(cls, *tensors: Tensor) -> "Frame":
+        return Frame(*tensors)
+
     @classmethod
     def identity(
-        cls, *shape: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+        cls,
+        *shape: Any,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        requires_grad: bool = False,
+        fmt: str = "rot_mat",
     ) -> "Frame":
-        """Frames [*shape] that change nothing."""
-        trans = torch.zeros(*shape, 3, dtype=dtype, device=device)
-        return cls(torch.eye(3, dtype=dtype, device=device).expand(*shape, 3, 3), trans)
+        """Frames [*shape] that change nothing; OpenFold's `identity((2, 5), dtype, device, requires_grad, fmt)` too."""
+        sizes, dtype, device, requires_grad = identity_shape(shape, dtype, device, requires_grad, fmt)
+        rot = torch.eye(3, dtype=dtype, device=device).repeat(*sizes, 1, 1)
+        trans = torch.zeros(*sizes, 3, dtype=dtype, device=device)
+        return cls(rot.requires_grad_(requires_grad), trans.requires_grad_(requires_grad))
 
     @classmethod
     def random(
@@ -152,9 +157,11 @@ class Frame:
         p_neg_x_axis: Float[Tensor, "*b 3"],
         origin: Float[Tensor, "*b 3"],
         p_xy_plane: Float[Tensor, "*b 3"],
+        eps: float = 0.0,
     ) -> "Frame":
         """OpenFold's constructor: e1 from `p_neg_x_axis` to `origin`, `p_xy_plane` in the plane at y > 0, all in nm.
 
+        OpenFold's eps, which keeps a length of 0 from dividing, is taken and not needed: such points are refused.
         Raises ValueError with the indices of points that coincide, lie on a line or are not finite.
         """
         corners = (p_neg_x_axis, origin, p_xy_plane)
@@ -163,49 +170,25 @@ class Frame:
         refuse_degenerate(valid, "the three points", "mask them out with from_backbone(…, return_valid=True)")
         return cls(rot, trans)
 
-    @property
-    def shape(self) -> torch.Size:
-        """The leading dimensions: those of the frames, without space."""
-        return self.trans.shape[:-1]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.trans.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.trans.device
-
-    def __getitem__(self, index: Any) -> "Frame":
-        """The frames at an index into the leading dimensions, as for a tensor of that shape."""
-        return self._map(lambda x, space: x[with_space(index, space)])
-
-    def to(self, *args: Any, **kwargs: Any) -> "Frame":
-        """Another dtype or device, as Tensor.to; float16 and bfloat16 raise ValueError."""
-        return self._map(lambda x, _: x.to(*args, **kwargs))
-
-    def _map(self, function: Callable[[Tensor, int], Tensor]) -> "Frame":
-        """A frame of `function(tensor, number of its space dimensions)`, for rot and trans."""
-        return Frame(function(self.rot, 2), function(self.trans, 1))
-
-    def compose(self, other: "Frame") -> "Frame":
-        """self ∘ other: first `other`, then `self`; R = R₁R₂, t = R₁t₂ + t₁. Leading dimensions broadcast."""
+    def compose(self, other: Any) -> "Frame":
+        """self ∘ other: first `other` (any rigid object), then `self`; R = R₁R₂, t = R₁t₂ + t₁. Leading dimensions
+        broadcast."""
+        other = rigid_to_frame(other)
         rot = rotation.multiply(self.rot, other.rot)
-        return Frame(rot, self.apply(other.trans))
+        return Frame(rot.contiguous(), self.apply(other.trans))
 
     def invert(self) -> "Frame":
         """The inverse motion: Rᵀ, −Rᵀt."""
-        return Frame(rotation.transpose(self.rot), -rotation.rotate_inverse(self.rot, self.trans))
+        shift = -rotation.rotate_inverse(self.rot, self.trans)
+        return Frame(rotation.transpose(self.rot).contiguous(), shift.contiguous())
 
     def apply(self, x: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:
         """R x + t: local points to global, nm; leading dimensions broadcast (frame[..., None] for points)."""
-        rotation.check_geometry("x", x, 3)
-        return rotation.rotate(self.rot, x) + self.trans
+        return (rotation.rotate(self.rot, rotation.points("x", x, self.rot)) + self.trans).contiguous()
 
     def invert_apply(self, x: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:
         """Rᵀ(x − t): global points to local, nm; leading dimensions broadcast. The difference comes first."""
-        rotation.check_geometry("x", x, 3)
-        return rotation.rotate_inverse(self.rot, x - self.trans)
+        return rotation.rotate_inverse(self.rot, rotation.points("x", x, self.rot) - self.trans).contiguous()
 
     def scaled(self, c: float) -> "Frame":
         """Lengths times c > 0 (a change of unit): translations scale, rotations stay."""
@@ -221,13 +204,14 @@ class Frame:
     def from_4x4(cls, matrix: Float[Tensor, "*b 4 4"], *, unit: str = "nm") -> "Frame":
         """From homogeneous matrices [..., 4, 4] for column vectors; ValueError if the last row isn't (0, 0, 0, 1) (not
         looked at on a GPU, which would stall)."""
+        matrix = rotation.promoted(matrix)
         rotation.check_geometry("matrix", matrix, 4, 4)
         if not holds(lambda row: row == row.new_tensor([0.0, 0.0, 0.0, 1.0]), matrix[..., 3, :]):
             raise ValueError(
                 "matrix must have the last row (0, 0, 0, 1): columns are vectors here; a matrix for row vectors must "
                 "be transposed first (matrix.mT)"
             )
-        return cls(matrix[..., :3, :3], matrix[..., :3, 3] / units_per_nm(unit))
+        return cls(matrix[..., :3, :3].contiguous(), (matrix[..., :3, 3] / units_per_nm(unit)).contiguous())
 
     def to_7(self, *, unit: str = "nm") -> Float[Tensor, "*b 7"]:
         """[..., 7]: unit quaternion (w first, w ≥ 0), then the translation."""
@@ -236,16 +220,10 @@ class Frame:
     @classmethod
     def from_7(cls, vector: Float[Tensor, "*b 7"], *, unit: str = "nm") -> "Frame":
         """From [..., 7]: quaternion (w first, normalised here; zero raises ValueError), then the translation."""
+        vector = rotation.promoted(vector)
         rotation.check_geometry("vector", vector, 7)
-        return cls(rotation.from_quaternion(vector[..., :4]), vector[..., 4:] / units_per_nm(unit))
-
-    def get_rots(self) -> Rotations:
-        """OpenFold's name: an object with get_rot_mats() and get_quats()."""
-        return Rotations(self.rot)
-
-    def get_trans(self) -> Float[Tensor, "*b 3"]:
-        """OpenFold's name for `trans`."""
-        return self.trans
+        rot, trans = rotation.from_quaternion(vector[..., :4]), vector[..., 4:] / units_per_nm(unit)
+        return cls(rot.contiguous(), trans.contiguous())
 
     def scale_translation(self, c: float) -> "Frame":
         """OpenFold's name for `scaled`."""
@@ -261,13 +239,19 @@ class Frame:
 
     @classmethod
     def from_tensor_4x4(cls, matrix: Float[Tensor, "*b 4 4"]) -> "Frame":
-        """OpenFold's name for `from_4x4`, nm."""
-        return cls.from_4x4(matrix)
+        """OpenFold's name for `from_4x4`, nm. As in Rigid, the corner that should be 1 isn't read (OpenFold's own
+        tables have zeros there), and zeros stay zeros: absent groups, padding."""
+        rotation.check_geometry("matrix", matrix := rotation.promoted(matrix), 4, 4)
+        bottom = torch.cat([matrix[..., 3:, :3], torch.ones_like(matrix[..., 3:, 3:])], dim=-1)
+        return cls.from_4x4(torch.cat([matrix[..., :3, :], bottom], dim=-2))
 
     @classmethod
-    def from_tensor_7(cls, vector: Float[Tensor, "*b 7"]) -> "Frame":
-        """OpenFold's name for `from_7`, nm."""
-        return cls.from_7(vector)
+    def from_tensor_7(cls, vector: Float[Tensor, "*b 7"], normalize_quats: bool = True) -> "Frame":
+        """OpenFold's name for `from_7`, nm; zeros (padding) give zeros, as in Rigid, and any other quaternion is
+        normalised whatever `normalize_quats` says."""
+        rotation.check_geometry("vector", vector := rotation.promoted(vector), 7)
+        present = (vector != 0).any(dim=-1)
+        return cls.from_7(torch.where(present[..., None], vector, torch.eye(7)[0].to(vector))) * present
 
 
 as_pytree(Frame)
@@ -277,24 +261,24 @@ def rigid_to_frame(r: Any) -> Frame:
     """The frame of a rigid object, nm.
 
     A Frame is returned as it is, an object whose `frame` is one (GaussianRigid) gives that, and any object with
-    get_rots().get_rot_mats() [..., 3, 3] and get_trans() [..., 3] (OpenFold's Rigid) is read by those verbs. Anything
-    else raises TypeError.
+    get_rots().get_rot_mats() [..., 3, 3] and get_trans() [..., 3] (OpenFold's Rigid) is read by those verbs; one with
+    `rotation` (xx, xy, … zz) and `translation` (x, y, z) (Rigid3Array) by its components. float16 and bfloat16 become
+    float32. Anything else raises TypeError.
     """
-    if isinstance(r, Frame):
-        return r
-    if isinstance(frame := getattr(r, "frame", None), Frame):
-        return frame
+    frame: Any = r if isinstance(r, Frame) else getattr(r, "frame", None)
+    if isinstance(frame, Frame):
+        # What casts every tensor of a call (a pytree does not pass the constructor) may have shortened these too.
+        return frame if frame.dtype in (torch.float32, torch.float64) else Frame(frame.rot, frame.trans)
     if hasattr(r, "get_rots") and hasattr(r, "get_trans"):
         return Frame(r.get_rots().get_rot_mats(), r.get_trans())
+    turn, shift = getattr(r, "rotation", None), getattr(r, "translation", None)
+    if hasattr(turn, "xx") and hasattr(shift, "x"):
+        rows = [torch.stack([getattr(turn, i + j) for j in "xyz"], dim=-1) for i in "xyz"]
+        return Frame(torch.stack(rows, dim=-2), torch.stack([getattr(shift, i) for i in "xyz"], dim=-1))
     raise TypeError(
         "r must be a Frame, a GaussianRigid, or a rigid object with get_rots().get_rot_mats() and get_trans(), got "
         f"{type(r).__name__}; build one with Frame(rot, trans), Frame.from_4x4 or Frame.from_7"
     )
-
-
-def with_space(index: Any, space: int) -> tuple[Any, ...]:
-    """An index into leading dimensions, with the last `space` dimensions kept whole."""
-    return (*(index if isinstance(index, tuple) else (index,)), *(slice(None),) * space)
 
 
 def positive(name: str, c: float) -> float:

@@ -7,7 +7,7 @@ layer moves and scales a Gaussian by bounded amounts u (in units of σ) and d, w
 
     σ = floor(exp(log_scale + d))          m' = m + u ⊙ σ          docs/theory.md, section 1
 
-Frames follow `iga.frame`: column vectors, nm, float32 or float64.
+Frames follow `iga.frame`: column vectors, nm, float32 or float64 (float16 and bfloat16 are promoted).
 """
 
 import math
@@ -18,16 +18,18 @@ import torch
 
 from iga import rotation
 from iga._pytree import as_pytree
+from iga._rigid_verbs import RigidVerbs
 from iga._typing import Float, Tensor
-from iga.frame import Frame, Rotations, positive, rigid_to_frame, with_space
+from iga.frame import Frame, positive, rigid_to_frame
 
 __all__ = ["GaussianRigid", "floored_sigma"]
 
 
 @dataclass(frozen=True, eq=False)
-class GaussianRigid:
+class GaussianRigid(RigidVerbs):
     """Frames [...] with `local_mean` [..., 3] (nm, in the frame) and `log_scale` [..., 3] (log of nm, frame's axes).
 
+    The verbs of OpenFold's Rigid (`iga._rigid_verbs`; docs/swap.md lists them) carry the Gaussians along.
     Shapes, dtypes and devices are checked at construction (ValueError), values are not: that would stall a GPU.
     """
 
@@ -38,7 +40,9 @@ class GaussianRigid:
     def __post_init__(self) -> None:
         if not isinstance(self.frame, Frame):
             raise ValueError(f"frame must be an iga.Frame, got {type(self.frame).__name__}; pass rigid_to_frame(frame)")
-        for name, x in (("local_mean", self.local_mean), ("log_scale", self.log_scale)):
+        for name in ("local_mean", "log_scale"):
+            x = rotation.promoted(getattr(self, name), self.frame.trans)
+            object.__setattr__(self, name, x)
             rotation.check_geometry(name, x, 3)
             if x.shape != self.frame.trans.shape:
                 raise ValueError(
@@ -46,6 +50,31 @@ class GaussianRigid:
                     "expand it, or index the frame"
                 )
             rotation.check_alike(name, x, "frame", self.frame.trans)
+
+    def _tensors(self) -> tuple[tuple[Tensor, int], ...]:
+        return (self.rot, 2), (self.trans, 1), (self.local_mean, 1), (self.log_scale, 1)
+
+    @classmethod
+    def _made(cls, *tensors: Tensor) -> "GaussianRigid":
+        rot, trans, local_mean, log_scale = tensors
+        return GaussianRigid(Frame(rot, trans), local_mean, log_scale)
+
+    @classmethod
+    def around(
+        cls, r: Any, local_mean: Tensor | None = None, log_scale: Tensor | None = None, *, sigma: float = 0.1
+    ) -> "GaussianRigid":
+        """The Gaussians of any rigid object's frames; absent, `local_mean` is 0 (CA) and every σ is `sigma` nm."""
+        frame = rigid_to_frame(r)
+        if local_mean is None:
+            local_mean = torch.zeros_like(frame.trans)
+        if log_scale is None:
+            log_scale = torch.full_like(frame.trans, positive("sigma", sigma)).log()
+        return cls(frame, local_mean.to(frame.dtype), log_scale.to(frame.dtype))
+
+    @classmethod
+    def identity(cls, *shape: Any, sigma: float = 0.1, **options: Any) -> "GaussianRigid":
+        """`Frame.identity`, with `around`'s Gaussians."""
+        return cls.around(Frame.identity(*shape, **options), sigma=sigma)
 
     @property
     def rot(self) -> Float[Tensor, "*b 3 3"]:
@@ -66,19 +95,6 @@ class GaussianRigid:
     def sigma(self) -> Float[Tensor, "*b 3"]:
         """exp(log_scale): the standard deviation along each axis of the frame, nm; no floor."""
         return self.log_scale.exp()
-
-    @property
-    def shape(self) -> torch.Size:
-        """The leading dimensions."""
-        return self.frame.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.frame.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.frame.device
 
     def covariance(self) -> Float[Tensor, "*b 3 3"]:
         """R diag(s²) Rᵀ in global axes, nm², symmetric to the last bit; formed as (R diag s)(R diag s)ᵀ."""
@@ -123,19 +139,13 @@ class GaussianRigid:
         positive("c", c)
         return GaussianRigid(self.frame.scaled(c), self.local_mean * c, self.log_scale + math.log(c))
 
-    def to(self, *args: Any, **kwargs: Any) -> "GaussianRigid":
-        """Another dtype or device, as Tensor.to; float16 and bfloat16 raise ValueError."""
-        local_mean, log_scale = (x.to(*args, **kwargs) for x in (self.local_mean, self.log_scale))
-        return GaussianRigid(self.frame.to(*args, **kwargs), local_mean, log_scale)
-
-    def __getitem__(self, index: Any) -> "GaussianRigid":
-        """The Gaussians at an index into the leading dimensions, as for a tensor of that shape."""
-        local_mean, log_scale = (x[with_space(index, 1)] for x in (self.local_mean, self.log_scale))
-        return GaussianRigid(self.frame[index], local_mean, log_scale)
+    def invert(self) -> Frame:
+        """The inverse of the frames; the Gaussians, which belong to the frames' own axes, have no part in it."""
+        return self.frame.invert()
 
     def compose(self, other: Any) -> "GaussianRigid":
         """frame ∘ other, an update in the residue's own axes; the Gaussian keeps its place and scale in the frame."""
-        frame = self.frame.compose(rigid_to_frame(other))
+        frame = self.frame.compose(other)
         local_mean, log_scale = (x.expand(frame.trans.shape) for x in (self.local_mean, self.log_scale))
         return GaussianRigid(frame, local_mean, log_scale)
 
@@ -146,14 +156,6 @@ class GaussianRigid:
     def invert_apply(self, x: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:
         """The frames' `Frame.invert_apply`: global points to local, nm."""
         return self.frame.invert_apply(x)
-
-    def get_rots(self) -> Rotations:
-        """OpenFold's name: an object with get_rot_mats() and get_quats()."""
-        return self.frame.get_rots()
-
-    def get_trans(self) -> Float[Tensor, "*b 3"]:
-        """OpenFold's name for `trans`."""
-        return self.frame.get_trans()
 
     def scale_translation(self, c: float) -> "GaussianRigid":
         """OpenFold's name for a change of unit: `scaled`, so that Gaussians and translations keep one unit."""
@@ -166,6 +168,18 @@ class GaussianRigid:
     def to_tensor_4x4(self) -> Float[Tensor, "*b 4 4"]:
         """The frames' homogeneous matrices, nm."""
         return self.frame.to_tensor_4x4()
+
+    @classmethod
+    def from_tensor_7(
+        cls, vector: Float[Tensor, "*b 7"], normalize_quats: bool = True, **gaussian: Any
+    ) -> "GaussianRigid":
+        """`Frame.from_tensor_7`, with the Gaussians of `around` (local_mean=, log_scale= or sigma=)."""
+        return cls.around(Frame.from_tensor_7(vector, normalize_quats), **gaussian)
+
+    @classmethod
+    def from_tensor_4x4(cls, matrix: Float[Tensor, "*b 4 4"], **gaussian: Any) -> "GaussianRigid":
+        """`Frame.from_tensor_4x4`, with the Gaussians of `around` (local_mean=, log_scale= or sigma=)."""
+        return cls.around(Frame.from_tensor_4x4(matrix), **gaussian)
 
 
 as_pytree(GaussianRigid)

@@ -4,8 +4,9 @@ Convention: a rotation is [..., 3, 3] and maps local column vectors to global on
 w first and R(q) = R(−q); a rotation vector is axis times angle in radians.
 
 Everything is elementwise arithmetic, so that TF32, autocast and BLAS cannot reach it; every dtype stays itself, and
-float16 and bfloat16 are refused. Gradients are finite everywhere, at the identity and at rotations by π too: where a
-formula is 0/0 its limit takes over, and the unused branch gets an input at which it is defined.
+float16 and bfloat16 are refused (frames promote them first, `promoted`). Gradients are finite everywhere, at the
+identity and at rotations by π too: where a formula is 0/0 its limit takes over, and the unused branch gets an input at
+which it is defined.
 
 Sources: Rodrigues' formula by way of the unit quaternion; S. W. Shepperd, "Quaternion from rotation matrix",
 J. Guidance and Control 1 (1978), 223 (the largest component is the pivot); K. Shoemake, "Uniform random rotations",
@@ -13,6 +14,7 @@ Graphics Gems III (1992) (a normalised Gaussian 4-vector is Haar uniform).
 """
 
 import math
+from typing import Any
 
 import torch
 
@@ -22,13 +24,17 @@ from iga._values import holds
 __all__ = [
     "check_alike",
     "check_geometry",
+    "converted",
     "cross",
     "exp",
     "from_quaternion",
+    "from_vector_part",
     "geodesic_distance",
     "gram_schmidt",
     "log",
     "multiply",
+    "points",
+    "promoted",
     "random",
     "rotate",
     "rotate_inverse",
@@ -58,6 +64,34 @@ def check_alike(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
             f"{name} must have the dtype and device of {other_name}, {other.dtype} on {other.device}, got {x.dtype} on "
             f"{x.device}; convert one with .to()"
         )
+
+
+def promoted(x: Tensor, *beside: Tensor) -> Tensor:
+    """`x`, but float16 and bfloat16 as float32, or as the dtype of what stands `beside` it where that is wider."""
+    if x.dtype not in (torch.float16, torch.bfloat16):
+        return x
+    dtype = torch.float32
+    for other in beside:
+        dtype = torch.promote_types(dtype, other.dtype)
+    return x.to(dtype)
+
+
+def points(name: str, x: Tensor, rot: Tensor) -> Float[Tensor, "... 3"]:
+    """Points as they meet rotations: float16 and bfloat16 promoted, anything else that does not fit a ValueError."""
+    x = promoted(x, rot)
+    check_geometry(name, x, 3)
+    return x
+
+
+def converted(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """x.to(…), but a ValueError instead of a tensor whose dtype is too short for geometry."""
+    x = x.to(*args, **kwargs)
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"dtype must be float32 or float64, got {x.dtype}: geometry stays float32 whatever stands beside it; move "
+            "a rigid object to a device with .to(device) alone, or convert with .float() or .double()"
+        )
+    return x
 
 
 def multiply(a: Float[Tensor, "... 3 3"], b: Float[Tensor, "... 3 3"]) -> Float[Tensor, "... 3 3"]:
@@ -136,6 +170,15 @@ def from_quaternion(quaternion: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 3 3"
 
 def _is_length(x: Tensor) -> Tensor:
     return (x > 0) & (x < math.inf)
+
+
+def from_vector_part(xyz: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
+    """The rotation of the quaternion (1, x, y, z), normalised: about xyz, by 2 atan |xyz| radians.
+
+    Source: AlphaFold 2, supplementary algorithm 23. Never zero, so no value is looked at, which would stall a GPU.
+    """
+    quaternion = torch.cat([torch.ones_like(xyz[..., :1]), xyz], dim=-1)
+    return _quaternion_matrix(quaternion / quaternion.detach().abs().amax(dim=-1, keepdim=True))
 
 
 def to_quaternion(rot: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 4"]:

@@ -282,9 +282,3 @@ def test_a_wrong_argument_is_named_with_what_was_expected(which: str, message: s
 def test_a_size_out_of_range_is_refused_by_name(size: str) -> None:
     with pytest.raises(ValueError, match=size):
         InvariantGaussianAttention(**(SIZES | {size: -1}))
-
-
-def test_half_precision_frames_are_refused() -> None:
-    given_ = layer_inputs()
-    with pytest.raises(ValueError, match="float"):
-        Frame(given_.r.rot.half(), given_.r.trans.half())

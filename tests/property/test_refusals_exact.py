@@ -64,6 +64,8 @@ BOUNDARIES: dict[str, Boundary] = {
 
 
 CASES = [(name, argument) for name, (_, _, checked) in BOUNDARIES.items() for argument in checked]
+# Rigid objects promote half precision, as OpenFold's Rigid does.
+PROMOTED = {"Frame", "Frame.apply", "Frame.invert_apply", "Frame.from_4x4", "Frame.from_7", "GaussianRigid"}
 
 
 @pytest.fixture(autouse=True)
@@ -79,9 +81,14 @@ def test_good_arguments_are_taken(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
 @pytest.mark.parametrize(("name", "argument"), CASES)
-def test_a_short_dtype_is_refused_by_the_arguments_name(name: str, argument: str, dtype: torch.dtype) -> None:
+def test_a_short_dtype_is_promoted_by_rigid_objects_and_else_refused_by_the_arguments_name(
+    name: str, argument: str, dtype: torch.dtype
+) -> None:
     function, good, _ = BOUNDARIES[name]
     bad = good | {argument: good[argument].to(dtype)}
+    if name in PROMOTED and dtype.is_floating_point:
+        assert function(**bad).dtype == torch.float32
+        return
     with pytest.raises(ValueError, match=rf"^{argument} must be float32 or float64, got {dtype}: .*\.float\(\)"):
         function(**bad)
 
