@@ -4,6 +4,7 @@ Constructor and call are those of AlphaFold 2's Invariant Point Attention (suppl
 spells them; the Gaussians' local mean and scale come with the rigid object, or beside it.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,10 +14,10 @@ from torch import nn
 from iga import kernels
 from iga._attention_ops import centre, check_inputs, check_sizes, sanitise
 from iga._init import linear, reset_children
+from iga._openfold import EPS, INF, aligned, check_options, pair_features
 from iga._plain import is_plain, with_absent
 from iga._typing import Float, Tensor
 from iga._values import holds
-from iga.frame import rigid_to_frame
 from iga.functional import Trace, gaussian_attention, joined, point_gaussians
 from iga.gaussian import GaussianRigid
 from iga.kernels import Statistics, choose
@@ -52,11 +53,17 @@ class InvariantGaussianAttention(nn.Module):
     c_s, c_z, c_hidden: channels of the single, the pair and the hidden representation; c_z = 0: no pair features.
     no_heads, no_qk_points, no_v_points: heads H, Gaussians per head P, value points per head.
     config: an IGAConfig, or the name of a preset ("bounded" unless given).
+    inf: OpenFold's additive mask; masked keys are excluded exactly, as any inf from 746 on would have it.
+    eps: nm², added under the root of the value points' norms.
+    is_multimer: no bias in linear_q and linear_kv, as in AlphaFold-Multimer.
     implementation: who computes `forward`: "reference", "cpu", "fused" or "auto" (`iga.kernels`); an attribute, free to
     be changed. `trace` is always dense.
 
-    Raises ValueError for sizes under 1 (c_z under 0), an unknown preset or implementation.
+    Raises ValueError for sizes under 1 (c_z under 0), an unknown preset or implementation, an inf or eps out of range.
     """
+
+    # Called after every forward with what it was given, while an `iga.Monitor` watches; nothing is kept otherwise.
+    _observer: Callable[..., None] | None = None
 
     def __init__(
         self,
@@ -66,6 +73,9 @@ class InvariantGaussianAttention(nn.Module):
         no_heads: int,
         no_qk_points: int,
         no_v_points: int,
+        inf: float = INF,
+        eps: float = EPS,
+        is_multimer: bool = False,
         *,
         config: IGAConfig | str = DEFAULT_PRESET,
         implementation: str = "auto",
@@ -74,6 +84,8 @@ class InvariantGaussianAttention(nn.Module):
         check_sizes(
             c_z, c_s=c_s, c_hidden=c_hidden, no_heads=no_heads, no_qk_points=no_qk_points, no_v_points=no_v_points
         )
+        check_options(inf, eps, is_multimer)
+        self.inf, self.eps, self.is_multimer = inf, eps, is_multimer
         self.config = preset(config) if isinstance(config, str) else config
         if implementation not in ("auto", *kernels.IMPLEMENTATIONS):
             known = ", ".join(map(repr, ("auto", *kernels.IMPLEMENTATIONS)))
@@ -84,8 +96,8 @@ class InvariantGaussianAttention(nn.Module):
         self.c_pair_values = 0 if c_z == 0 else self.config.pair_value_dim or max(c_z // 4, 1)
 
         hidden, gaussians = no_heads * c_hidden, no_heads * no_qk_points * 3
-        self.linear_q = linear(c_s, hidden)
-        self.linear_kv = linear(c_s, 2 * hidden)
+        self.linear_q = linear(c_s, hidden, bias=not is_multimer)
+        self.linear_kv = linear(c_s, 2 * hidden, bias=not is_multimer)
         self.linear_q_offsets = linear(c_s, gaussians)
         self.linear_k_offsets = linear(c_s, gaussians)
         self.linear_q_scales = linear(c_s, gaussians)
@@ -116,9 +128,12 @@ class InvariantGaussianAttention(nn.Module):
     def forward(
         self,
         s: Float[Tensor, "*b n c_s"],
-        z: Float[Tensor, "*b q k c_z"] | None,
+        z: Float[Tensor, "*#b q k c_z"] | None,
         r: Any,
         mask: Tensor,
+        inplace_safe: bool = False,
+        _offload_inference: bool = False,
+        _z_reference_list: Sequence[Tensor] | None = None,
         *,
         local_mean: Float[Tensor, "*b n 3"] | None = None,
         log_scale: Float[Tensor, "*b n 3"] | None = None,
@@ -128,26 +143,35 @@ class InvariantGaussianAttention(nn.Module):
 
         s     single representation              z    pair representation [*b, n, n, c_z], or None
         r     GaussianRigid, or any rigid object with get_rots().get_rot_mats() and get_trans() (OpenFold's Rigid,
-              iga.Frame), then with the Gaussians beside it: `local_mean` in nm in the residue's frame (absent: 0, CA)
-              and `log_scale`, the log of the standard deviation in nm (absent: log config.default_sigma, isotropic)
+              iga.Frame) or Rigid3Array, with the Gaussians beside it: `local_mean` in nm in the residue's frame
+              (absent: 0, CA) and `log_scale`, the log of the standard deviation in nm (absent: log
+              config.default_sigma, isotropic)
         mask  [*b, n], bool, or 1 (valid) and 0. Masked keys get weight exactly 0 whatever they hold, NaN included;
               the output at masked residues is exactly 0, with zero gradient
         t     flow time in [0, 1] per sample, [*b]; needed by, and only by, a config with a time_gate
 
+        Leading dimensions of z, r and mask that are 1 are expanded to those of s. The three after mask are OpenFold's
+        (docs/swap.md): `_offload_inference` takes z from any device, or from _z_reference_list=[z].
+
         Raises ValueError where a shape, a dtype or an argument does not fit.
         """
+        z = pair_features(z, inplace_safe, _offload_inference, _z_reference_list)
+        if _offload_inference and z is not None:
+            z = z.to(s.device)
         rigid = self._rigid(r, local_mean, log_scale)
         chosen = choose(self.implementation, s.device, torch.promote_types(rigid.dtype, torch.float32), self.config)
         if chosen == "reference":
-            output = self.trace(s, z, r, mask, local_mean=local_mean, log_scale=log_scale, t=t).output
+            output = self.trace(s, z, rigid, mask, t=t).output
             assert output is not None
-            return output
-        return self._attended(s, z, rigid, mask, t, chosen, statistics=False)[0]
+        else:
+            output = self._attended(s, z, rigid, mask, t, chosen, statistics=False)[0]
+        self._observed(s, z, rigid, mask, t)
+        return output
 
     def with_statistics(
         self,
         s: Float[Tensor, "*b n c_s"],
-        z: Float[Tensor, "*b q k c_z"] | None,
+        z: Float[Tensor, "*#b q k c_z"] | None,
         r: Any,
         mask: Tensor,
         *,
@@ -163,6 +187,7 @@ class InvariantGaussianAttention(nn.Module):
         chosen = choose(self.implementation, s.device, torch.promote_types(rigid.dtype, torch.float32), self.config)
         output, statistics = self._attended(s, z, rigid, mask, t, chosen, statistics=True)
         assert statistics is not None
+        self._observed(s, z, rigid, mask, t)
         return output, statistics
 
     def _attended(
@@ -177,6 +202,7 @@ class InvariantGaussianAttention(nn.Module):
         statistics: bool,
     ) -> tuple[Tensor, Statistics | None]:
         """forward by `iga.kernels`: z stays as it came, and nothing else of size n² exists."""
+        z, rigid, mask = aligned(s, z, rigid, mask)
         valid = check_inputs(s, z, rigid.frame, mask, c_s=self.c_s, c_z=self.c_z)
         s, rigid = sanitise(s, valid), _neutral(rigid, valid)
         geometry = torch.promote_types(rigid.dtype, torch.float32)
@@ -210,7 +236,7 @@ class InvariantGaussianAttention(nn.Module):
         if out.pair is not None:
             pair = out.pair.transpose(-3, -2)
             pair = self._pair_values(pair, valid) if down_z else pair
-        return self._projected_out(joined(out.values, out.points, pair), valid), out.statistics
+        return self._projected_out(joined(out.values, out.points, pair, self.eps), valid), out.statistics
 
     def _pair_terms(self, z: Tensor | None, valid: Tensor) -> "_PairTerms":
         """The short way where `linear_b` and `down_z` are plain; else what their calls make of z, of size n² · h."""
@@ -226,7 +252,7 @@ class InvariantGaussianAttention(nn.Module):
     def trace(
         self,
         s: Float[Tensor, "*b n c_s"],
-        z: Float[Tensor, "*b q k c_z"] | None,
+        z: Float[Tensor, "*#b q k c_z"] | None,
         r: Any,
         mask: Tensor,
         *,
@@ -235,7 +261,7 @@ class InvariantGaussianAttention(nn.Module):
         t: Tensor | float | None = None,
     ) -> Trace:
         """The call with every intermediate score kept, in dense memory; `forward` is its `output`, but for rounding."""
-        rigid = self._rigid(r, local_mean, log_scale)
+        z, rigid, mask = aligned(s, z, self._rigid(r, local_mean, log_scale), mask)
         valid = check_inputs(s, z, rigid.frame, mask, c_s=self.c_s, c_z=self.c_z)
         s = sanitise(s, valid)
         rigid = _neutral(rigid, valid)
@@ -261,8 +287,13 @@ class InvariantGaussianAttention(nn.Module):
             pair_bias=pair_bias,
             pair_values=pair_values,
             gate=self._gate(t, s),
+            eps=self.eps,
         )
         return replace(trace, output=self._projected_out(trace.features, valid))
+
+    def _observed(self, *call: Any) -> None:
+        if self._observer is not None and not torch.compiler.is_exporting():
+            self._observer(self, *call)
 
     def extra_repr(self) -> str:
         sizes = f"heads={self.no_heads}, points={self.no_qk_points}"
@@ -303,13 +334,10 @@ class InvariantGaussianAttention(nn.Module):
                 raise ValueError(
                     "local_mean and log_scale belong beside a plain rigid object; r is a GaussianRigid and has its own"
                 )
-            return r
-        frame = rigid_to_frame(r)
-        if local_mean is None:
-            local_mean = torch.zeros_like(frame.trans)
-        if log_scale is None:
-            log_scale = torch.full_like(frame.trans, self.config.default_sigma).log()
-        return GaussianRigid(frame, local_mean.to(frame.dtype), log_scale.to(frame.dtype))
+            if r.dtype in (torch.float32, torch.float64):
+                return r
+            local_mean, log_scale = r.local_mean, r.log_scale  # shortened by a cast of every tensor: promoted below
+        return GaussianRigid.around(r, local_mean, log_scale, sigma=self.config.default_sigma)
 
     def _gate(self, t: Tensor | float | None, s: Tensor) -> Tensor | None:
         if self.config.time_gate is None:

@@ -147,10 +147,13 @@ def joined(
     values: Float[Tensor, "*b h n cv"],
     points: Float[Tensor, "*b h n pv 3"],
     pair: Float[Tensor, "*b n h cp"] | None,
+    eps: float = 1e-8,
 ) -> Float[Tensor, "*b n features"]:
     """What was attended as one row per residue, in OpenFold's order and the dtype of `values`: scalar values [h·cv],
-    the value points' x, y, z [3·h·pv], their norms [h·pv], pair values [h·cp] (absent without)."""
-    norms = (points.square().sum(dim=-1) + 1e-8).sqrt()  # 1e-8 nm²: a finite gradient at the origin
+    the value points' x, y, z [3·h·pv], their norms [h·pv], pair values [h·cp] (absent without).
+
+    eps, nm², stands under the root of the norms: a finite gradient at the origin."""
+    norms = (points.square().sum(dim=-1) + eps).sqrt()
     parts = [
         values.transpose(-3, -2).flatten(-2),
         points.transpose(-4, -3).movedim(-1, -3).flatten(-3),
@@ -177,10 +180,11 @@ def gaussian_attention(
     pair_bias: Float[Tensor, "*b h q k"] | None = None,
     pair_values: Float[Tensor, "*b q k cz"] | None = None,
     gate: Float[Tensor, "*b"] | None = None,
+    eps: float = 1e-8,
 ) -> Trace:
     """One attention over the residues of `r`; returns the Trace, whose `features` are the outputs, `joined`.
 
-    Masked residues must already be neutral (finite).
+    Masked residues must already be neutral (finite). `eps` as `joined` has it.
     """
     geometry = torch.promote_types(r.dtype, torch.float32)
     raw_query = (raw_query[0].to(geometry), raw_query[1].to(geometry))
@@ -207,7 +211,7 @@ def gaussian_attention(
     if pair_values is not None:
         by_query = weights.transpose(-3, -2).to(pair_values.dtype)  # [*b, q, h, k]
         pair = by_query @ pair_values
-    features = joined(values, points, pair)
+    features = joined(values, points, pair, eps)
     return Trace(
         rigid=r,
         query=query,

@@ -11,6 +11,7 @@ The geometry is arithmetic in the frames' float32 or float64 that autocast and T
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from torch import nn
 
 from iga._attention_ops import centre, check_inputs, check_sizes, masked_softmax, sanitise, value_points_out
 from iga._init import SOFTPLUS_INVERSE_ONE, linear, reset_children
+from iga._ipa_weights import accept_spellings, point_projection
+from iga._openfold import EPS, INF, aligned, check_options, pair_features
 from iga._plain import with_absent
 from iga._typing import Bool, Float, Tensor
 from iga.frame import Frame, rigid_to_frame
@@ -43,15 +46,18 @@ class InvariantPointAttention(nn.Module):
     c_s, c_z, c_hidden: channels of the single, the pair and the hidden representation; c_z = 0: no pair features, and
     no parameters for them.
     no_heads, no_qk_points, no_v_points: heads H, query/key points per head P, value points per head.
+    inf: OpenFold's additive mask; masked keys are excluded exactly, as any inf from 746 on would have it.
     eps: nm², added under the root of the value points' norms, which keeps their gradient finite at the origin and
     raises a norm of 0 to √eps (10⁻⁴ nm).
+    is_multimer: the parameters of OpenFold's multimer class: keys and values apart, q, k, v without bias.
+    pair_value_dim: channels of the pair values, by a projection `down_z` (c_z // 4 in se3_diffusion and FrameFlow);
+    None: z itself, as in OpenFold.
 
     `load_state_dict` takes OpenFold's monomer weights under both spellings of the point projections
     (`linear_q_points.weight`, and `linear_q_points.linear.weight` since OpenFold 2), and those of its multimer class,
-    whose keys and values are apart, whose q, k, v have no bias, and whose point rows are ordered head first.
-    `state_dict` writes the first spelling.
+    whichever way the layer was built. `state_dict` writes the first spelling.
 
-    Raises ValueError for sizes under 1 (c_z under 0) and eps not above 0.
+    Raises ValueError for sizes under 1 (c_z under 0), eps not above 0, inf under 746, and pair values without pairs.
     """
 
     def __init__(
@@ -62,29 +68,48 @@ class InvariantPointAttention(nn.Module):
         no_heads: int,
         no_qk_points: int,
         no_v_points: int,
+        inf: float = INF,
+        eps: float = EPS,
+        is_multimer: bool = False,
         *,
-        eps: float = 1e-8,
+        pair_value_dim: int | None = None,
     ) -> None:
         super().__init__()
         check_sizes(
             c_z, c_s=c_s, c_hidden=c_hidden, no_heads=no_heads, no_qk_points=no_qk_points, no_v_points=no_v_points
         )
-        if not 0 < eps < math.inf:
-            raise ValueError(f"eps must be a positive finite number of nm², got {eps!r}")
+        check_options(inf, eps, is_multimer)
+        if pair_value_dim is not None and not (c_z and pair_value_dim >= 1):
+            raise ValueError(
+                f"pair_value_dim must be at least 1, beside c_z of at least 1, or None (z itself); got "
+                f"{pair_value_dim!r} with c_z = {c_z}"
+            )
         self.c_s, self.c_z, self.c_hidden = c_s, c_z, c_hidden
         self.no_heads, self.no_qk_points, self.no_v_points = no_heads, no_qk_points, no_v_points
-        self.eps = eps
+        self.inf, self.eps, self.is_multimer = inf, eps, is_multimer
+        self.has_down_z, self.c_pair_values = pair_value_dim is not None, pair_value_dim or c_z
 
-        hidden = no_heads * c_hidden
-        self.linear_q = linear(c_s, hidden)
-        self.linear_kv = linear(c_s, 2 * hidden)
-        self.linear_q_points = linear(c_s, no_heads * no_qk_points * 3)
-        self.linear_kv_points = linear(c_s, no_heads * (no_qk_points + no_v_points) * 3)
+        hidden, points = no_heads * c_hidden, no_heads * no_qk_points * 3
+        value_points = no_heads * no_v_points * 3
+        self.linear_q = linear(c_s, hidden, bias=not is_multimer)
+        if is_multimer:
+            self.linear_k = linear(c_s, hidden, bias=False)
+            self.linear_v = linear(c_s, hidden, bias=False)
+        else:
+            self.linear_kv = linear(c_s, 2 * hidden)
+        self.linear_q_points = point_projection(c_s, points)
+        if is_multimer:
+            self.linear_k_points = point_projection(c_s, points)
+            self.linear_v_points = point_projection(c_s, value_points)
+        else:
+            self.linear_kv_points = point_projection(c_s, points + value_points)
         if c_z:
             self.linear_b = linear(c_z, no_heads)
+        if pair_value_dim is not None:
+            self.down_z = linear(c_z, pair_value_dim)
         self.head_weights = nn.Parameter(torch.empty(no_heads))
-        self.linear_out = linear(no_heads * (c_z + c_hidden + 4 * no_v_points), c_s, init="final")
-        self.register_load_state_dict_pre_hook(_accept_openfold_spellings)
+        self.linear_out = linear(no_heads * (self.c_pair_values + c_hidden + 4 * no_v_points), c_s, init="final")
+        self.register_load_state_dict_pre_hook(accept_spellings)
         self._reset_heads()
 
     def reset_parameters(self) -> None:
@@ -102,27 +127,34 @@ class InvariantPointAttention(nn.Module):
     def forward(
         self,
         s: Float[Tensor, "*b n c_s"],
-        z: Float[Tensor, "*b n n c_z"] | None,
+        z: Float[Tensor, "*#b n n c_z"] | None,
         r: Any,
         mask: Tensor,
+        inplace_safe: bool = False,
+        _offload_inference: bool = False,
+        _z_reference_list: Sequence[Tensor] | None = None,
     ) -> Float[Tensor, "*b n c_s"]:
         """The update of `s`, [*b, n, c_s].
 
         s     single representation
         z     pair representation [*b, n, n, c_z], or None: then the pair bias and the pair values are zero
         r     Frame, GaussianRigid (its frame is used), or any rigid object with get_rots().get_rot_mats() and
-              get_trans(), [*b, n], nm
+              get_trans(), or a Rigid3Array, [*b, n], nm
         mask  [*b, n], bool, or 1 (valid) and 0. Masked keys get weight exactly 0 whatever they hold, NaN included;
               the output at masked residues is exactly 0, with zero gradient
 
-        Raises ValueError where a shape or a dtype does not fit, TypeError where `r` is no rigid object.
+        Leading dimensions of z, r and mask that are 1 are expanded to those of s. The last three are OpenFold's
+        (docs/swap.md): `_offload_inference` takes z from any device, or from _z_reference_list=[z].
+
+        Raises ValueError where a shape, a dtype or an argument does not fit, TypeError where `r` is no rigid object.
         """
-        return self._attended(s, z, r, mask, statistics=False)[0]
+        z = pair_features(z, inplace_safe, _offload_inference, _z_reference_list)
+        return self._attended(s, z, r, mask, statistics=False, offload=_offload_inference)[0]
 
     def with_statistics(
         self,
         s: Float[Tensor, "*b n c_s"],
-        z: Float[Tensor, "*b n n c_z"] | None,
+        z: Float[Tensor, "*#b n n c_z"] | None,
         r: Any,
         mask: Tensor,
     ) -> tuple[Float[Tensor, "*b n c_s"], Statistics]:
@@ -136,28 +168,26 @@ class InvariantPointAttention(nn.Module):
         return output, statistics
 
     def _attended(
-        self, s: Tensor, z: Tensor | None, r: Any, mask: Tensor, *, statistics: bool
+        self, s: Tensor, z: Tensor | None, r: Any, mask: Tensor, *, statistics: bool, offload: bool = False
     ) -> tuple[Tensor, Statistics | None]:
-        frame = rigid_to_frame(r)
-        valid = check_inputs(s, z, frame, mask, c_s=self.c_s, c_z=self.c_z)
+        z, frame, mask = aligned(s, z, rigid_to_frame(r), mask)
+        here = z.to(s.device) if offload and z is not None else z
+        valid = check_inputs(s, here, frame, mask, c_s=self.c_s, c_z=self.c_z)
         s = sanitise(s, valid)
         frame = centre(frame, valid)
         pair_bias = None
-        if z is not None:
-            z = sanitise(z, valid[..., :, None] & valid[..., None, :])
-            pair_bias = self.linear_b(z).movedim(-1, -3)
+        if here is not None:
+            here = _read(here, valid)
+            pair_bias = self.linear_b(here).movedim(-1, -3)
+            if offload:  # no copy in memory while the logits are: read again below
+                here = None
 
-        query_points = self._points(self.linear_q_points, s)
-        key_points, value_points = self._points(self.linear_kv_points, s).split(
-            [self.no_qk_points, self.no_v_points], dim=-2
-        )
+        query_points, key_points, value_points = self._local_points(s)
         dist_sq = _squared_distances(_to_global(frame, query_points), _to_global(frame, key_points))
         geometry = dist_sq.dtype
 
         # [*b, h, n, c]
-        q = self.linear_q(s).unflatten(-1, (self.no_heads, self.c_hidden)).transpose(-3, -2)
-        kv = self.linear_kv(s).unflatten(-1, (self.no_heads, 2 * self.c_hidden)).transpose(-3, -2)
-        k, v = kv.chunk(2, dim=-1)
+        q, k, v = self._scalars(s)
         gamma = F.softplus(self.head_weights.to(geometry))[:, None, None]
         point_weight = 1.0 / math.sqrt(_LOGIT_TERMS * self.no_qk_points * _POINT_VARIANCE)
         logits = (q @ k.mT).to(geometry) / math.sqrt(_LOGIT_TERMS * self.c_hidden)
@@ -175,12 +205,14 @@ class InvariantPointAttention(nn.Module):
             norms.flatten(-2),
         ]
         if z is not None:
-            parts.append((weights.transpose(-3, -2).to(z.dtype) @ z).flatten(-2))
+            pair = _read(z, valid) if here is None else here
+            pair = self.down_z(pair) if self.has_down_z else pair
+            parts.append((weights.transpose(-3, -2).to(pair.dtype) @ pair).flatten(-2))
         elif self.c_z:
-            parts.append(v.new_zeros(*s.shape[:-1], self.no_heads * self.c_z))
+            parts.append(v.new_zeros(*s.shape[:-1], self.no_heads * self.c_pair_values))
         features = torch.cat([part.to(v.dtype) for part in parts], dim=-1)
         if z is None and self.c_z:
-            features = with_absent(features, self.linear_b)
+            features = with_absent(features, self.linear_b, *([self.down_z] if self.has_down_z else []))
         output = self.linear_out(features)
         watched = _row_statistics(point_term.detach(), weights.detach(), valid) if statistics else None
         return sanitise(output, valid), watched
@@ -188,9 +220,34 @@ class InvariantPointAttention(nn.Module):
     def extra_repr(self) -> str:
         return f"heads={self.no_heads}, points={self.no_qk_points}, value_points={self.no_v_points}"
 
-    def _points(self, projection: nn.Module, s: Tensor) -> Float[Tensor, "*b n h p 3"]:
-        """Local points: the rows of the projection are ordered space first, then head, then point."""
-        return projection(s).unflatten(-1, (3, self.no_heads, -1)).movedim(-3, -1)
+    def _scalars(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v, each [*b, h, n, c]."""
+        heads = (self.no_heads, -1)
+        q = self.linear_q(s).unflatten(-1, heads).transpose(-3, -2)
+        if self.is_multimer:
+            k, v = (f(s).unflatten(-1, heads).transpose(-3, -2) for f in (self.linear_k, self.linear_v))
+        else:
+            k, v = self.linear_kv(s).unflatten(-1, heads).transpose(-3, -2).chunk(2, dim=-1)
+        return q, k, v
+
+    def _local_points(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value points, each [*b, n, h, p, 3]. The rows of a projection are ordered space, head, point;
+        head, space, point in the multimer's."""
+        if self.is_multimer:
+            projections = (self.linear_q_points, self.linear_k_points, self.linear_v_points)
+            q, k, v = (f(s).unflatten(-1, (self.no_heads, 3, -1)).transpose(-2, -1) for f in projections)
+            return q, k, v
+        q, kv = (
+            f(s).unflatten(-1, (3, self.no_heads, -1)).movedim(-3, -1)
+            for f in (self.linear_q_points, self.linear_kv_points)
+        )
+        k, v = kv.split([self.no_qk_points, self.no_v_points], dim=-2)
+        return q, k, v
+
+
+def _read(z: Float[Tensor, "*b n n c_z"], valid: Bool[Tensor, "*b n"]) -> Float[Tensor, "*b n n c_z"]:
+    """z on the device of the mask, with zeros where the mask has them."""
+    return sanitise(z.to(valid.device), valid[..., :, None] & valid[..., None, :])
 
 
 def _to_global(frame: Frame, local: Float[Tensor, "*b n h p 3"]) -> Float[Tensor, "*b n h p 3"]:
@@ -221,38 +278,3 @@ def _row_statistics(
         return Statistics(empty, empty, empty)
     largest, weight = (x.masked_fill(invalid, 0.0).amax(dim=-1) for x in (point_term, weights))
     return Statistics(largest, torch.full_like(largest, torch.inf), weight)
-
-
-def _accept_openfold_spellings(
-    module: InvariantPointAttention, state_dict: dict[str, Tensor], prefix: str, *_: Any
-) -> None:
-    """Rename OpenFold's other spellings in `state_dict`, in place, before it is read; leave the rest alone."""
-    if f"{prefix}linear_k_points.linear.weight" in state_dict:
-        _from_multimer(module.no_heads, state_dict, prefix)
-    for name in ("linear_q_points", "linear_kv_points"):
-        for part in ("weight", "bias"):
-            if f"{prefix}{name}.linear.{part}" in state_dict:
-                state_dict[f"{prefix}{name}.{part}"] = state_dict.pop(f"{prefix}{name}.linear.{part}")
-
-
-def _from_multimer(heads: int, state_dict: dict[str, Tensor], prefix: str) -> None:
-    """Merge keys and values per head, add the zero biases, and turn the point rows from [h, 3, p] to [3, h, p]."""
-
-    def pop(name: str, *rows: int) -> Tensor:
-        return state_dict.pop(f"{prefix}{name}").unflatten(0, (heads, *rows))
-
-    def merged(k: Tensor, v: Tensor, dim: int) -> Tensor:
-        return torch.cat([k, v], dim=dim)
-
-    for part in ("weight", "bias"):
-        if f"{prefix}linear_k.{part}" in state_dict:
-            kv = merged(pop(f"linear_k.{part}", -1), pop(f"linear_v.{part}", -1), 1)
-            state_dict[f"{prefix}linear_kv.{part}"] = kv.flatten(0, 1)
-        q = pop(f"linear_q_points.linear.{part}", 3, -1)
-        k = pop(f"linear_k_points.linear.{part}", 3, -1)
-        kv = merged(k, pop(f"linear_v_points.linear.{part}", 3, -1), 2)
-        state_dict[f"{prefix}linear_q_points.{part}"] = q.transpose(0, 1).flatten(0, 2)
-        state_dict[f"{prefix}linear_kv_points.{part}"] = kv.transpose(0, 1).flatten(0, 2)
-    for name in ("linear_q", "linear_kv"):
-        weight = state_dict[f"{prefix}{name}.weight"]
-        state_dict.setdefault(f"{prefix}{name}.bias", weight.new_zeros(weight.shape[0]))

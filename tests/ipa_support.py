@@ -109,11 +109,15 @@ def multimer_tables(w: dict[str, np.ndarray], s: np.ndarray) -> SimpleNamespace:
     return t
 
 
-def algorithm_22(tables, state: dict, s, z, frame: Frame, mask, *, c_z: int = C_Z, eps: float = 1e-8) -> torch.Tensor:
-    """[n, c_s] in float64; masked residues are left out of the loops, and zero."""
+def algorithm_22(
+    tables, state: dict, s, z, frame: Frame, mask, *, c_z: int = C_Z, eps: float = 1e-8, pair_values=None
+) -> torch.Tensor:
+    """[n, c_s] in float64; masked residues are left out of the loops, and zero. What is averaged over the keys is z, or
+    `pair_values` in its place."""
     w = {name: value.double().numpy() for name, value in state.items()}
     s, rot, trans = s.double().numpy(), frame.rot.double().numpy(), frame.trans.double().numpy()
     z = None if z is None else z.double().numpy()
+    pair_values = z if pair_values is None else pair_values.double().numpy()
     valid = [i for i in range(len(s)) if mask[i]]
     t = tables(w, s)
     out = np.zeros((len(s), C_S))
@@ -140,7 +144,7 @@ def algorithm_22(tables, state: dict, s, z, frame: Frame, mask, *, c_z: int = C_
                 for axis in range(3):
                     xyz[axis].append(local[axis])
                 norms.append(math.sqrt(local @ local + eps))
-            pair += [0.0] * c_z if z is None else list(sum(a[m] * z[i, j] for m, j in enumerate(valid)))
+            pair += [0.0] * c_z if z is None else list(sum(a[m] * pair_values[i, j] for m, j in enumerate(valid)))
         features = np.array([*o, *xyz[0], *xyz[1], *xyz[2], *norms, *pair])
         out[i] = w["linear_out.weight"] @ features + w["linear_out.bias"]
     return torch.from_numpy(out)

@@ -1,0 +1,89 @@
+"""What OpenFold's callers hand to an attention layer beside the tensors, and the shapes that broadcasting allows.
+
+OpenFold adds −inf to masked logits, may overwrite its inputs (`inplace_safe`), and at inference takes z from a list of
+one, `_z_reference_list`, so that it can be moved out of the accelerator's memory (`_offload_inference`). Here masked
+keys are left out exactly and nothing is overwritten; docs/swap.md says what each argument does.
+Source: openfold/model/structure_module.py.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from iga._rigid_verbs import RigidVerbs
+from iga._typing import Float, Tensor
+
+__all__ = ["EPS", "INF", "aligned", "check_options", "pair_features"]
+
+INF = 1e5
+EPS = 1e-8  # nm²
+
+# exp(−746) is 0 in float64, the subnormal numbers included: a mask of this size leaves nothing of a key.
+_LEAST_INF = 746.0
+
+R = TypeVar("R", bound=RigidVerbs)
+
+
+def check_options(inf: float, eps: float, is_multimer: bool) -> None:
+    """Raises ValueError for OpenFold's options that would mean something which the layers do not do."""
+    if not inf >= _LEAST_INF:
+        raise ValueError(
+            f"inf must be at least {_LEAST_INF:g} (OpenFold's additive mask, default 1e5), got {inf!r}: masked keys "
+            "get weight exactly 0 here, and a smaller inf would ask for some; leave it out"
+        )
+    tiny = torch.finfo(torch.float32).tiny
+    if not tiny <= eps < float("inf"):
+        raise ValueError(f"eps must be a finite number of nm², at least {tiny:.2g} (float32's smallest), got {eps!r}")
+    if not isinstance(is_multimer, bool):
+        raise ValueError(f"is_multimer must be True or False, got {is_multimer!r}")
+
+
+def pair_features(
+    z: Float[Tensor, "..."] | None,
+    inplace_safe: Any,
+    offload: Any,
+    references: Sequence[Tensor] | None,
+) -> Float[Tensor, "..."] | None:
+    """z, from where OpenFold's callers put it: as it is, or the one tensor of `references`; the list stays as it came.
+
+    Raises ValueError where z is given twice, or nowhere, and for flags that are none.
+    """
+    for name, flag in (("inplace_safe", inplace_safe), ("_offload_inference", offload)):
+        if not isinstance(flag, bool):
+            raise ValueError(
+                f"{name} must be True or False, got {type(flag).__name__}; local_mean, log_scale and t go by name"
+            )
+    if references is not None and not offload:
+        raise ValueError("_z_reference_list belongs to _offload_inference=True; pass that too, or z alone")
+    if references is not None:
+        if len(references) != 1 or not isinstance(references[0], torch.Tensor):
+            raise ValueError(f"_z_reference_list must hold one tensor, z, got {len(references)} item(s)")
+        if z is not None and z is not references[0]:
+            raise ValueError("z and _z_reference_list hold different tensors; pass z=None with the list")
+        return references[0]
+    if offload and z is None:
+        raise ValueError("_offload_inference=True takes z from _z_reference_list=[z], or from z itself; got neither")
+    return z
+
+
+def aligned(s: Any, z: Any, r: R, mask: Any) -> tuple[Any, R, Any]:
+    """(z, r, mask) whose leading dimensions are those of s, expanded without memory where they are 1 (or absent, in z).
+
+    What does not fit is handed on as it came, for `check_inputs` to name.
+    """
+    if not isinstance(s, torch.Tensor) or s.ndim < 3:
+        return z, r, mask
+    batch, n = s.shape[:-2], s.shape[-2:-1]
+    if isinstance(z, torch.Tensor) and 3 <= z.ndim <= s.ndim + 1 and _broadcasts(z.shape[:-3], batch):
+        z = z.expand(*batch, *z.shape[-3:])
+    if len(r.shape) == s.ndim - 1 and r.shape[-1:] == n and _broadcasts(r.shape[:-1], batch):
+        r = r.expand(*batch, *n)
+    if isinstance(mask, torch.Tensor) and mask.ndim == s.ndim - 1 and _broadcasts(mask.shape[:-1], batch):
+        mask = mask.expand(*batch, *mask.shape[-1:])
+    return z, r, mask
+
+
+def _broadcasts(shape: torch.Size, batch: torch.Size) -> bool:
+    """Whether `shape` has to be expanded to `batch`, and can be."""
+    return shape != batch and all(x in (1, y) for x, y in zip(reversed(shape), reversed(batch), strict=False))
