@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import is_fake
 
 from iga._typing import Bool, Tensor
+from iga.attention import InvariantGaussianAttention
 from iga.functional import Trace
 from iga.kernels import Statistics
 
@@ -109,41 +111,47 @@ def statistics_metrics(
 
 
 class Monitor:
-    """Collects metrics from every layer of `model` that offers a trace, each time it runs.
+    """Collects metrics from every InvariantGaussianAttention within `model`, each time it runs.
 
         with Monitor(model) as monitor:
             loss = model(batch)
             log(monitor.metrics())
 
     Layers are numbered in the order of `model.named_modules()`; a layer that runs more than once shows its last call.
-    Watching a call costs another forward of the layer, dense and without gradient; `every` = k watches each k-th call.
-    Where that is too much: `layer.with_statistics` and `statistics_metrics`.
+    What is watched is what `InvariantGaussianAttention.forward` (or `with_statistics`) computes, whoever calls it: a
+    subclass with arguments of its own, a wrapper (compiled, DDP, FSDP, PEFT), a layer compiled in place or within a
+    compiled model. Activation checkpointing computes a forward again during backward, which is not counted; neither
+    are calls whose tensors hold no values to watch (transforms of torch.func, torch.export, meta and fake tensors).
+    Copies and files of a watched model are not watched, and after `close` nothing of the monitor is left in it.
+
+    Watching a call costs another forward of the layer, dense and without gradient, and under torch.compile a break of
+    the graph (so that fullgraph=True refuses); `every` = k watches each k-th call. Where that is too much:
+    `layer.with_statistics` and `statistics_metrics`.
     Raises ValueError if the model holds no such layer.
     """
 
     def __init__(self, model: nn.Module, *, every: int = 1) -> None:
         if every < 1:
             raise ValueError(f"every must be at least 1 (watch every call), got {every}")
-        layers = [module for module in model.modules() if callable(getattr(module, "trace", None))]
-        if not layers:
+        self._layers = [module for module in model.modules() if isinstance(module, InvariantGaussianAttention)]
+        if not self._layers:
             raise ValueError("the model holds no layer that offers a trace, such as InvariantGaussianAttention")
         self._every = every
-        self._calls = [0] * len(layers)
+        self._calls = [0] * len(self._layers)
         self._metrics: dict[int, tuple[dict[str, float], _Summary]] = {}
-        self._hooks = [
-            layer.register_forward_hook(self._hook(number), with_kwargs=True) for number, layer in enumerate(layers)
-        ]
+        for number, layer in enumerate(self._layers):
+            if not isinstance(layer._observer, _Observer):
+                layer._observer = _Observer()
+            layer._observer.watching.append((self, number))
 
-    def _hook(self, number: int) -> Any:
-        def watch(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            self._calls[number] += 1
-            if (self._calls[number] - 1) % self._every:
-                return
-            with torch.no_grad():
-                trace = layer.trace(*args, **kwargs)
-                self._metrics[number] = (layer_metrics(trace, f"debug/iga/l{number}/"), _summary(trace))
-
-        return watch
+    def _watch(self, number: int, layer: InvariantGaussianAttention, call: tuple[Any, ...]) -> None:
+        self._calls[number] += 1
+        if (self._calls[number] - 1) % self._every:
+            return
+        s, z, rigid, mask, t = call
+        with torch.no_grad():
+            trace = layer.trace(s, z, rigid, mask, t=t)
+            self._metrics[number] = (layer_metrics(trace, f"debug/iga/l{number}/"), _summary(trace))
 
     def metrics(self) -> dict[str, float]:
         """A flat dict of the last watched calls: `debug/iga/global/…` and `debug/iga/l{n}/…`; empty before any."""
@@ -153,9 +161,14 @@ class Monitor:
         return result
 
     def close(self) -> None:
-        """Detach from the model."""
-        for hook in self._hooks:
-            hook.remove()
+        """Detach from the model; a second time does nothing."""
+        for layer in self._layers:
+            observer = layer._observer
+            if isinstance(observer, _Observer):
+                observer.watching = [entry for entry in observer.watching if entry[0] is not self]
+                if not observer.watching:
+                    del layer._observer
+        self._layers = []
 
     def __enter__(self) -> "Monitor":
         return self
@@ -164,6 +177,32 @@ class Monitor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Observer:
+    """What a watched layer calls: every monitor that watches it, with the layer's number there.
+
+    It belongs to one layer of one process, so a copy or a file holds None in its place.
+    """
+
+    def __init__(self) -> None:
+        self.watching: list[tuple[Monitor, int]] = []
+        # The dense trace and its statistics are for eyes, not for the graph.
+        self._look = torch.compiler.disable(self._call)
+
+    def __call__(self, layer: InvariantGaussianAttention, *call: Any) -> None:
+        self._look(layer, *call)
+
+    def _call(self, layer: InvariantGaussianAttention, *call: Any) -> None:
+        again = torch._C._current_graph_task_id() != -1  # within a backward: a checkpoint is computed again
+        transformed = torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+        if again or transformed or call[0].device.type == "meta" or is_fake(call[0]):
+            return
+        for monitor, number in self.watching:
+            monitor._watch(number, layer, call)
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(None), ()
 
 
 def _over_pairs(trace: Trace, values: Tensor) -> Tensor:
