@@ -29,6 +29,7 @@ _FRAME = ("N", "CA", "C")
 _TERMINAL = {"OXT", "OT1", "OT2"}  # the second and third as CHARMM and GROMACS have them
 _MAIN_CHAIN = {*_FRAME, "O"} | _TERMINAL
 _NUCLEIC = (gemmi.PolymerType.Dna, gemmi.PolymerType.Rna, gemmi.PolymerType.DnaRnaHybrid)
+_UNSAID = (gemmi.EntityType.Unknown, gemmi.EntityType.Water)
 _PEPTIDE_BOND = 2.5  # Å: 1.33, and an error of half an ångström at each end
 
 _CIF = re.compile(rb"\A(?:\s+|#[^\n]*(?:\n|\Z))*(?:data_|\Z)", re.IGNORECASE)
@@ -98,21 +99,23 @@ def _why_no_atoms(text: bytes) -> str:
 
 
 def _residues(parsed: gemmi.Structure, gaussians: Atoms) -> Iterator[ResidueAtoms]:
-    unsaid = [all(r.entity_type == gemmi.EntityType.Unknown for r in chain) for chain in parsed[0]]
+    # Water is known by its name, whatever the file says.
+    unsaid = [all(r.entity_type in _UNSAID for r in chain) for chain in parsed[0]]
     parsed.setup_entities()
+    positions: list[tuple[str, list[gemmi.Residue]]] = []
+    seen: dict[tuple[str, int | None, str], list[gemmi.Residue]] = {}
     for chain, undivided in zip(parsed[0], unsaid, strict=True):
-        positions: list[list[gemmi.Residue]] = []
-        seen: dict[tuple[int | None, str], list[gemmi.Residue]] = {}
+        last = None
         for residue in _protein(chain, undivided):
-            key = residue.seqid.num, residue.seqid.icode
+            key = chain.name, residue.seqid.num, residue.seqid.icode
             before = seen.get(key)
-            if before is not None and (before is positions[-1] or _is_conformer(residue, before)):
+            if before is not None and (before is last or _is_conformer(residue, before)):
                 before.append(residue)
             else:
-                positions.append([residue])
-                seen[key] = positions[-1]
-        for position in positions:
-            yield _position(chain.name, position, gaussians)
+                last = seen[key] = [residue]
+                positions.append((chain.name, last))
+    for name, candidates in positions:
+        yield _position(name, candidates, gaussians)
 
 
 def _protein(chain: gemmi.Chain, undivided: bool) -> Iterator[gemmi.Residue]:

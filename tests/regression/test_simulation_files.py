@@ -77,6 +77,18 @@ def test_protein_is_found_among_solvent_without_ter(
     assert same(read(without_ter(pdb_text(mixed))), read(pdb_text(PLAIN)))
 
 
+@pytest.mark.parametrize("kind", ["HOH", "WAT", "SOL", "TIP", "POP"])
+@pytest.mark.parametrize("first", [False, True])
+def test_protein_is_found_among_solvent_in_mmcif_without_entities(
+    read: Callable[[str], Structure], kind: str, first: bool
+) -> None:
+    around = solvent(kind, 60)
+    _, names, rows = columns_of(cif_text([*around, *PLAIN] if first else [*PLAIN, *around]))
+    kept = [k for k, name in enumerate(names) if name not in ("label_asym_id", "label_entity_id", "label_seq_id")]
+    text = table([names[k] for k in kept], [[row[k] for k in kept] for row in rows])
+    assert same(read(text), read(cif_text(PLAIN)))
+
+
 @pytest.mark.parametrize("kind", ["HOH", "SOL", "NA"])
 def test_solvent_before_the_one_ter_is_no_residue(read: Callable[[str], Structure], kind: str) -> None:
     assert same(read(pdb_text([*PLAIN, *solvent(kind, 50)])), read(pdb_text(PLAIN)))
@@ -119,6 +131,14 @@ def test_conformers_block_by_block_are_one_residue_a_position(
     ]
     alone = [replace(atom, altloc="", occupancy=1.0) for atom in blocks[shares[1] > shares[0]]]
     assert same(read(WRITERS[form](sum(blocks, []))), read(WRITERS[form](alone)))
+
+
+def test_blocks_that_end_with_ter_are_one_residue_a_position(read: Callable[[str], Structure]) -> None:
+    text = "".join(
+        pdb_text(moved(PLAIN, shift, altloc=letter, occupancy=share)).replace("END\n", "")
+        for letter, shift, share in (("A", 0.0, 0.3), ("B", 0.3, 0.7))
+    )
+    assert same(read(text + "END\n"), read(pdb_text(moved(PLAIN, 0.3))))
 
 
 def test_blocks_with_a_segment_each_are_one_residue_a_position(read: Callable[[str], Structure]) -> None:
