@@ -39,7 +39,7 @@ def attend_by_reference(inputs: Sequence[Tensor | None], config: IGAConfig, cap:
     (q, k, v, points), trans, geometry = neutral(tuple(features), trans, geometry)
     bias, z, z_weight = (None if (t := named[name]) is None else t.to(dtype) for name in ("bias", "z", "z_weight"))
     weight = named["geo_weight"].to(dtype)
-    with torch.autocast(rot.device.type, enabled=False):
+    with torch.autocast("cpu" if rot.is_meta else rot.device.type, enabled=False):  # there is none for meta
         out = attend_densely(q, k, v, points, trans, geometry, weight, bias, z, z_weight, config=config, cap=cap)
     return out._replace(values=(out.values + 0.0 * geo_bias[:, None, None]).to(named["v"].dtype))
 

@@ -1,0 +1,142 @@
+"""No call waits for its device: nothing is read back, no shape depends on a value, nothing is copied from the host.
+
+A GPU would stall, and could not capture a graph. The meta device takes the ways of a GPU in every condition on a
+device, and has no values: whoever asks for one fails. A mode refuses copies between devices, which meta would let pass.
+The fused kernels are not launched; what is around them runs.
+
+Origin: a flow time given as a number was copied from the host, and quaternions and matrices were looked at anywhere.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from iga import rotation
+from iga.attention import InvariantGaussianAttention
+from iga.frame import Frame
+from iga.gaussian import GaussianRigid
+from iga.ipa import InvariantPointAttention
+from iga.kernels import fused
+from iga.kernels.blocked import Inputs, Outputs, attend, attend_backward
+from iga.kernels.engine import Geometry, Score
+from iga.kernels.masking import neutral
+from iga.presets import preset
+from layer_support import SIZES
+
+N = 7
+META = torch.device("meta")
+
+
+class NoCopies(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
+            given = args[1] if func is torch.ops.aten.copy_.default else args[0]
+            assert given.device == found.device, f"a copy from {given.device} to {found.device}"
+        return found
+
+
+def on_meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(*shape, dtype=dtype, device=META)
+
+
+def gaussians() -> GaussianRigid:
+    return GaussianRigid(Frame(on_meta(2, N, 3, 3), on_meta(2, N, 3)), on_meta(2, N, 3), on_meta(2, N, 3))
+
+
+def layer(kind: str) -> nn.Module:
+    with META:
+        if kind == "IPA":
+            return InvariantPointAttention(**SIZES)
+        config = preset("bounded", time_gate=2.0) if kind == "gated" else kind
+        return InvariantGaussianAttention(**SIZES, config=config)
+
+
+@pytest.mark.parametrize("pair, mask", [(True, torch.float32), (False, torch.bool)])
+@pytest.mark.parametrize("kind", ["bounded", "pre_fix", "IPA"])
+def test_layers_run_forward_and_backward(kind: str, pair: bool, mask: torch.dtype) -> None:
+    made = layer(kind)
+    s = on_meta(2, N, SIZES["c_s"]).requires_grad_()
+    z = on_meta(2, N, N, SIZES["c_z"]).requires_grad_() if pair else None
+    with NoCopies():
+        made(s, z, gaussians(), on_meta(2, N, dtype=mask)).sum().backward()
+        made.with_statistics(s, z, gaussians(), on_meta(2, N, dtype=mask))[0].sum().backward()
+    assert all(p.grad is not None for p in made.parameters()) and s.grad is not None
+
+
+@pytest.mark.parametrize("t", [0.5, on_meta(2)], ids=["a number", "a tensor"])
+def test_a_flow_time_is_no_copy_from_the_host(t: Tensor | float) -> None:
+    made = layer("gated")
+    with NoCopies():
+        made(on_meta(2, N, SIZES["c_s"]), None, gaussians(), on_meta(2, N), t=t)
+
+
+def test_a_number_out_of_range_is_told_on_every_device() -> None:
+    for t in (1.5, -0.1, math.nan):
+        with pytest.raises(ValueError, match=r"t must lie in \[0, 1\]"):
+            layer("gated")(on_meta(2, N, SIZES["c_s"]), None, gaussians(), on_meta(2, N), t=t)
+
+
+VERBS: dict[str, Callable[[], Any]] = {
+    "from_quaternion": lambda: rotation.from_quaternion(on_meta(N, 4)),
+    "to_quaternion": lambda: rotation.to_quaternion(on_meta(N, 3, 3)),
+    "exp": lambda: rotation.exp(on_meta(N, 3)),
+    "log": lambda: rotation.log(on_meta(N, 3, 3)),
+    "from_4x4": lambda: Frame.from_4x4(on_meta(N, 4, 4)),
+    "to_4x4": lambda: gaussians().frame.to_4x4(),
+    "from_7": lambda: Frame.from_7(on_meta(N, 7)),
+    "to_7": lambda: gaussians().frame.to_7(),
+    "identity": lambda: Frame.identity(N, device=META),
+    "compose": lambda: gaussians().frame.compose(gaussians().frame),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_frames_and_rotations_run(verb: str) -> None:
+    with NoCopies():
+        VERBS[verb]()
+
+
+@pytest.mark.parametrize("flash", [True, False])
+@pytest.mark.parametrize("score", [Score("student_t", 4.0, -8.0), Score("gaussian", 1.0, -math.inf)])
+def test_what_is_around_the_fused_kernels_runs(score: Score, flash: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: list[str] = []
+    monkeypatch.setattr(fused, "launch", lambda kernel, *args, **options: launched.append(kernel))
+    b, h, p = 2, 3, 2
+    rot, mask = on_meta(b, N, 3, 3), on_meta(b, N, dtype=torch.bool)
+    geometry = Geometry(rot, mask, *(on_meta(b, h, p, N, 3) for _ in range(4)))
+    features = tuple(on_meta(b, h, N, width) for width in (4, 4, 4, 6))
+    with NoCopies():
+        (q, k, v, points), _, geometry = neutral(features, on_meta(b, N, 3), geometry, look=True)
+        engine, weight, z = fused.FusedEngine(geometry, score), on_meta(b, h), None if flash else on_meta(b, N, N, 8)
+        x = Inputs(q, k, v, points, mask, weight, 50.0, None, z, None if flash else on_meta(h, 8))
+        if flash:
+            out = fused.flash_forward(q, k, v, points, geometry, score, weight, 50.0, None, statistics=True)
+        else:
+            out = attend(engine, x, statistics=True)
+        grad = Outputs(*(torch.empty_like(y) for y in out))
+        found = attend_backward(engine, x, out.lse, grad, want_geometry=True, want_bias=False, want_z=not flash)
+    assert launched and found.q.shape == q.shape
+
+
+@pytest.mark.parametrize(
+    "read", [lambda x: x.sum().item(), lambda x: bool((x > 0).all()), lambda x: x.nonzero(), lambda x: x[x > 0]]
+)
+def test_a_read_would_be_seen(read: Callable[[Tensor], Any]) -> None:
+    with pytest.raises((RuntimeError, NotImplementedError)), NoCopies():
+        read(on_meta(N))
+
+
+def test_a_copy_from_the_host_would_be_seen() -> None:
+    for copy in (
+        lambda: torch.ones(3).to(META),
+        lambda: torch.as_tensor(0.5).to(META),
+        lambda: on_meta(3).copy_(torch.ones(3)),
+    ):
+        with pytest.raises(AssertionError, match="a copy from cpu to meta"), NoCopies():
+            copy()
