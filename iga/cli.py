@@ -26,6 +26,7 @@ from iga._terminal import (
 )
 from iga._terminal import console as terminal
 from iga.cli_compare import compare
+from iga.cli_warm import warm
 
 __all__ = ["app", "main"]
 
@@ -289,6 +290,7 @@ def bench(
 
 
 app.command()(compare)
+app.command()(warm)
 
 
 def main(arguments: list[str] | None = None) -> None:

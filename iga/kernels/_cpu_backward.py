@@ -18,7 +18,7 @@ from iga.kernels._cpu_compile import INLINE, aligned, compiled, full_width
 
 __all__ = ["LANES", "SUMS", "add_tiles"]
 
-# As in `_cpu_forward`, and stated here for the cache's sake: it knows a compiled function by the text of its own file.
+# As in `_cpu_forward`: a module of kernels stands by itself.
 LANES = 128
 FIELDS = 10
 # Sums per query or key and point: e u (3), then M: 00, 11, 22, 01, 02, 12.
@@ -78,13 +78,14 @@ def _times(a, x0, x1, x2, factor):
 
 
 @njit(**INLINE)
-def _dot(x0, x1, x2, a, field, j):
-    return x0 * a[field * LANES + j] + x1 * a[(field + 1) * LANES + j] + x2 * a[(field + 2) * LANES + j]
+def _dot(x0, x1, x2, a, at):
+    """The product with three fields in a row; `at` is no literal, of which each would be compiled by itself."""
+    return x0 * a[at] + x1 * a[at + LANES] + x2 * a[at + 2 * LANES]
 
 
 @njit(**INLINE)
-def _dot_apart(x0, x1, x2, a, field, j):
-    return x0 * a[field * LANES + j] + x1 * a[(field + 3) * LANES + j] + x2 * a[(field + 6) * LANES + j]
+def _dot_apart(x0, x1, x2, a, at):
+    return x0 * a[at] + x1 * a[at + 3 * LANES] + x2 * a[at + 6 * LANES]
 
 
 @njit(**INLINE)
@@ -101,10 +102,18 @@ def _point(r, mean, sigma, q, rot_j, key, gamma, c, student, n, sums, row):
         d0, d1, d2 = mu0 - key[j], mu1 - key[LANES + j], mu2 - key[2 * LANES + j]
         x0, x1, x2 = key[3 * LANES + j], key[4 * LANES + j], key[5 * LANES + j]
         u0, u1, u2 = key[6 * LANES + j], key[7 * LANES + j], key[8 * LANES + j]
-        y00, y11, y22 = _dot(x0, x1, x2, q, 0, j), _dot(x0, x1, x2, q, 3, j), _dot(x0, x1, x2, q, 6, j)
-        y01, y02, y12 = _dot(x0, x1, x2, q, 9, j), _dot(x0, x1, x2, q, 12, j), _dot(x0, x1, x2, q, 15, j)
-        z00, z11, z22 = _dot(u0, u1, u2, q, 0, j), _dot(u0, u1, u2, q, 3, j), _dot(u0, u1, u2, q, 6, j)
-        z01, z02, z12 = _dot(u0, u1, u2, q, 9, j), _dot(u0, u1, u2, q, 12, j), _dot(u0, u1, u2, q, 15, j)
+        y00, y11, y22 = _dot(x0, x1, x2, q, j), _dot(x0, x1, x2, q, 3 * LANES + j), _dot(x0, x1, x2, q, 6 * LANES + j)
+        y01, y02, y12 = (
+            _dot(x0, x1, x2, q, 9 * LANES + j),
+            _dot(x0, x1, x2, q, 12 * LANES + j),
+            _dot(x0, x1, x2, q, 15 * LANES + j),
+        )
+        z00, z11, z22 = _dot(u0, u1, u2, q, j), _dot(u0, u1, u2, q, 3 * LANES + j), _dot(u0, u1, u2, q, 6 * LANES + j)
+        z01, z02, z12 = (
+            _dot(u0, u1, u2, q, 9 * LANES + j),
+            _dot(u0, u1, u2, q, 12 * LANES + j),
+            _dot(u0, u1, u2, q, 15 * LANES + j),
+        )
         det = p + key[9 * LANES + j]
         det += w0 * y00 + w1 * y11 + w2 * y22
         det += v0 * z00 + v1 * z11 + v2 * z22
@@ -116,22 +125,30 @@ def _point(r, mean, sigma, q, rot_j, key, gamma, c, student, n, sums, row):
         s0, s1, s2 = _times(a, g0, g1, g2, inverse)
 
         y00, y11, y22 = (
-            _dot_apart(v0, v1, v2, q, 0, j),
-            _dot_apart(v0, v1, v2, q, 1, j),
-            _dot_apart(v0, v1, v2, q, 2, j),
+            _dot_apart(v0, v1, v2, q, j),
+            _dot_apart(v0, v1, v2, q, LANES + j),
+            _dot_apart(v0, v1, v2, q, 2 * LANES + j),
         )
-        y01, y02, y12 = _dot(v0, v1, v2, q, 18, j), _dot(v0, v1, v2, q, 21, j), _dot(v0, v1, v2, q, 24, j)
+        y01, y02, y12 = (
+            _dot(v0, v1, v2, q, 18 * LANES + j),
+            _dot(v0, v1, v2, q, 21 * LANES + j),
+            _dot(v0, v1, v2, q, 24 * LANES + j),
+        )
         z00, z11, z22 = (
-            _dot_apart(w0, w1, w2, q, 0, j),
-            _dot_apart(w0, w1, w2, q, 1, j),
-            _dot_apart(w0, w1, w2, q, 2, j),
+            _dot_apart(w0, w1, w2, q, j),
+            _dot_apart(w0, w1, w2, q, LANES + j),
+            _dot_apart(w0, w1, w2, q, 2 * LANES + j),
         )
-        z01, z02, z12 = _dot(w0, w1, w2, q, 18, j), _dot(w0, w1, w2, q, 21, j), _dot(w0, w1, w2, q, 24, j)
+        z01, z02, z12 = (
+            _dot(w0, w1, w2, q, 18 * LANES + j),
+            _dot(w0, w1, w2, q, 21 * LANES + j),
+            _dot(w0, w1, w2, q, 24 * LANES + j),
+        )
         b = _adjugate(x0, x1, x2, u0, u1, u2, y00, y11, y22, y01, y02, y12, z00, z11, z22, z01, z02, z12)
         h0, h1, h2 = (
-            _dot_apart(d0, d1, d2, rot_j, 0, j),
-            _dot_apart(d0, d1, d2, rot_j, 1, j),
-            _dot_apart(d0, d1, d2, rot_j, 2, j),
+            _dot_apart(d0, d1, d2, rot_j, j),
+            _dot_apart(d0, d1, d2, rot_j, LANES + j),
+            _dot_apart(d0, d1, d2, rot_j, 2 * LANES + j),
         )
         t0, t1, t2 = _times(b, h0, h1, h2, inverse)
 
@@ -187,7 +204,7 @@ def _add_tiles(
     """
     full_width()
     if keys.shape[4] != FIELDS * LANES or sums.shape[4] != SUMS * LANES:
-        raise ValueError("keys are packed for another kernel: clear numba's cache")
+        raise ValueError("keys are packed for another kernel")
     points, n = mean.shape[2], mean.shape[3]
     q = aligned(27 * LANES, keys.dtype)
     weights = aligned(LANES, keys.dtype)
@@ -213,4 +230,4 @@ def _add_tiles(
                     )  # fmt: skip
 
 
-add_tiles = compiled(_add_tiles)
+add_tiles = compiled("T3 T5 T5 T3 T5 T4 T*5 b i i i i i i T5 T5")(_add_tiles)

@@ -8,9 +8,7 @@ A *pair* kernel takes two points at once, with one division and one logarithm fo
 `iga.kernels.cpu` decides from the range of the inputs whether no product can leave the range of the dtype. A *single*
 kernel takes one, wherever a float32 evaluation by `iga.overlap` stays in range, and knows the clamp of log_det.
 
-The functions are compiled without parallel=True and release the GIL: threads are the caller's. But for
-`_cpu_compile`, no constant and no callee comes from another file: numba's cache knows a compiled function by the text
-of its own file, and would not see that a constant or a callee changed elsewhere. After a change there: delete it.
+The functions are compiled without parallel=True and release the GIL: threads are the caller's.
 """
 
 import math
@@ -211,7 +209,7 @@ def _add_rows(rot, mean, sigma, rot_keys, keys, valid, c, student, pooled, batch
     """
     full_width()
     if keys.shape[4] != FIELDS * LANES:
-        raise ValueError("keys are packed for another kernel: clear numba's cache")
+        raise ValueError("keys are packed for another kernel")
     heads, points, n = mean.shape[1], mean.shape[2], mean.shape[3]
     tiles = rot_keys.shape[1]
     q = aligned(18 * LANES, keys.dtype)
@@ -259,4 +257,4 @@ def _add_rows(rot, mean, sigma, rot_keys, keys, valid, c, student, pooled, batch
                     low[batch, h, i - offset] = x
 
 
-add_rows = compiled(_add_rows)
+add_rows = compiled("T3 T5 T5 T3 T5 b2 T*5 b b i i i i b T4 T3")(_add_rows)

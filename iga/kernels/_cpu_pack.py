@@ -56,5 +56,5 @@ def _widen_range(x, ends):
         ends[1, k % 3] = max(ends[1, k % 3], high[k]) + wrong[k]
 
 
-pack_keys = compiled(_pack_keys)
-widen_range = compiled(_widen_range)
+pack_keys = compiled("T5 T5 i i i T5")(_pack_keys)
+widen_range = compiled("T2 T2")(_widen_range)

@@ -32,4 +32,4 @@ def _carry_points(points, rot, trans, home, b, row, end, out):
             _carry(points[b, h, i], r, before, after, out[b, h, i], columns // 3)
 
 
-carry_points = compiled(_carry_points)
+carry_points = compiled("T4 T3 T3 b i i i T4")(_carry_points)

@@ -5,8 +5,7 @@ one pass through the caches where elementwise torch takes a dozen, each with mem
 16 lanes, in an order that depends on N alone. Letters: docs/theory.md, section 15.3.
 
 float32 has an exponential that vectorises (numba's wheels carry no vector math library); float64 takes the C
-library's, one number at a time. No callee comes from another file but `_cpu_compile`: see
-`_cpu_forward`.
+library's, one number at a time.
 """
 
 import math
@@ -273,5 +272,5 @@ def _weigh_rows_back(
             d_weight[batch, head, i - offset] = 0
 
 
-weigh_rows = compiled(_weigh_rows)
-weigh_rows_back = compiled(_weigh_rows_back)
+weigh_rows = compiled("T4 T4 T2 T2 T T i i i i i T3 b T4")(_weigh_rows)
+weigh_rows_back = compiled("T4 T4 T4 T2 T2 T T i i i i i T3 T3 T3")(_weigh_rows_back)

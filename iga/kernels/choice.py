@@ -1,6 +1,7 @@
 """Which implementation runs: what stands in the way of each, and the rule of "auto"."""
 
 import importlib.util
+import logging
 import os
 
 import torch
@@ -8,6 +9,8 @@ import torch
 from iga.presets import IGAConfig
 
 __all__ = ["IMPLEMENTATIONS", "choose", "interpreted", "obstacle"]
+
+logger = logging.getLogger("iga")
 
 # In the order in which "auto" tries them.
 IMPLEMENTATIONS = ("fused", "cpu", "reference")
@@ -22,9 +25,7 @@ def obstacle(implementation: str, device: torch.device, dtype: torch.dtype, conf
     if implementation == "cpu":
         if device.type != "cpu":
             return f"the tensors are on {device}, and it runs on a CPU; move them, or take another implementation"
-        if importlib.util.find_spec("numba") is None:
-            return "numba is not installed: pip install numba"
-        return None
+        return _numba_obstacle(dtype)
     if dtype != torch.float32:
         return f"its geometry is float32, and the frames are {dtype}; convert them, or take reference or cpu"
     if importlib.util.find_spec("triton") is None:
@@ -37,12 +38,16 @@ def obstacle(implementation: str, device: torch.device, dtype: torch.dtype, conf
 def choose(implementation: str, device: torch.device, dtype: torch.dtype, config: IGAConfig) -> str:
     """The implementation that a call runs: the one named, or for "auto" the first of fused, cpu, reference that can.
 
-    Interpreted Triton is for tests: "auto" never takes it. Raises ValueError for an unknown name, and for a named one
-    that cannot run, with the reason.
+    Interpreted Triton is for tests: "auto" never takes it. Where numba cannot serve, "auto" takes the reference, and
+    the logger "iga" says so once, with the reason and the remedy. Raises ValueError for an unknown name, and for a
+    named one that cannot run, with the reason.
     """
     if implementation == "auto":
         names = IMPLEMENTATIONS if device.type == "cuda" else IMPLEMENTATIONS[1:]
-        return next(name for name in names if obstacle(name, device, dtype, config) is None)
+        chosen = next(name for name in names if obstacle(name, device, dtype, config) is None)
+        if chosen == "reference" and device.type == "cpu" and config.form == "closed":
+            _say_once(dtype)
+        return chosen
     if implementation not in IMPLEMENTATIONS:
         known = ", ".join(map(repr, ("auto", *IMPLEMENTATIONS)))
         raise ValueError(f"implementation must be one of {known}; got {implementation!r}")
@@ -50,6 +55,57 @@ def choose(implementation: str, device: torch.device, dtype: torch.dtype, config
     if reason is not None:
         raise ValueError(f"implementation={implementation!r} cannot run here: {reason}")
     return implementation
+
+
+def _numba_obstacle(dtype: torch.dtype) -> str | None:
+    """What keeps numba from serving, with the remedy: found out once, by compiling what a call needs anyway."""
+    if not _installed("numba"):
+        return "numba is not installed: pip install numba"
+    if dtype not in _found:
+        _found[dtype] = _tried("float32" if dtype == torch.float32 else "float64")
+    return _found[dtype]
+
+
+_found: dict[torch.dtype, str | None] = {}
+_said: set[str] = set()
+
+
+def _tried(dtype: str) -> str | None:
+    try:
+        from iga.kernels import _cpu_ready
+    except Exception as error:  # of numba, llvmlite, their binaries or the numpy that they were built for
+        return f"numba cannot be imported ({_in_a_line(error)}): pip install --upgrade --force-reinstall numba llvmlite"
+    if not _cpu_ready.compiles():
+        return "numba's compiler is switched off: unset NUMBA_DISABLE_JIT"
+    try:
+        _cpu_ready.ready(dtype, _cpu_ready.FORWARD, soon=_cpu_ready.BACKWARD if torch.is_grad_enabled() else ())
+    except Exception as error:  # whatever numba or LLVM make of this machine
+        return f"numba cannot compile here ({_in_a_line(error)}): look at NUMBA_* in the environment, or upgrade numba"
+    return None
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # a module that stands in sys.modules without a spec, as None does
+        return False
+
+
+def _say_once(dtype: torch.dtype) -> None:
+    reason = _numba_obstacle(dtype)
+    if reason is not None and reason not in _said:
+        _said.add(reason)
+        logger.warning("iga: the CPU kernels cannot run, so the reference does, slowly and in dense memory: %s", reason)
+
+
+# Asked while torch.compile traces, both are run as they are: their answers are constants of the process.
+for _function in (_numba_obstacle, _say_once):
+    _function._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess] - as torch.compiler does
+
+
+def _in_a_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}"
 
 
 def interpreted() -> bool:

@@ -15,6 +15,7 @@ from iga.kernels._cpu_backward import add_tiles
 from iga.kernels._cpu_forward import FIELDS, LANES, add_rows
 from iga.kernels._cpu_pack import pack_keys, widen_range
 from iga.kernels._cpu_points import carry_points
+from iga.kernels._cpu_ready import BACKWARD, FORWARD, ready
 from iga.kernels._cpu_rows import weigh_rows, weigh_rows_back
 from iga.kernels._team import run_units
 from iga.kernels.engine import Geometry, Gradients, Score
@@ -44,6 +45,7 @@ class CpuEngine:
         geometry = Geometry(geometry.rot.detach(), geometry.mask, *(t.detach() for t in tensors))
         self.geometry, self.score = geometry, score
         self.dtype = geometry.rot.dtype
+        ready(_name(self.dtype), FORWARD)
         batch, n = geometry.mask.shape
         self.tiles = -(-n // LANES)
         self.rot = geometry.rot.reshape(batch, n, 9)
@@ -76,6 +78,7 @@ class CpuEngine:
         return out, low.log_() if lowest else low.reshape(0)
 
     def add_gradients(self, start: int, stop: int, gamma: Float[Tensor, "b h r n"]) -> None:
+        ready(_name(self.dtype), BACKWARD)
         g = self.geometry
         batch, heads, points, n, _ = g.k_mean.shape
         group = min(heads, -(-GROUP_POINTS // points))
@@ -103,7 +106,7 @@ class CpuEngine:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `iga.kernels.rows.Rows.weigh`, whole rows in one pass."""
         lse, largest = logits.new_empty(logits.shape[:3]), logits.new_zeros(*logits.shape[:3], 2)
-        arrays = (logits.numpy(), scores.numpy(), self._valid, geo_weight.detach().numpy())
+        arrays = (logits.numpy(), scores.numpy(), self._valid, _whole(geo_weight))
         written, constants = (start, lse.numpy(), watched, largest.numpy()), self._row_constants(cap)
 
         def unit(b: int, head: int, row: int, end: int) -> None:
@@ -124,8 +127,15 @@ class CpuEngine:
         d_lse: Tensor,
     ) -> Float[Tensor, "b h"]:
         """As `iga.kernels.rows.Rows.weigh_back`."""
+        ready(_name(self.dtype), BACKWARD)
         d_weight = logits.new_empty(logits.shape[:3])
-        arrays = (logits.numpy(), scores.numpy(), d_weights.numpy(), self._valid, geo_weight.detach().numpy())
+        arrays = (
+            logits.numpy(),
+            scores.numpy(),
+            d_weights.numpy(),
+            self._valid,
+            geo_weight.detach().contiguous().numpy(),
+        )
         written = (start, *(t.contiguous().numpy() for t in (lse, d_lse)), d_weight.numpy())
         constants = self._row_constants(cap)
 
@@ -168,6 +178,15 @@ class CpuEngine:
         rot_q, q_mean, q_sigma = finished(g.rot, g.q_sigma, torch.from_numpy(self._row_sums))
         rot_k, k_mean, k_sigma = finished(g.rot, g.k_sigma, key_sums)
         return Gradients(rot_q + rot_k, q_mean, q_sigma, -k_mean, k_sigma)
+
+
+def _whole(x: Tensor) -> np.ndarray:
+    """Contiguous: a kernel is compiled for no other arrays."""
+    return x.detach().contiguous().numpy()
+
+
+def _name(dtype: torch.dtype) -> str:
+    return "float32" if dtype == torch.float32 else "float64"
 
 
 def _carried(points: Tensor, rot: Tensor, trans: Tensor, home: bool) -> Tensor:

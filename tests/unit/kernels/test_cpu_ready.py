@@ -1,0 +1,286 @@
+"""Who compiles the CPU kernels, how many, and what is said meanwhile; and what "auto" does where numba cannot serve."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from numba import config
+from typer.testing import CliRunner
+
+from iga import Frame, InvariantGaussianAttention, preset
+from iga.cli import app
+from iga.kernels import _cpu_cache, _cpu_ready, choice, choose
+from iga.kernels._cpu_compile import KERNELS, signature
+from iga.kernels._cpu_helper import Helper
+from iga.rotation import random
+
+CPU, CLOSED = torch.device("cpu"), preset("bounded")
+
+
+class Slow:
+    """A kernel that takes its time to compile, and counts how often it had to."""
+
+    class Cache:
+        def accept(self, *_: object) -> bool:
+            return True
+
+    def __init__(self, seconds: float = 0.0, error: Exception | None = None) -> None:
+        self.seconds, self.error, self.compiled = seconds, error, 0
+        self.overloads: dict[object, object] = {}
+        self.targetctx, self._cache = None, self.Cache()
+
+    def compile(self, args: object) -> None:
+        if self.error is not None:
+            raise self.error
+        time.sleep(self.seconds)
+        self.compiled += 1
+
+
+@pytest.fixture(autouse=True)
+def heard(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever another test made of the logger's level."""
+    caplog.set_level(logging.WARNING, logger="iga")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has not run a kernel yet, with an empty cache."""
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    for module, name, value in (
+        (_cpu_ready, "_ready", set()),
+        (_cpu_ready, "_helpers", {}),
+        (_cpu_ready, "_said", False),
+        (_cpu_cache, "_said", set()),
+        (choice, "_found", {}),
+        (choice, "_said", set()),
+    ):
+        monkeypatch.setattr(module, name, value)
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, **kernels: Slow) -> None:
+    for name, kernel in kernels.items():
+        monkeypatch.setitem(KERNELS, name, (kernel, "T1"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_kernel_is_called_with_the_types_that_it_declares(dtype: torch.dtype) -> None:
+    """Another specialisation would be compiled in the middle of a call, unseen, and not kept by `iga warm`."""
+    layer = InvariantGaussianAttention(8, 4, 4, 2, 3, 2, implementation="cpu").to(dtype)
+    with torch.no_grad():
+        layer.linear_out.weight.normal_()
+    for lead in ((), (2,), (2, 3)):
+        frame = Frame(random(*lead, 5, dtype=dtype), torch.randn(*lead, 5, 3, dtype=dtype))
+        s, z = torch.randn(*lead, 5, 8, dtype=dtype), torch.randn(*lead, 5, 4, 5, dtype=dtype).mT
+        out, _ = layer.with_statistics(s, z, frame, torch.ones(*lead, 5, dtype=torch.bool))
+        out.square().sum().backward()
+    for name, (kernel, _) in KERNELS.items():
+        declared = {signature(name, each) for each in _cpu_ready.DTYPES}
+        assert kernel.overloads and set(kernel.overloads) <= declared, name
+
+
+def test_a_call_without_gradients_compiles_no_kernel_of_the_gradients(
+    fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = {name: Slow() for name in KERNELS}
+    planted(monkeypatch, **kernels)
+    monkeypatch.setattr(_cpu_ready, "may_help", lambda: False)
+    assert choice.obstacle("cpu", CPU, torch.float32, CLOSED) is None
+    assert {name for name, kernel in kernels.items() if kernel.compiled} == set(_cpu_ready.FORWARD)
+    _cpu_ready.ready("float32", _cpu_ready.BACKWARD)
+    assert all(kernel.compiled == 1 for kernel in kernels.values())
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "iga"]
+
+
+def test_compiling_that_takes_long_is_said_once(
+    fresh: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_cpu_ready, "PATIENCE", 0.02)
+    planted(monkeypatch, one=Slow(0.2), two=Slow(0.2))
+    _cpu_ready.ready("float32", ("one",))
+    _cpu_ready.ready("float32", ("two",))
+    (said,) = messages(caplog)
+    assert "compiling" in said and "iga warm" in said
+
+
+def test_compiling_that_is_quick_is_not_said(
+    fresh: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    planted(monkeypatch, one=Slow())
+    _cpu_ready.ready("float32", ("one",))
+    assert messages(caplog) == []
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """The line of docs/kernels.md that switches it off."""
+    before = logging.getLogger("iga").level
+    logging.getLogger("iga").setLevel(logging.ERROR)
+    yield
+    logging.getLogger("iga").setLevel(before)
+
+
+def test_one_line_switches_off_what_is_said(
+    fresh: None, quiet: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_cpu_ready, "PATIENCE", 0.02)
+    planted(monkeypatch, one=Slow(0.2))
+    _cpu_ready.ready("float32", ("one",))
+    assert messages(caplog) == []
+
+
+@pytest.mark.parametrize("executable", ["/bin/false", "/no/such/interpreter", "/bin/cat"])
+def test_a_second_process_that_cannot_serve_costs_nothing_but_time(
+    fresh: None, monkeypatch: pytest.MonkeyPatch, executable: str
+) -> None:
+    kernels = {"one": Slow(0.1), "two": Slow(), "three": Slow()}
+    planted(monkeypatch, **kernels)
+    monkeypatch.setattr(sys, "executable", executable)
+    monkeypatch.setattr(_cpu_ready, "may_help", lambda: True)
+    _cpu_ready.ready("float32", tuple(kernels))
+    assert all(kernel.compiled == 1 for kernel in kernels.values())
+
+
+def test_a_second_process_hands_back_code_that_serves(fresh: None) -> None:
+    item = ("carry_points", "float64")
+    code = Helper([item]).code(item)
+    assert code is not None
+    kernel, args = KERNELS[item[0]][0], signature(*item)
+    assert _cpu_cache.read(item[0], args) == code
+    assert kernel._cache.accept(args, code, kernel.targetctx)
+    made = kernel._cache._accepted.pop(args).entry_point
+    points, out = torch.randn(1, 1, 2, 3, dtype=torch.float64), torch.empty(1, 1, 2, 3, dtype=torch.float64)
+    rot, trans = torch.eye(3, dtype=torch.float64).repeat(1, 2, 1, 1), torch.ones(1, 2, 3, dtype=torch.float64)
+    made(points.numpy(), rot.reshape(1, 2, 9).numpy(), trans.numpy(), False, 0, 0, 2, out.numpy())
+    assert torch.equal(out, points + 1)
+
+
+def unservable(monkeypatch: pytest.MonkeyPatch, how: str) -> str:
+    """Breaks numba in one of the ways in which it breaks; a word of the reason."""
+    if how == "switched off":
+        monkeypatch.setattr(config, "DISABLE_JIT", 1)
+        return "NUMBA_DISABLE_JIT"
+    if how == "does not compile":
+        error = RuntimeError("LLVM ERROR: unknown\n  processor 'z80'")
+        planted(monkeypatch, **{name: Slow(error=error) for name in _cpu_ready.FORWARD})
+        monkeypatch.setattr(_cpu_ready, "may_help", lambda: False)
+        return "z80"
+    if how == "not installed":
+        monkeypatch.setitem(sys.modules, "numba", None)
+        return "pip install numba"
+    errors = {
+        "no llvmlite": ModuleNotFoundError("No module named 'llvmlite'", name="llvmlite"),
+        "no shared object": OSError("Could not find/load shared object file libllvmlite.so"),
+        "another numpy": ImportError("Numba needs NumPy 2.3 or less. Got NumPy 2.9."),
+        "another binary": SystemError("initialization of _internal failed without raising an exception"),
+        "another layout": ValueError("numpy.dtype size changed, may indicate binary incompatibility"),
+    }
+
+    class Broken:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "iga.kernels._cpu_ready":
+                raise errors[how]
+
+    monkeypatch.delitem(sys.modules, "iga.kernels._cpu_ready")
+    monkeypatch.delattr("iga.kernels._cpu_ready")
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    return "pip install"
+
+
+HOW = ["switched off", "does not compile", "not installed", "no llvmlite", "no shared object", "another numpy"]
+HOW += ["another binary", "another layout"]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_numba_that_cannot_serve_leaves_auto_the_reference_and_says_so_once(
+    fresh: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    word = unservable(monkeypatch, how)
+    layer = InvariantGaussianAttention(8, 0, 4, 2, 2, 2)
+    frame = Frame(random(1, 5), torch.randn(1, 5, 3))
+    for _ in range(2):
+        out = layer(torch.randn(1, 5, 8), None, frame, torch.ones(1, 5, dtype=torch.bool))
+        assert out.isfinite().all()
+    assert choose("auto", CPU, torch.float32, CLOSED) == "reference"
+    (said,) = messages(caplog)
+    assert word in said and "reference" in said and "\n" not in said
+    with pytest.raises(ValueError, match="implementation='cpu' cannot run here") as caught:
+        choose("cpu", CPU, torch.float32, CLOSED)
+    assert word in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_reference_asked_for_by_name_needs_no_numba_and_says_nothing(
+    fresh: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    unservable(monkeypatch, "not installed")
+    assert choose("reference", CPU, torch.float32, CLOSED) == "reference"
+    assert choose("auto", CPU, torch.float32, preset("pre_fix")) == "reference"
+    assert messages(caplog) == []
+
+
+def run(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3])} | variables
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=env)
+
+
+def test_a_fresh_process_with_its_compiler_switched_off_says_so_on_standard_error() -> None:
+    program = """
+import torch
+from iga.kernels import choose
+from iga import preset
+print(choose("auto", torch.device("cpu"), torch.float32, preset("bounded")))
+"""
+    ran = run(["-c", program], NUMBA_DISABLE_JIT="1")
+    assert ran.stdout.strip() == "reference" and ran.returncode == 0
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("iga: ") and "NUMBA_DISABLE_JIT" in line
+
+
+@pytest.fixture
+def loud() -> Iterator[None]:
+    """`iga warm` speaks for itself and turns the logger down: a process of its own, but not here."""
+    before = logging.getLogger("iga").level
+    yield
+    logging.getLogger("iga").setLevel(before)
+
+
+def test_warm_says_what_is_ready_and_where_it_is(fresh: None, loud: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cpu_ready, "FORWARD", ("carry_points",))
+    monkeypatch.setattr(_cpu_ready, "BACKWARD", ())
+    KERNELS["carry_points"][0].overloads.pop(signature("carry_points", "float32"), None)
+    result = CliRunner().invoke(app, ["warm", "--dtype", "float32", "--forward-only"])
+    assert result.exit_code == 0, result.output
+    assert "float32: 1 kernels ready in" in result.output and str(_cpu_cache.folders()[0]) in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "word"),
+    [
+        (["--dtype", "float16"], {}, "float16"),
+        ([], {"NUMBA_DISABLE_JIT": "1"}, "NUMBA_DISABLE_JIT"),
+    ],
+)
+def test_warm_that_cannot_ends_2_in_one_line(arguments: list[str], variables: dict[str, str], word: str) -> None:
+    ran = run(["-m", "iga", "warm", *arguments], **variables)
+    assert ran.returncode == 2 and ran.stdout == ""
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("iga: ") and word in line
+
+
+def test_warm_ends_2_where_nothing_can_be_kept(
+    fresh: None, loud: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr(_cpu_ready, "FORWARD", ("one",))
+    planted(monkeypatch, one=Slow())
+    result = CliRunner().invoke(app, ["warm", "--dtype", "float32", "--forward-only"])
+    assert result.exit_code == 2 and "NUMBA_CACHE_DIR" in result.output
