@@ -173,9 +173,11 @@ def bounds(
     many digits float32 leaves.
     """
     from iga.bounds import bounds_summary
+    from iga.bounds.summary import check_range
 
     with misuse():
         rows = bounds_summary(sigma_min, sigma_max, extent, points, cap, keys=residues)
+        check_range(sigma_min, sigma_max, extent)
     print_rows(rows)
 
 

@@ -17,6 +17,7 @@ from iga._typing import Bool, Tensor
 from iga.attention import InvariantGaussianAttention
 from iga.functional import Trace
 from iga.kernels import Statistics
+from iga.rotation import check_geometry
 
 __all__ = [
     "SATURATION",
@@ -103,6 +104,10 @@ def statistics_metrics(
     statistics: Statistics, mask: Bool[Tensor, "*b n"], prefix: str = "debug/iga/global/"
 ) -> dict[str, float]:
     """The same three of one call, from the row statistics that the kernels return: no dense trace is made."""
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask must be bool (True = valid), got {mask.dtype}; a float mask: mask > 0.5")
+    for name, values in statistics._asdict().items():
+        check_geometry(f"statistics.{name}", values)
     valid = mask[..., None, :].expand(statistics.weight_max.shape)
     largest = statistics.geo_absmax.masked_select(valid)
     lowest = statistics.log_det_min.masked_select(valid)

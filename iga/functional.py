@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 
 from iga._attention_ops import masked_softmax, value_points_out
+from iga._float_range import sigma_limits
 from iga._typing import Bool, Float, Tensor
 from iga.gaussian import GaussianRigid, floored_sigma
 from iga.overlap import gaussian_overlap, gaussian_overlap_textbook, gaussian_score, student_t_score
 from iga.presets import IGAConfig
-from iga.rotation import rotate
+from iga.rotation import check_alike, check_geometry, rotate
 
 __all__ = [
     "PointGaussians",
@@ -99,13 +100,37 @@ def point_gaussians(
 ) -> PointGaussians:
     """Each head's and point's Gaussian: the residue's, moved by a bounded offset and scaled by a bounded factor.
 
-    The floor acts in both places: on the σ that scales the offset, and on the σ of the covariance.
+    The floor acts in both places: on the σ that scales the offset, and on the σ of the covariance. Raises ValueError
+    where the raw numbers have another dtype than `r`, and, of CPU tensors, where scales without a ceiling leave the
+    range that the closed form has in that dtype (docs/theory.md, section 5).
     """
+    for name, raw in (("raw_offset", raw_offset), ("raw_log_scale", raw_log_scale)):
+        check_geometry(name, raw, 3)
+        check_alike(name, raw, "r", r.trans)
     log_sigma = r.log_scale[..., None, None, :, :] + config.log_scale_max * raw_log_scale.tanh()
     sigma = floored_sigma(log_sigma, sigma_min=config.sigma_min, sigma_max=config.sigma_max, floor=config.floor)
+    if config.sigma_max is None and config.form == "closed":
+        _check_ceiling(sigma, config)
     local = r.local_mean[..., None, None, :, :] + config.offset_max * raw_offset.tanh() * sigma
     mean = rotate(r.rot[..., None, None, :, :, :], local) + r.trans[..., None, None, :, :]
     return PointGaussians(r.rot, mean, sigma)
+
+
+def _check_ceiling(sigma: Tensor, config: IGAConfig) -> None:
+    """Raises ValueError where a σ is too large for its dtype. Reading it would stall a GPU: only a CPU call is told."""
+    if sigma.device.type != "cpu" or torch.compiler.is_compiling() or not sigma.numel():
+        return
+    try:
+        largest = float(sigma.detach().amax())
+    except RuntimeError:  # of a transform (vmap, a fake tensor): there are no values to read
+        return
+    info = torch.finfo(sigma.dtype)
+    _, high = sigma_limits(0.0, config.offset_max, (info.tiny, info.max))
+    if largest > high:
+        raise ValueError(
+            f"log_scale must give σ of at most {high:.2g} nm in {sigma.dtype}, got {largest:.2g} nm (docs/theory.md, "
+            "section 5): lengths are nm; or give config a sigma_max, above which σ stays"
+        )
 
 
 def point_scores(query: PointGaussians, key: PointGaussians, config: IGAConfig) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,11 +161,19 @@ def geometry_logits(
     score: Float[Tensor, "*b h p q k"], geo_weight: Float[Tensor, "..."], config: IGAConfig
 ) -> tuple[Tensor, Tensor]:
     """(G, geo_scaled), each [*b, h, q, k]; `geo_weight` broadcasts against them."""
+    check_geometry("score", score)
+    check_geometry("geo_weight", geo_weight)
     geo_raw = score.sum(dim=-3) * point_scale(score.shape[-3], config)
     geo_scaled = geo_weight * geo_raw / config.temperature
     if config.logit_cap is not None:
         geo_scaled = config.logit_cap * (geo_scaled / config.logit_cap).tanh()
     return geo_raw, geo_scaled
+
+
+def _check_features(**tensors: Tensor | None) -> None:
+    for name, tensor in tensors.items():
+        if tensor is not None and not tensor.is_floating_point():
+            raise ValueError(f"{name} must be a floating tensor, got {tensor.dtype}; call .float()")
 
 
 def joined(
@@ -150,9 +183,12 @@ def joined(
     eps: float = 1e-8,
 ) -> Float[Tensor, "*b n features"]:
     """What was attended as one row per residue, in OpenFold's order and the dtype of `values`: scalar values [h·cv],
-    the value points' x, y, z [3·h·pv], their norms [h·pv], pair values [h·cp] (absent without).
+    the value points' x, y, z [3·h·pv], their norms [h·pv], pair values [h·cp] (absent without). Values and pair values
+    may be half precision, points may not.
 
     eps, nm², stands under the root of the norms: a finite gradient at the origin."""
+    _check_features(values=values, pair=pair)
+    check_geometry("points", points, 3)
     norms = (points.square().sum(dim=-1) + eps).sqrt()
     parts = [
         values.transpose(-3, -2).flatten(-2),
@@ -184,8 +220,15 @@ def gaussian_attention(
 ) -> Trace:
     """One attention over the residues of `r`; returns the Trace, whose `features` are the outputs, `joined`.
 
-    Masked residues must already be neutral (finite). `eps` as `joined` has it.
+    Masked residues must already be neutral (finite). `eps` as `joined` has it. q, k, v and the other features may be
+    half precision; integers and complex numbers raise ValueError, as does a mask that is not bool.
     """
+    _check_features(q=q, k=k, v=v, value_points=value_points, geo_scale=geo_scale, geo_bias=geo_bias)
+    _check_features(pair_bias=pair_bias, pair_values=pair_values, gate=gate)
+    for name, raw in (("raw_query", raw_query), ("raw_key", raw_key)):
+        _check_features(**{f"{name}[0]": raw[0], f"{name}[1]": raw[1]})
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask must be bool (True = valid), got {mask.dtype}; a float mask: mask > 0.5")
     geometry = torch.promote_types(r.dtype, torch.float32)
     raw_query = (raw_query[0].to(geometry), raw_query[1].to(geometry))
     raw_key = (raw_key[0].to(geometry), raw_key[1].to(geometry))

@@ -198,8 +198,10 @@ def floored_sigma(
     sigma_min is rounded up to the dtype, and the root of a rounded square is its argument in IEEE arithmetic.
     Without a ceiling e² overflows at log_sigma = 44 in float32.
 
-    Raises ValueError for a floor that is not positive, a ceiling under it, or an unknown kind of floor.
+    Raises ValueError for a floor that is not positive, a ceiling under it, an unknown kind of floor, and for what is
+    neither float32 nor float64.
     """
+    rotation.check_geometry("log_sigma", log_sigma)
     info = torch.finfo(log_sigma.dtype)
     if not math.sqrt(info.tiny) <= sigma_min < math.sqrt(info.max):
         raise ValueError(

@@ -16,6 +16,7 @@ Everything is elementwise arithmetic: TF32, autocast and BLAS cannot reach it.
 import torch
 
 from iga._typing import Float, Tensor
+from iga.rotation import check_alike, check_geometry
 
 __all__ = [
     "closed_form",
@@ -41,6 +42,10 @@ def closed_form(q: Mat, g: Vec, h: Vec, v_i: Vec, v_j: Vec) -> tuple[Tensor, Ten
 
     T is formed in frame i: in the global frame it would lose κ² instead of κ.
     """
+    for name, fields in (("q", (*q[0], *q[1], *q[2])), ("g", g), ("h", h), ("v_i", v_i), ("v_j", v_j)):
+        for field in fields:
+            if isinstance(field, Tensor):  # the formula holds for other numbers too
+                check_geometry(name, field)
     w_i = (v_i[1] * v_i[2], v_i[2] * v_i[0], v_i[0] * v_i[1])
     w_j = (v_j[1] * v_j[2], v_j[2] * v_j[0], v_j[0] * v_j[1])
     det = w_i[0] * v_i[0] + w_j[0] * v_j[0]
@@ -75,9 +80,11 @@ def gaussian_overlap(
 
     float32, searched: dist_sq within (15 + 8κ)·2⁻²⁴ relative, log_det within (25 + 3κ)·2⁻²⁴ absolute (or half its last
     bit, where that is more), log_det under 3 ln(2 σ_min²) by at most 4 ulp, for κ ≤ 5000; proved: `iga.bounds`.
-    Range in float32: 5e-7 < σ < 1.8e6 nm forward; backward at |δ| = 10³ σ_min, σ > 6e-5 nm. float64 inputs are
-    computed in float64. Source: docs/theory.md, sections 5 and 6.
+    Range, forward and backward: `iga.bounds.sigma_range`, in float32 3e-5 to 7e5 nm for anchors 20 nm apart. float64
+    inputs are computed in float64; other dtypes, or two of them, raise ValueError. Source: docs/theory.md, sections 5
+    and 6.
     """
+    _check_pair(q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma)
     r_i, r_j = _matrix(q_rot), _matrix(k_rot)
     delta = _difference(q_mean, k_mean)
     return closed_form(
@@ -106,6 +113,7 @@ def gaussian_overlap_textbook(
     `jitter` (nm²) is added to the diagonal of each of the two covariances; a pivot under `pivot_min` (nm²) is
     raised to it. Loses κ² units of rounding: at κ = 5000 in float32 no digit is left (docs/theory.md, section 4).
     """
+    _check_pair(q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma)
     a, b = _covariance(_matrix(q_rot), _squares(q_sigma)), _covariance(_matrix(k_rot), _squares(k_sigma))
     s = {key: a[key] + b[key] for key in a}
     for diagonal in ("00", "11", "22"):
@@ -125,6 +133,8 @@ def gaussian_overlap_textbook(
 
 def gaussian_score(dist_sq: Tensor, log_det: Tensor, *, log_det_min: float | None = None) -> Tensor:
     """−½ dist_sq − ½ max(log_det, log_det_min): the log-overlap of two Gaussians up to a constant."""
+    check_geometry("dist_sq", dist_sq)
+    check_geometry("log_det", log_det)
     return -0.5 * dist_sq - 0.5 * _clamped(log_det, log_det_min)
 
 
@@ -134,6 +144,8 @@ def student_t_score(dist_sq: Tensor, log_det: Tensor, *, dof: float, log_det_min
     Logarithmic in dist_sq, hence bounded by the bounds of section 3 of docs/theory.md without a cap, and every pair
     keeps a gradient; ν → ∞ gives `gaussian_score`.
     """
+    check_geometry("dist_sq", dist_sq)
+    check_geometry("log_det", log_det)
     return -0.5 * (dof + 3.0) * torch.log1p(dist_sq / dof) - 0.5 * _clamped(log_det, log_det_min)
 
 
@@ -143,6 +155,14 @@ def relative_rotation(r_i: Mat, r_j: Mat) -> Mat:
         tuple(r_i[0][k] * r_j[0][l] + r_i[1][k] * r_j[1][l] + r_i[2][k] * r_j[2][l] for l in range(3))  # noqa: E741
         for k in range(3)
     )
+
+
+def _check_pair(*tensors: Tensor) -> None:
+    """Raises ValueError unless the six are float32 or float64, all the same, with space in the last dimensions."""
+    names = ("q_rot", "q_mean", "q_sigma", "k_rot", "k_mean", "k_sigma")
+    for name, tensor in zip(names, tensors, strict=True):
+        check_geometry(name, tensor, *((3, 3) if name.endswith("rot") else (3,)))
+        check_alike(name, tensor, names[0], tensors[0])
 
 
 def _difference(a: Tensor, b: Tensor) -> Vec:

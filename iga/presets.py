@@ -7,6 +7,8 @@ Four presets retrace the history that shared the blow-up of training (each adds 
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from iga._float_range import sigma_limits
+
 __all__ = ["DEFAULT_PRESET", "PRESETS", "IGAConfig", "preset"]
 
 Form = Literal["closed", "textbook"]
@@ -32,7 +34,7 @@ class IGAConfig:
     form               "closed" (no cancellation in the sums) or "textbook" (Σ built and factored; historical)
     score              "gaussian": −½ dist_sq − ½ log_det; "student_t": logarithmic in dist_sq, with `dof` = ν
     sigma_min          floor of every σ, both where it scales the offset u and in the covariance
-    sigma_max          ceiling of σ before the floor, or None
+    sigma_max          ceiling of σ before the floor, or None: then the scales themselves must stay in float32's range
     floor              "hard": max(σ, σ_min), no gradient below; "smooth": √(σ² + σ_min²), gradient everywhere
     jitter             nm², added to the diagonal of each covariance (textbook form only)
     log_det_min        the score uses max(log_det, log_det_min); None: no clamp
@@ -80,6 +82,14 @@ class IGAConfig:
                 f"sigma_max must exceed sigma_min = {self.sigma_min} nm, got {self.sigma_max} nm; "
                 "lengths are nm (1 Å = 0.1 nm)"
             )
+        if self.form == "closed":
+            low, high = sigma_limits(0.0, self.offset_max)
+            largest = self.sigma_min if self.sigma_max is None else self.sigma_max
+            if not low <= self.sigma_min <= largest <= high:
+                raise ValueError(
+                    f"sigma_min and sigma_max must lie in [{low:.2g}, {high:.2g}] nm: outside, products of six σ leave "
+                    f"float32 (docs/theory.md, section 5); got {self.sigma_min!r} and {self.sigma_max!r} nm"
+                )
         if not self.jitter >= 0:
             raise ValueError(f"jitter must be at least 0 nm², got {self.jitter!r}")
         if self.jitter and self.form != "textbook":

@@ -42,10 +42,12 @@ __all__ = [
     "transpose",
 ]
 
+GEOMETRY_DTYPES = (torch.float32, torch.float64)
+
 
 def check_geometry(name: str, x: Tensor, *trailing: int) -> None:
     """Raises ValueError unless `x` is float32 or float64 and its last dimensions are `trailing`."""
-    if x.dtype not in (torch.float32, torch.float64):
+    if x.dtype not in GEOMETRY_DTYPES:
         raise ValueError(
             f"{name} must be float32 or float64, got {x.dtype}: geometry needs at least float32; "
             "pass it through .float() (or .double()) first"
@@ -96,6 +98,8 @@ def converted(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 def multiply(a: Float[Tensor, "... 3 3"], b: Float[Tensor, "... 3 3"]) -> Float[Tensor, "... 3 3"]:
     """The matrix product a b by elementwise arithmetic; leading dimensions broadcast."""
+    check_geometry("a", a, 3, 3)
+    check_geometry("b", b, 3, 3)
     return (
         a[..., :, 0, None] * b[..., None, 0, :]
         + a[..., :, 1, None] * b[..., None, 1, :]
@@ -105,16 +109,21 @@ def multiply(a: Float[Tensor, "... 3 3"], b: Float[Tensor, "... 3 3"]) -> Float[
 
 def transpose(a: Float[Tensor, "... 3 3"]) -> Float[Tensor, "... 3 3"]:
     """aᵀ, the inverse of a rotation; a view."""
+    check_geometry("a", a, 3, 3)
     return a.transpose(-1, -2)
 
 
 def rotate(rot: Float[Tensor, "... 3 3"], x: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:
     """R x: local to global; the leading dimensions of `rot` and `x` broadcast."""
+    check_geometry("rot", rot, 3, 3)
+    check_geometry("x", x, 3)
     return rot[..., 0] * x[..., 0, None] + rot[..., 1] * x[..., 1, None] + rot[..., 2] * x[..., 2, None]
 
 
 def rotate_inverse(rot: Float[Tensor, "... 3 3"], x: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:
     """Rᵀ x: global to local; the leading dimensions of `rot` and `x` broadcast."""
+    check_geometry("rot", rot, 3, 3)
+    check_geometry("x", x, 3)
     return rot[..., 0, :] * x[..., 0, None] + rot[..., 1, :] * x[..., 1, None] + rot[..., 2, :] * x[..., 2, None]
 
 
@@ -217,7 +226,11 @@ def random(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> Float[Tensor, "*shape 3 3"]:
-    """Haar-uniform rotations [*shape, 3, 3]. Without `device`, the generator's, else torch's default."""
+    """Haar-uniform rotations [*shape, 3, 3]. Without `device`, the generator's, else torch's default; ValueError for a
+    dtype that is neither float32 nor float64."""
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    if dtype not in GEOMETRY_DTYPES:
+        raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}: geometry needs at least float32")
     if device is None and generator is not None:
         device = generator.device
     gaussian = torch.randn(*shape, 4, generator=generator, dtype=dtype, device=device)
@@ -269,6 +282,8 @@ def _unit(x: Tensor) -> Tensor:
 
 def cross(a: Float[Tensor, "... 3"], b: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:
     """a × b by elementwise arithmetic."""
+    check_geometry("a", a, 3)
+    check_geometry("b", b, 3)
     a0, a1, a2 = a.unbind(-1)
     b0, b1, b2 = b.unbind(-1)
     return torch.stack([a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0], dim=-1)

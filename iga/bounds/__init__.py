@@ -1,8 +1,12 @@
 """Bounds of the score, a function a theorem: `exact` in exact arithmetic, `rounding` for floating point on top.
 
-docs/theory.md has the proofs; `summary` puts the numbers into the table of `iga bounds`.
+docs/theory.md has the proofs; `summary` puts the numbers into the table of `iga bounds`. Arguments are compared at this
+door, once: half precision, integer and complex tensors raise ValueError.
 """
 
+import types
+
+from iga.bounds._scalar import of_numbers
 from iga.bounds.exact import (
     FP16_MAX,
     capped_logit_bound,
@@ -44,6 +48,7 @@ from iga.bounds.rounding import (
     mean_budget,
     moved_dist_sq_budget,
     point_sum_budget,
+    sigma_range,
     student_t_score_budget,
     textbook_loss,
     torque_budget,
@@ -90,6 +95,7 @@ __all__ = [
     "moved_dist_sq_budget",
     "point_sum_budget",
     "scaling_exponent",
+    "sigma_range",
     "smooth_ceiling",
     "span_for_weight",
     "sqrt_dist_sq_bound",
@@ -102,3 +108,7 @@ __all__ = [
     "unit_roundoff",
     "weighted_logit_bound",
 ]
+
+for _name in __all__:
+    if isinstance(globals()[_name], types.FunctionType):
+        globals()[_name] = of_numbers(globals()[_name])

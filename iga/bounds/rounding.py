@@ -13,6 +13,7 @@ import math
 
 import torch
 
+from iga._float_range import sigma_limits
 from iga._typing import Tensor
 from iga.bounds._scalar import Result, Scalar, log1p, sqrt
 
@@ -33,6 +34,7 @@ __all__ = [
     "mean_budget",
     "moved_dist_sq_budget",
     "point_sum_budget",
+    "sigma_range",
     "student_t_score_budget",
     "textbook_loss",
     "torque_budget",
@@ -51,6 +53,18 @@ _LOG_DET_LARGEST = 3.0 * math.log(2.0 * 150.0**2)
 def unit_roundoff(dtype: Precision) -> float:
     """u: half the spacing of the numbers just above 1; 2⁻²⁴ for torch.float32. A number is taken to be u itself."""
     return torch.finfo(dtype).eps / 2 if isinstance(dtype, torch.dtype) else float(dtype)
+
+
+def sigma_range(
+    extent: float, dtype: torch.dtype, offset_max: float = 3.0, *, gradients: bool = True
+) -> tuple[float, float]:
+    """(least σ_min, largest σ_max), nm: within, nothing overflows or underflows in the closed form and its gradient.
+
+    For anchors within `extent` nm and offsets within `offset_max` σ; a hypothesis of every budget here. Without
+    `gradients` the values alone stay in range. docs/theory.md, section 5.
+    """
+    info = torch.finfo(dtype)
+    return sigma_limits(extent, offset_max, (info.tiny, info.max), gradients=gradients)
 
 
 def dist_sq_coefficients(drift: float = ROUNDED_DRIFT) -> tuple[float, float]:

@@ -26,10 +26,11 @@ from iga.bounds.rounding import (
     far_translation_budget,
     log_det_budget,
     log_det_floor_budget,
+    sigma_range,
     textbook_loss,
 )
 
-__all__ = ["BoundRow", "bounds_rows", "bounds_summary"]
+__all__ = ["BoundRow", "bounds_rows", "bounds_summary", "check_range"]
 
 SATURATED = 0.9
 SCALINGS = ("sum", "rsqrt", "mean")
@@ -109,7 +110,8 @@ def bounds_rows(
 ) -> list[BoundRow]:
     """Every bound and budget for these hypotheses. Lengths in nm; `weight` bounds gate · softplus(geo_scale).
 
-    Raises ValueError where the hypotheses contradict themselves.
+    Where a dtype leaves its range under them (docs/theory.md, section 5), its rows are one, which says so. Raises
+    ValueError where the hypotheses contradict themselves.
     """
     _check(sigma_min, sigma_max, extent, points, cap, keys, dof, weight, floor)
     largest = smooth_ceiling(sigma_min, sigma_max) if floor == "smooth" else sigma_max
@@ -154,14 +156,22 @@ def bounds_rows(
         rows.append(
             BoundRow("cap", f"{limit:g}", _yes(fits_in_fp16(limit)), _saturates(keys, 2 * limit), "|c tanh(x/c)| ≤ c")
         )
-    return rows + _rounding_rows(sigma_min, largest)
+    return rows + _rounding_rows(sigma_min, sigma_max, largest, extent, offset_max)
 
 
-def _rounding_rows(sigma_min: float, sigma_max: float) -> list[BoundRow]:
-    kappa = sigma_max / sigma_min
+def _rounding_rows(
+    sigma_min: float, sigma_max: float, largest: float, extent: float, offset_max: float
+) -> list[BoundRow]:
+    kappa = largest / sigma_min
     rows = [BoundRow("κ", f"{kappa:.4g}", "", "", "σ_max/σ_min, the worst pair")]
     for dtype in (torch.float32, torch.float64):
         name = str(dtype).removeprefix("torch.")
+        low, high = sigma_range(extent, dtype, offset_max, gradients=False)
+        if not low <= sigma_min <= sigma_max <= high:
+            rows.append(
+                BoundRow(f"{name}: digits of dist_sq", "none", "", "", f"σ must lie in [{low:.2g}, {high:.2g}] nm")
+            )
+            continue
         digits, textbook = digits_left(kappa, dtype), digits_left(kappa, dtype, form="textbook")
         rows += [
             BoundRow(f"{name}: digits of dist_sq", f"{digits:.1f}", "", "", f"textbook form: {textbook:.1f}"),
@@ -199,6 +209,18 @@ def _rounding_rows(sigma_min: float, sigma_max: float) -> list[BoundRow]:
 
 def _bounded(value: float, cap: float | None) -> float:
     return value if cap is None else cap * math.tanh(value / cap)
+
+
+def check_range(sigma_min: float, sigma_max: float, extent: float, offset_max: float = 3.0) -> None:
+    """Raises ValueError, with the range, where float32 leaves it: no digit is to be had there. docs/theory.md, 5."""
+    low, high = sigma_range(extent, torch.float32, offset_max, gradients=False)
+    if low > high:
+        raise ValueError(f"extent must leave room for a σ in float32 (docs/theory.md, section 5), got {extent:g} nm")
+    if not low <= sigma_min <= sigma_max <= high:
+        raise ValueError(
+            f"sigma_min and sigma_max must lie in [{low:.2g}, {high:.2g}] nm at extent = {extent:g} nm: outside, "
+            f"products leave the range of float32 (docs/theory.md, section 5); got {sigma_min!r} and {sigma_max!r}"
+        )
 
 
 def _saturates(keys: int, span: float) -> str:
