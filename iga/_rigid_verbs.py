@@ -144,8 +144,10 @@ class RigidVerbs:
         return self._map(lambda x, _: x.detach())
 
     def to(self: R, *args: Any, **kwargs: Any) -> R:
-        """Another dtype or device, as Tensor.to; float16 and bfloat16 raise ValueError."""
-        return self._map(lambda x, _: rotation.converted(x, *args, **kwargs))
+        """Another dtype or device, as Tensor.to (itself if nothing changes); float16 and bfloat16 raise ValueError."""
+        tensors = [x for x, _ in self._tensors()]
+        made = [rotation.converted(x, *args, **kwargs) for x in tensors]
+        return self if all(x is y for x, y in zip(made, tensors, strict=True)) else self._made(*made)
 
     def float(self: R) -> R:
         """In float32."""

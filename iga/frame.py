@@ -48,8 +48,10 @@ class Frame(RigidVerbs):
 
     def __post_init__(self) -> None:
         rot = self.rot if isinstance(self.rot, torch.Tensor) else self.rot.get_rot_mats()
-        object.__setattr__(self, "rot", rotation.promoted(rot, self.trans))
-        object.__setattr__(self, "trans", rotation.promoted(self.trans, self.rot))
+        if (promoted := rotation.promoted(rot, self.trans)) is not self.rot:
+            object.__setattr__(self, "rot", promoted)
+        if (promoted := rotation.promoted(self.trans, self.rot)) is not self.trans:
+            object.__setattr__(self, "trans", promoted)
         rotation.check_geometry("rot", self.rot, 3, 3)
         rotation.check_geometry("trans", self.trans, 3)
         if self.rot.shape[:-2] != self.trans.shape[:-1]:

@@ -41,8 +41,9 @@ class GaussianRigid(RigidVerbs):
         if not isinstance(self.frame, Frame):
             raise ValueError(f"frame must be an iga.Frame, got {type(self.frame).__name__}; pass rigid_to_frame(frame)")
         for name in ("local_mean", "log_scale"):
-            x = rotation.promoted(getattr(self, name), self.frame.trans)
-            object.__setattr__(self, name, x)
+            given = getattr(self, name)
+            if (x := rotation.promoted(given, self.frame.trans)) is not given:
+                object.__setattr__(self, name, x)
             rotation.check_geometry(name, x, 3)
             if x.shape != self.frame.trans.shape:
                 raise ValueError(
