@@ -26,6 +26,8 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "IGA without z": lambda: InvariantGaussianAttention(**(SIZES | {"c_z": 0})),
     "IGA of its own scale": lambda: InvariantGaussianAttention(**SIZES, config=preset("bounded", geo_scale_init=-0.7)),
     "IPA": lambda: InvariantPointAttention(**SIZES),
+    "IPA of the multimer": lambda: InvariantPointAttention(**SIZES, is_multimer=True),
+    "IPA with down_z": lambda: InvariantPointAttention(**SIZES, pair_value_dim=2),
 }
 
 

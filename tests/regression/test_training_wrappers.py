@@ -44,7 +44,7 @@ class Rigid:
 
 def attention(kind: str, implementation: str = "cpu") -> nn.Module:
     if kind == "IPA":
-        return randomise(InvariantPointAttention(**SIZES), 0)
+        return randomise(InvariantPointAttention(**SIZES, pair_value_dim=2), 0)
     layer = small_layer()
     layer.implementation = implementation
     return layer
@@ -132,6 +132,21 @@ def test_fsdp2_gives_what_the_layer_gives(kind: str, way: str, world: Any) -> No
     output = layer(given.s, None, given.r, given.mask)
     output.cos().sum().backward()
     assert output.isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_fsdp2_in_bfloat16_casts_a_frame_unless_it_is_told_not_to(world: Any) -> None:
+    """Frames are dataclasses, into which it looks: their digits are lost, and the call goes on in float32."""
+    given = inputs()
+    wanted = attention("cpu")(*given)
+    errors = []
+    for cast in (True, False):
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, cast_forward_inputs=cast)
+        layer = sharded(attention("cpu"), "root", world, policy)
+        output = layer(given.s.bfloat16(), given.z.bfloat16(), given.r, given.mask)
+        errors.append(float((output.float() - wanted).abs().max()))
+        assert output.isfinite().all()
+    assert 0 < errors[1] < errors[0] <= 32 * 2.0**-8 * float(wanted.abs().max())
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -272,9 +272,9 @@ def test_a_parametrised_geo_scale_is_what_the_kernels_take() -> None:
 @pytest.mark.parametrize("wrapping", ["adapter", "weight_norm", "forward hook", "module that is not affine"])
 def test_invariant_point_attention_calls_every_projection(wrapping: str) -> None:
     given = inputs()
-    for name, _ in InvariantPointAttention(**SIZES).named_children():
+    for name, _ in InvariantPointAttention(**SIZES, pair_value_dim=2).named_children():
         torch.manual_seed(0)
-        layer = randomise(InvariantPointAttention(**SIZES), 0).double()
+        layer = randomise(InvariantPointAttention(**SIZES, pair_value_dim=2), 0).double()
         before = layer(*given)
         setattr(layer, name, WRAPPINGS[wrapping](getattr(layer, name)))
         for p in getattr(layer, name).parameters():
