@@ -314,6 +314,6 @@ def _run(arguments: list[str]) -> int:
         return 130 if getattr(error, "exit_code", 2) == 130 else 2
     except typer.Abort:
         code = 130
-    if code == 130:  # Ctrl-C, of which typer makes a code
+    if code == 130 and arguments[:1] != ["compare"]:  # Ctrl-C, of which typer makes a code; compare says more
         complain("interrupted")
     return code if isinstance(code, int) else 0

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from iga._terminal import Bars, complain, misuse, print_rows
+from iga._terminal import Bars, check_names, complain, misuse, print_rows, say
 from iga._terminal import console as terminal
+from iga._text import one_line
 
 __all__ = ["compare"]
 
@@ -38,7 +39,7 @@ def compare(
     ] = "fixed",
     stress: Annotated[bool, typer.Option("--stress", help="Start from scales that collapse, and needles.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    out: Annotated[Path, typer.Option(help="Folder of the comparison.")] = Path("comparison"),
+    out: Annotated[str, typer.Option(help="Folder of the comparison.")] = "comparison",
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with the folder's comparison; steps, seeds and arms may be added."),
@@ -60,6 +61,7 @@ def compare(
     command with --resume goes on. Several processes: torchrun --nproc-per-node 2 -m iga compare …. Ends 0 when all runs
     are made, 1 if one could not be, 2 on misuse.
     """
+    check_names(structures=structures or [], out=[out])
     from iga.experiment import compare as comparison
     from iga.experiment import processes
     from iga.experiment.dataset import Dataset
@@ -76,18 +78,18 @@ def compare(
             gaussians=gaussians,
             stress=stress,
             device=device,
-            threads=threads or (1 if size == "small" else comparison.cores()),
+            threads=(1 if size == "small" else comparison.cores()) if threads is None else threads,
             samples=samples,
             overrides=tuple(override or ()),
         )
     command = shlex.join(["iga", *sys.argv[1:]])
 
-    def say(dataset: Dataset) -> None:
+    def on_data(dataset: Dataset) -> None:
         skipped = "".join(f", {count} skipped: {reason}" for reason, count in dataset.skipped.items())
         for path, reason in dataset.unreadable:
-            print(f"unreadable: {path}: {reason}", file=sys.stderr)
+            say(f"unreadable: {one_line(path)}: {reason}")
         sides = f"{len(dataset.training)} to train on, {len(dataset.held_out)} held out"
-        print(f"{dataset.described}: {sides}{skipped}", file=sys.stderr, flush=True)
+        say(f"{dataset.described}: {sides}{skipped}")
 
     try:
         with misuse(), Bars() as bars:
@@ -100,13 +102,14 @@ def compare(
 
             status = comparison.compare(
                 plan,
-                out,
+                Path(out),
                 resume=resume,
                 jobs=jobs,
                 wandb=wandb,
                 command=command,
-                on_data=say,
+                on_data=on_data,
                 on_progress=progress if processes.rank() == 0 else None,
+                on_result=_print_summary,
             )
     except RuntimeError as error:
         complain(f"{error}; what was done is kept: --resume goes on")
@@ -115,15 +118,13 @@ def compare(
         complain("interrupted; what was done is kept: --resume goes on")
         raise typer.Exit(130) from error
     if status and processes.rank() == 0:
-        _print_summary(out)
+        terminal().print(f"{out}/report.md, report.html, result.json", markup=False, highlight=False, soft_wrap=True)
 
 
-def _print_summary(folder: Path) -> None:
-    """The verdicts and where the rest is."""
-    from iga.experiment.readings import read_result
+def _print_summary(result: dict[str, Any]) -> None:
+    """The verdicts, before the files that hold them: a disk may be full."""
     from iga.experiment.verdicts import judge_all
 
-    result = read_result(folder / "result.json")
     rows: list[dict[str, Any]] = []
     for run in result["runs"]:
         last = run["held_out"][-1] if run["held_out"] else {}
@@ -149,7 +150,10 @@ def _print_summary(folder: Path) -> None:
         print_rows(verdicts)
     else:
         terminal().print(f"no claim is judged: {judged[0].reason}", markup=False, highlight=False)
-    terminal().print(f"{folder}/report.md, report.html, result.json", markup=False, highlight=False, soft_wrap=True)
+    lost = sum(run["samples_not_written"] for run in result["runs"])
+    if lost:
+        words = "not finite; the runs' samples/*/not_written.txt names them"
+        terminal().print(f"samples not written: {lost} ({words})", markup=False, highlight=False)
 
 
 def _short(value: float | None) -> str:

@@ -1,9 +1,12 @@
 """Checkpoints: files that are whole or not there, of tensors, numbers and strings alone.
 
-They are read by torch's weights-only loader: a file from elsewhere cannot run code.
+They are read by torch's weights-only loader: a file from elsewhere cannot run code. A run keeps two: a damaged one
+costs the steps since the one before.
 """
 
 import io
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,10 @@ import torch
 
 from iga._files import write_bytes
 
-__all__ = ["load", "save"]
+__all__ = ["keep", "load", "newest", "save", "set_aside"]
+
+NEWEST, BEFORE = "checkpoint.pt", "checkpoint_before.pt"
+_OF_A_RUN = {"network", "optimizer", "step", "seconds", "peak_mb"}
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -23,12 +29,39 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 def load(path: Path) -> dict[str, Any]:
     """What `save` wrote, on the CPU. Raises ValueError, naming the file, where it is none."""
+    data = io.BytesIO(path.read_bytes())
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+        state = torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle and zip raise what they like on a damaged file
         raise ValueError(f"{path} is no checkpoint of iga compare ({type(error).__name__}); remove it") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path} is no checkpoint of iga compare; remove it")
     return state
+
+
+def keep(folder: Path, state: dict[str, Any]) -> None:
+    """`state` as the newest checkpoint of the run in `folder`, and the one that was newest as the one before."""
+    if (folder / NEWEST).exists():
+        os.replace(folder / NEWEST, folder / BEFORE)
+    save(folder / NEWEST, state)
+
+
+def newest(folder: Path) -> dict[str, Any] | None:
+    """The last state of a run that can be read; None where there is none. One that is damaged is set aside."""
+    for path in (folder / NEWEST, folder / BEFORE):
+        if not path.exists():
+            continue
+        try:
+            state = load(path)
+        except ValueError:
+            state = {}
+        if _OF_A_RUN <= state.keys():
+            return state
+        set_aside(path)
+    return None
+
+
+def set_aside(path: Path) -> None:
+    """A damaged file under another name, said on standard error: nothing is lost, and nothing is silent."""
+    os.replace(path, path.with_name(f"{path.name}.damaged"))
+    print(f"{path} is damaged, and kept as {path.name}.damaged: the run goes on from before it", file=sys.stderr)

@@ -3,8 +3,10 @@
 On a CPU several runs go on at once, each in a process of its own; with torchrun one at a time, shared by all processes.
 """
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,21 +14,28 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from iga._files import write_text
+from iga._memory import check_room
 from iga._process import threads
+from iga._text import visible
 from iga.experiment import plan as plans
 from iga.experiment import processes, tracking, worker
+from iga.experiment.arms import network_of
 from iga.experiment.curves import check_plot
 from iga.experiment.dataset import Dataset, load_dataset, prepare, save_dataset
+from iga.experiment.hold import Hold
 from iga.experiment.page import write_report
 from iga.experiment.plan import Plan
 from iga.experiment.results import collect
 from iga.experiment.train import status_of
 
-__all__ = ["Progress", "compare", "cores", "report"]
+__all__ = ["Progress", "check_device", "compare", "cores", "report"]
+
+_PROCESS = 250_000_000  # bytes of a process that has loaded torch
 
 # on_progress(run, steps done, steps, the last trans_loss or None)
 Progress = Callable[[str, int, int, float | None], None]
@@ -42,37 +51,63 @@ def compare(
     command: str = "iga compare",
     on_data: Callable[[Dataset], None] | None = None,
     on_progress: Progress | None = None,
+    on_result: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, str]:
     """Makes, or goes on with, the comparison `plan` in `folder`, and writes its result and report there.
 
-    jobs   runs at once on a CPU; None: as many as cores / plan.threads. Returns run → "finished" or "non-finite".
+    jobs       runs at once on a CPU; None: as many as cores / plan.threads
+    on_result  called with the result before its files are written
 
-    Raises ValueError before anything is written for whatever does not fit: an unknown arm, no structures, a folder that
-    holds something else. A run that cannot go on for another reason than numbers that are not finite raises
-    RuntimeError with its last words; what the others did is kept, and `resume` goes on.
+    Returns run → "finished" or "non-finite". Raises ValueError before anything is written for whatever does not fit: an
+    unknown arm, no structures, networks that no memory holds, a folder that holds something else or is in use. A run
+    that cannot go on for another reason than numbers that are not finite raises RuntimeError with its last words; no
+    other is begun then, what the others did is kept and reported, and `resume` goes on.
     """
     tracking.check_mode(wandb)
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be a whole number from 1 up, got {jobs}")
-    if torch.device(plan.device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {plan.device!r} is not there: this torch sees no CUDA GPU; take --device cpu")
-    with processes.initialised(plan.device):
-        plan, dataset = _begun(plan, folder, resume)
+    check_device(plan.device)
+    jobs = min(jobs or max(1, cores() // plan.threads), len(plan.runs()))
+    _check_room(plan, jobs)
+    with processes.initialised(plan.device), Hold() as hold:
+        plan, dataset = _begun(plan, folder, resume, hold)
         if on_data is not None and processes.rank() == 0:
             on_data(dataset)
         progress = on_progress or (lambda run, done, steps, loss: None)
-        if processes.world() > 1 or torch.device(plan.device).type == "cuda":
-            status = _here(plan, folder, wandb, progress)
-        else:
-            status = _beside(plan, folder, jobs or max(1, cores() // plan.threads), wandb, progress)
+        try:
+            if processes.world() > 1 or torch.device(plan.device).type == "cuda":
+                status = _here(plan, folder, wandb, progress)
+            else:
+                status = _beside(plan, folder, jobs, wandb, progress, hold.number)
+        except RuntimeError:
+            if processes.world() == 1:
+                with contextlib.suppress(ValueError, OSError):  # there may be nothing to report yet
+                    report(folder, dataset, command)
+            raise
         if processes.rank() == 0:
-            report(folder, dataset, command)
+            report(folder, dataset, command, on_result)
     return status
 
 
-def report(folder: Path, dataset: Dataset, command: str) -> list[Path]:
+def check_device(name: str) -> None:
+    """Raises ValueError for what is neither a CPU nor a CUDA GPU that is there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device must be cpu or cuda, got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be cpu or cuda, got {name!r}")
+    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
+        raise ValueError(f"device {name!r} is not there: this torch sees no such CUDA GPU; take --device cpu")
+
+
+def report(
+    folder: Path, dataset: Dataset, command: str, on_result: Callable[[dict[str, Any]], None] | None = None
+) -> list[Path]:
     """result.json and, from it alone, report.md and report.html; curves where matplotlib is installed."""
     result = collect(folder, dataset, command)
+    if on_result is not None:
+        on_result(result)
     write_text(folder / "result.json", json.dumps(result, allow_nan=False) + "\n")
     try:
         check_plot()
@@ -90,15 +125,32 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _begun(plan: Plan, folder: Path, resume: bool) -> tuple[Plan, Dataset]:
-    """The plan to follow and the chains, both on disk for all processes to read."""
+def _check_room(plan: Plan, jobs: int) -> None:
+    """Raises ValueError where `jobs` processes with torch, weights, gradients and Adam's two moments don't fit."""
+    if torch.device(plan.device).type != "cpu":
+        return
+    try:
+        with torch.device("meta"):
+            networks = [network_of(plan.any_settings(arm)) for arm in plan.arms]
+    except RuntimeError as error:  # more numbers than can be counted
+        raise ValueError(f"the network would take more memory than there is ({error}); take smaller sizes") from error
+    numbers = max(sum(p.numel() for p in network.parameters()) for network in networks)
+    check_room(f"{jobs} runs at once, with networks of {numbers:,} numbers,", jobs * (_PROCESS + 16 * numbers))
+
+
+def _begun(plan: Plan, folder: Path, resume: bool, hold: Hold) -> tuple[Plan, Dataset]:
+    """The plan to follow and the chains, both on disk for all processes to read; the folder is ours from here."""
     if processes.rank() == 0:
+        hold.take(folder)
         if processes.world() > 1:
             plan = replace(plan, overrides=(*plan.overrides, *_of_processes(plan)))
         plan = plans.check_folder(folder, plan, resume=resume)
         data = folder / plans.DATA
         dataset = None if data.exists() else prepare(plan.any_settings())
         folder.mkdir(parents=True, exist_ok=True)
+        if hold.number is None:
+            hold.take(folder)
+            plans.check_folder(folder, plan, resume=resume)  # another may have made it meanwhile
         if dataset is not None:
             save_dataset(data, dataset)
         plans.write(folder, plan)
@@ -126,8 +178,10 @@ def _here(plan: Plan, folder: Path, wandb: str, progress: Progress) -> dict[str,
     return status
 
 
-def _beside(plan: Plan, folder: Path, jobs: int, wandb: str, progress: Progress) -> dict[str, str]:
-    """`jobs` runs at once, each in a process of its own."""
+def _beside(
+    plan: Plan, folder: Path, jobs: int, wandb: str, progress: Progress, hold: int | None = None
+) -> dict[str, str]:
+    """`jobs` runs at once, each in a process of its own, which shares the hold on the folder."""
     children: set[subprocess.Popen[str]] = set()
     lock, stopped = threading.Lock(), threading.Event()
 
@@ -139,9 +193,14 @@ def _beside(plan: Plan, folder: Path, jobs: int, wandb: str, progress: Progress)
         words = [sys.executable, "-m", "iga.experiment.worker", str(folder), name, "--wandb", wandb]
         where = folder / plans.RUNS / name
         where.mkdir(parents=True, exist_ok=True)
-        with open(where / "errors.txt", "w+", encoding="utf-8") as errors:
+        shared = () if hold is None else (hold,)
+        with open(where / "errors.txt", "w+", encoding="utf-8", errors="replace") as errors:
             with lock:
-                child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+                if stopped.is_set():  # since: whoever stopped the others has not seen this one
+                    return "running"
+                child = subprocess.Popen(
+                    words, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, pass_fds=shared
+                )
                 children.add(child)
             with child:
                 for line in child.stdout or ():
@@ -154,9 +213,14 @@ def _beside(plan: Plan, folder: Path, jobs: int, wandb: str, progress: Progress)
             if stopped.is_set():
                 return "running"
             if code:
-                errors.seek(0)
-                raise RuntimeError(f"run {name} ended {code}: {' / '.join(errors.read().strip().splitlines()[-3:])}")
-        if not (where / "errors.txt").stat().st_size:
+                stopped.set()  # before this thread is free to begin another
+            errors.seek(0)
+            said = errors.read().strip().splitlines()
+            if code:
+                raise RuntimeError(f"run {name} {_ended(code)}: {' / '.join(said[-3:]) or 'it said nothing'}")
+        for line in said[-3:]:
+            print(f"{name}: {visible(line)}", file=sys.stderr, flush=True)
+        if not said:
             (where / "errors.txt").unlink()
         progress(name, plan.steps, plan.steps, None)
         return status_of(where)["status"]
@@ -171,3 +235,10 @@ def _beside(plan: Plan, folder: Path, jobs: int, wandb: str, progress: Progress)
                 for child in children:
                     child.terminate()
             raise
+
+
+def _ended(code: int) -> str:
+    if code >= 0:
+        return f"ended {code}"
+    name = next((one.name for one in signal.Signals if one == -code), str(-code))
+    return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

@@ -100,9 +100,12 @@ def save_dataset(path: Path, dataset: Dataset) -> None:
 def load_dataset(path: Path) -> Dataset:
     """Raises ValueError where the file is none of `save_dataset`."""
     state = load(path)
-    training, held_out = (tuple(_chain(one) for one in state[name]) for name in ("training", "held_out"))
-    unreadable = tuple((a, b) for a, b in state["unreadable"])
-    return Dataset(training, held_out, state["described"], state["skipped"], unreadable)
+    try:
+        training, held_out = (tuple(_chain(one) for one in state[name]) for name in ("training", "held_out"))
+        unreadable = tuple((a, b) for a, b in state["unreadable"])
+        return Dataset(training, held_out, state["described"], state["skipped"], unreadable)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no chains of a comparison; remove it, and they are read again") from error
 
 
 def _tensors(chain: Chain) -> dict[str, torch.Tensor]:

@@ -21,7 +21,12 @@ from iga._files import write_bytes
 from iga._typing import NM_PER_ANGSTROM, Tensor
 from iga.frame import Frame
 
-__all__ = ["write_pdb"]
+__all__ = ["PdbLimit", "backbone_atoms", "write_pdb"]
+
+
+class PdbLimit(ValueError):
+    """What is sound, and does not fit into the columns of the format."""
+
 
 # Å and degrees
 _N_CA, _CA_C, _C_O = 1.458, 1.525, 1.231
@@ -49,14 +54,14 @@ def write_pdb(
     chain          one letter or digit
     remarks        lines of text, wrapped, as REMARK 99; what is not ASCII becomes "?"
 
-    Raises ValueError for what the format can't hold, and for frames that are not finite.
+    Raises PdbLimit, a ValueError, for what the format can't hold, and ValueError for frames that are not finite.
     """
     n = _check(frame, index, residue_names, chain)
     names = [name if len(name) <= 3 else "UNK" for name in residue_names]
     long = dict.fromkeys(name for name in residue_names if len(name) > 3)
     notes = [*remarks, *(f"written as UNK, having more than three characters: {name}" for name in long)]
     lines = [f"REMARK  99 {line}" for note in notes for line in textwrap.wrap(note, 69) or [""]]
-    atoms = _atoms(frame, index)
+    atoms = backbone_atoms(frame, index)
     numbers = (index + 1).tolist()
     for i in range(n):
         for j, (atom, xyz) in enumerate(zip(("N", "CA", "C", "O"), atoms[i].tolist(), strict=True)):
@@ -79,7 +84,7 @@ def _check(frame: Frame, index: Tensor, residue_names: Sequence[str], chain: str
             f"{len(residue_names)}; leave the padded rows out of all three"
         )
     if int(index.min()) < 0 or int(index.max()) >= _HIGHEST or not bool((index[1:] > index[:-1]).all()):
-        raise ValueError(
+        raise PdbLimit(
             f"index must rise from residue to residue and lie in 0 … {_HIGHEST - 1}, got {index.tolist()[:8]} …; "
             "number the residues anew"
         )
@@ -87,15 +92,15 @@ def _check(frame: Frame, index: Tensor, residue_names: Sequence[str], chain: str
         raise ValueError(f"chain must be one letter or digit, got {chain!r}; PDB has one column for it")
     bad = [name for name in residue_names if not re.fullmatch("[A-Za-z0-9]+", name)]
     if bad:
-        raise ValueError(f'residue_names must be of letters and digits, got {bad[0]!r}; an unknown residue is "UNK"')
+        raise PdbLimit(f'residue_names must be of letters and digits, got {bad[0]!r}; an unknown residue is "UNK"')
     if not bool(frame.rot.isfinite().all() and frame.trans.isfinite().all()):
         raise ValueError("frame must be finite, got NaN or infinity; the network that made it has diverged")
     if float(frame.trans.abs().max()) / NM_PER_ANGSTROM > 990:  # −999.999 Å is the lowest that the columns hold
-        raise ValueError("frame must lie within 99 nm of the origin, the columns of PDB hold no more; centre the chain")
+        raise PdbLimit("frame must lie within 99 nm of the origin, the columns of PDB hold no more; centre the chain")
     return n
 
 
-def _atoms(frame: Frame, index: Tensor) -> Tensor:
+def backbone_atoms(frame: Frame, index: Tensor) -> Tensor:
     """N, CA, C, O [n, 4, 3], Å, float64."""
     exact = frame.to(dtype=torch.float64, device="cpu")
     at_ca, at_c, o = math.radians(_N_CA_C), math.radians(_CA_C_O), math.radians(_PSI + 180.0)

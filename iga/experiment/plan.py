@@ -5,12 +5,13 @@ FOLDER/runs/NAME/…      one folder a run            FOLDER/result.json, report
 """
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from iga._files import write_text
+from iga.experiment._build import built
 from iga.experiment.settings import ARMS, Settings, load_settings
 
 __all__ = ["DATA", "PLAN", "RUNS", "OnRow", "Plan", "check_folder", "chosen_arms", "read", "write"]
@@ -18,6 +19,7 @@ __all__ = ["DATA", "PLAN", "RUNS", "OnRow", "Plan", "check_folder", "chosen_arms
 PLAN, DATA, RUNS = "plan.json", "data.pt", "runs"
 # Settings that have an option of their own.
 RESERVED = ("training.steps", "training.seed", "model.gaussians", "data.stress", "data.structures")
+_RANGES = {"steps": (1, 10**9), "seeds": (1, 100), "threads": (1, 1024), "samples": (0, 10**6)}
 OnRow = Callable[[dict[str, float]], None]
 
 
@@ -45,9 +47,9 @@ class Plan:
     overrides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("seeds", 1), ("threads", 1), ("samples", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be a whole number from {least} up, got {getattr(self, name)}")
+        for name, (least, most) in _RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be a whole number from {least} to {most}, got {getattr(self, name)}")
         if not self.arms:
             raise ValueError(f"arms must name at least one of {', '.join(ARMS)}")
         if len(set(self.arms)) < len(self.arms):
@@ -65,9 +67,9 @@ class Plan:
     def settings_of(self, run: str) -> Settings:
         return self._settings(*self.runs()[run])
 
-    def any_settings(self) -> Settings:
-        """Of the first arm and seed: for what does not depend on them."""
-        return self._settings(self.arms[0], self.seed)
+    def any_settings(self, arm: str | None = None) -> Settings:
+        """Of the first seed, and the first arm unless one is named: for what does not depend on them."""
+        return self._settings(arm or self.arms[0], self.seed)
 
     def _settings(self, arm: str, seed: int) -> Settings:
         structures = json.dumps(list(self.structures))
@@ -80,13 +82,12 @@ def read(folder: Path) -> Plan:
     """The plan of a comparison's folder; ValueError where there is none, or one of another release."""
     try:
         state = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{folder} holds no comparison that can be read ({PLAN}): {error}") from error
-    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in state.items()}
     try:
-        return Plan(**given)
-    except TypeError as error:
-        raise ValueError(f"{folder / PLAN} is of another release: {error}") from error
+        return built(Plan, state, PLAN)
+    except ValueError as error:
+        raise ValueError(f"{folder / PLAN} is damaged or of another release: {error}") from error
 
 
 def write(folder: Path, plan: Plan) -> None:
@@ -100,6 +101,12 @@ def check_folder(folder: Path, plan: Plan, *, resume: bool) -> Plan:
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; name a folder that is empty or not there yet")
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):  # without a name: nothing is left
+            pass
+    except OSError as error:
+        raise ValueError(f"{folder} can't be made: {there}: {error.strerror}") from error
     if not folder.exists() or not any(folder.iterdir()):
         return plan
     if not (folder / PLAN).exists():

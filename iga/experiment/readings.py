@@ -6,6 +6,7 @@ Steps are counted from 1: step k is the k-th entry of a series. JSON holds no Na
 import gzip
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ def read_result(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
         result = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except (UnicodeDecodeError, json.JSONDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except (ValueError, RecursionError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{path} is no JSON: {error}") from error
     try:
         check_result(result)

@@ -25,14 +25,21 @@ _FILES = (("metrics.csv", COLUMNS), ("held_out.csv", HELD_OUT_COLUMNS))
 
 
 def read_table(path: Path) -> list[dict[str, float | None]]:
-    """The rows of metrics.csv or held_out.csv; None where a cell is empty. A row that was cut off is left out."""
+    """The rows of metrics.csv or held_out.csv; None where a cell is empty. A row that was cut off is left out.
+
+    Raises ValueError, naming file and line, for a row that holds anything but numbers.
+    """
     if not path.exists():
         return []
     rows = []
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
         text = file.read()
-    for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])):
-        rows.append({name: None if cell in ("", None) else float(cell) for name, cell in row.items()})
+    for number, row in enumerate(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])), start=2):
+        try:
+            rows.append({name: None if cell in ("", None) else float(cell) for name, cell in row.items()})
+        except (TypeError, ValueError) as error:
+            words = f"{path}, line {number}, is damaged; remove its folder, and --resume makes the run anew"
+            raise ValueError(words) from error
     return rows
 
 
@@ -45,8 +52,10 @@ class Tables:
         self._files: list[TextIO] = []
 
     def __enter__(self) -> "Tables":
-        for name, columns in _FILES if self._writes else ():
+        files = _FILES if self._writes else ()
+        for name, columns in files:
             _cut(self._folder / name, columns, self._after)
+        for name, _ in files:
             self._files.append(open(self._folder / name, "a", newline="", encoding="utf-8"))
         return self
 

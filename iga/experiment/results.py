@@ -9,6 +9,7 @@ from iga.experiment.arms import load_arm
 from iga.experiment.dataset import Dataset
 from iga.experiment.evaluate import Evaluation
 from iga.experiment.records import COLUMNS, HELD_OUT_COLUMNS, read_table
+from iga.experiment.samples import not_written
 from iga.experiment.train import status_of
 from iga.report import environment
 
@@ -64,6 +65,7 @@ def _run(folder: Path, arm: str, seed: int) -> dict[str, Any] | None:
         "label": load_arm(arm).label,
         "seed": seed,
         **status_of(folder),
+        "samples_not_written": not_written(folder),
         "steps": {name: [_number(row[name]) for row in steps] for name in COLUMNS if name not in ("step", "seconds")},
         "held_out": [
             {name: int(row[name] or 0) if name == "step" else _number(row[name]) for name in HELD_OUT_COLUMNS}

@@ -7,6 +7,7 @@ does not exist and a value of another type are errors that name what does exist.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
@@ -102,9 +103,10 @@ class Model:
     gaussians: str = "fixed"
 
     def __post_init__(self) -> None:
+        counted = ("blocks", "heads", "transformer_heads", "transformer_layers", "points", "value_points")
         for entry in fields(self):
             if entry.name != "gaussians":
-                _at_least("model", entry.name, getattr(self, entry.name), 1)
+                _at_least("model", entry.name, getattr(self, entry.name), 1, 1000 if entry.name in counted else 2**16)
         if self.gaussians not in GAUSSIANS:
             raise ValueError(f"model.gaussians must be one of {', '.join(GAUSSIANS)}; got {self.gaussians!r}")
         if self.c_s % self.transformer_heads:
@@ -174,7 +176,7 @@ class Data:
     break_gap: int = 0
 
     def __post_init__(self) -> None:
-        _at_least("data", "synthetic", self.synthetic, 2)
+        _at_least("data", "synthetic", self.synthetic, 2, 10**5)
         _at_least("data", "break_gap", self.break_gap, 0)
 
 
@@ -187,6 +189,12 @@ class Settings:
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
     data: Data = field(default_factory=Data)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.,+=()\[\] -]{0,199}", self.run_name) or not self.name:
+            raise ValueError(
+                f"name and arm.label must make a folder's name, of letters, digits and -_.+=, got {self.run_name!r}"
+            )
 
     @property
     def run_name(self) -> str:
@@ -254,6 +262,8 @@ def _arm_file(name: str) -> dict[str, Any]:
     return _file(f"arms/{name}.yaml")
 
 
-def _at_least(section: str, name: str, value: int, least: int) -> None:
+def _at_least(section: str, name: str, value: int, least: int, most: int = 10**9) -> None:
     if value < least:
         raise ValueError(f"{section}.{name} must be at least {least}, got {value}")
+    if value > most:
+        raise ValueError(f"{section}.{name} must be at most {most}, got {value}")

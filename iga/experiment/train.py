@@ -5,7 +5,7 @@ their own. A step logs the losses and the three numbers that told of the blow-up
 lowest over the blocks. A loss or gradient that is not finite ends the run, before it reaches the weights, and is its
 result.
 
-A run's folder: config.yaml, metrics.csv (a row a step), held_out.csv, checkpoint.pt, status.json.
+A run's folder: config.yaml, metrics.csv (a row a step), held_out.csv, checkpoint.pt and the one before, status.json.
 """
 
 import json
@@ -33,6 +33,9 @@ from iga.experiment.settings import Settings, from_yaml, to_yaml
 from iga.kernels import Statistics
 
 __all__ = ["status_of", "train"]
+
+_STATUS = ("finished", "non-finite", "running")
+_KEYS = {"steps_done", "first_non_finite", "what_non_finite", "seconds_a_step", "peak_mb", "parameters"}
 
 
 @dataclass
@@ -88,17 +91,33 @@ def train(settings: Settings, dataset: Dataset, folder: Path, *, device: str = "
 
 def status_of(folder: Path) -> dict[str, Any]:
     """status.json of a run: status, steps_done, first_non_finite, what_non_finite, seconds_a_step, peak_mb (in units
-    of 2²⁰ bytes), parameters."""
-    return json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    of 2²⁰ bytes), parameters. Raises ValueError, naming the file, where it is damaged."""
+    path = folder / "status.json"
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}); --resume makes it anew") from error
+    if not isinstance(state, dict) or state.get("status") not in _STATUS or not _KEYS <= state.keys():
+        raise ValueError(f"{path} is no status of a run; --resume makes it anew")
+    return state
 
 
 def _begin(settings: Settings, folder: Path) -> dict[str, Any]:
     """The status of what is in the folder, or of a run that has not begun."""
     config = folder / "config.yaml"
-    if config.exists():
-        _compare_settings(from_yaml(config.read_text(encoding="utf-8")), settings, folder)
+    if config.exists() and (text := config.read_bytes().strip(b"\0\r\n\t ")):  # nothing: lost with the power
+        try:
+            old = from_yaml(text.decode())
+        except ValueError as error:
+            raise ValueError(f"{config}: {error}; remove {folder}, and --resume makes this run anew") from error
+        _compare_settings(old, settings, folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(config, to_yaml(settings))
+    try:
+        if (folder / "status.json").exists():
+            status_of(folder)
+    except ValueError:
+        checkpoint.set_aside(folder / "status.json")
     if not (folder / "status.json").exists():
         _write_status(folder, _restored(settings, folder, "cpu"), "running", None, None)
     return status_of(folder)
@@ -119,9 +138,8 @@ def _restored(settings: Settings, folder: Path, device: str) -> _Run:
     network = network_of(settings).to(device)
     t = settings.training
     run = _Run(settings, network, torch.optim.Adam(network.parameters(), lr=t.lr, weight_decay=t.weight_decay))
-    path = folder / "checkpoint.pt"
-    if path.exists():
-        state = checkpoint.load(path)
+    state = checkpoint.newest(folder)
+    if state is not None:
         network.load_state_dict(state["network"])
         run.optimizer.load_state_dict(state["optimizer"])
         run.step, run.seconds, run.peak_mb = state["step"], state["seconds"], state["peak_mb"]
@@ -130,9 +148,7 @@ def _restored(settings: Settings, folder: Path, device: str) -> _Run:
 
 def _keep(run: _Run, folder: Path) -> None:
     state = {"network": run.network.state_dict(), "optimizer": run.optimizer.state_dict()}
-    checkpoint.save(
-        folder / "checkpoint.pt", {**state, "step": run.step, "seconds": run.seconds, "peak_mb": run.peak_mb}
-    )
+    checkpoint.keep(folder, {**state, "step": run.step, "seconds": run.seconds, "peak_mb": run.peak_mb})
     _write_status(folder, run, "running", None, None)
 
 

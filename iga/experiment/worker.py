@@ -6,14 +6,15 @@ Its peak memory is its own, and runs beside it share nothing. Every row goes to 
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 import torch
 
 from iga._process import flushed_denormals
-from iga.experiment import plan, tracking
+from iga.experiment import plan, processes, tracking
 from iga.experiment.dataset import load_dataset
-from iga.experiment.samples import write_samples
+from iga.experiment.samples import Behind, write_samples
 from iga.experiment.train import train
 
 __all__ = ["main", "run"]
@@ -35,7 +36,14 @@ def run(folder: Path, name: str, *, wandb: str = "off", log: plan.OnRow | None =
 
         status = train(settings, dataset, where, device=made.device, log=both)
         if status == "finished" and settings.training.seed == made.seed:
-            write_samples(settings, dataset, where, count=made.samples, device=made.device)
+            try:
+                write_samples(settings, dataset, where, count=made.samples, device=made.device)
+            except Behind:
+                if processes.world() > 1:  # the others are through
+                    raise
+                (where / "status.json").unlink()  # it is not finished: what is lost is trained again
+                status = train(settings, dataset, where, device=made.device, log=both)
+                write_samples(settings, dataset, where, count=made.samples, device=made.device)
     return status
 
 
@@ -45,8 +53,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("name")
     parser.add_argument("--wandb", default="off")
     given = parser.parse_args(arguments)
-    torch.set_num_threads(plan.read(given.folder).threads)
-    run(given.folder, given.name, wandb=given.wandb, log=_print)
+    try:
+        torch.set_num_threads(plan.read(given.folder).threads)
+        run(given.folder, given.name, wandb=given.wandb, log=_print)
+    except (ValueError, OSError) as error:  # what a folder holds, or a disk does not: no fault of the code
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 def _print(row: dict[str, float]) -> None:

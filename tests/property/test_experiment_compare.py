@@ -31,7 +31,9 @@ SMALLEST = Plan(arms=("ipa", "bounded"), steps=3, seeds=1, samples=1, overrides=
 def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
     """The smallest comparison, its runs in this process one after another."""
 
-    def beside(plan: Plan, folder: Path, jobs: int, wandb: str, progress: comparison.Progress) -> dict[str, str]:
+    def beside(
+        plan: Plan, folder: Path, jobs: int, wandb: str, progress: comparison.Progress, hold: int | None
+    ) -> dict[str, str]:
         return comparison._here(plan, folder, wandb, progress)
 
     monkeypatch.setattr(comparison, "_beside", beside)

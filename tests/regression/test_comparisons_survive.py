@@ -1,0 +1,331 @@
+"""What a comparison survives: killed workers, diverged samples, damaged files, a second command in its folder.
+
+Found where a sample that did not fit a PDB file cost the report of all runs, and where a damaged checkpoint or an empty
+status file ended every later --resume.
+"""
+
+import json
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from iga import read_structure
+from iga.cli import main
+from iga.experiment import checkpoint, evaluate, samples, train, worker
+from iga.experiment import compare as comparison
+from iga.experiment import plan as plans
+from iga.experiment.cif import write_mmcif
+from iga.experiment.dataset import load_dataset
+from iga.experiment.hold import Hold
+from iga.experiment.plan import Plan
+from iga.experiment.readings import read_result
+from iga.frame import Frame
+from training_support import TINY, metrics
+
+SMALLEST = Plan(arms=("ipa", "bounded"), steps=4, seeds=1, samples=1, overrides=(*TINY, "data.synthetic=6"))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process, one after another, no curves, few samples of the noise."""
+
+    def beside(plan: Plan, folder: Path, jobs: int, wandb: str, progress: comparison.Progress, hold: object) -> dict:
+        return comparison._here(plan, folder, wandb, progress)
+
+    def missing() -> None:
+        raise ValueError("no matplotlib")
+
+    monkeypatch.setattr(comparison, "_beside", beside)
+    monkeypatch.setattr(comparison, "check_plot", missing)
+    monkeypatch.setattr(evaluate, "SAMPLES", 2)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished comparison of one arm, to be copied and damaged."""
+    folder = tmp_path_factory.mktemp("made") / "one"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(evaluate, "SAMPLES", 2)
+        monkeypatch.setattr(samples, "sample", lambda network, batch, **options: batch.gaussian)
+        plan = replace(SMALLEST, arms=("bounded",), samples=0)
+        folder.mkdir()
+        plans.write(folder, plan)
+        comparison._begun(plan, folder, True, Hold())
+        worker.run(folder, next(iter(plan.runs())))
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    import shutil
+
+    return shutil.copytree(made, tmp_path / "one")
+
+
+def run_of(folder: Path) -> Path:
+    return next((folder / plans.RUNS).iterdir())
+
+
+def again(folder: Path, **changes: object) -> dict[str, str]:
+    return comparison.compare(replace(plans.read(folder), **changes), folder, resume=True)
+
+
+# --- damaged files -----------------------------------------------------------------------------------------------
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "cut": cut,
+    "empty": lambda path: path.write_bytes(b""),
+    "zeros": lambda path: path.write_bytes(bytes(512)),
+    "text": lambda path: path.write_text("<html>no such page</html>", encoding="utf-8"),
+    "a list": lambda path: path.write_text("[1, 2]", encoding="utf-8"),
+    "another's": lambda path: torch.save({"weights": 1}, path),
+}
+
+
+@pytest.mark.parametrize(
+    ("names", "damage"),
+    [
+        *((("status.json",), damage) for damage in ("empty", "zeros", "a list")),
+        *((("checkpoint.pt",), damage) for damage in ("cut", "empty", "another's")),
+        (("status.json", "checkpoint.pt", "checkpoint_before.pt"), "text"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named_and_the_run_goes_on_from_before_it(
+    folder: Path, names: tuple[str, ...], damage: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """To the same rows: what happens in a step is a function of the state and the step."""
+    run = run_of(folder)
+    before = metrics(run)
+    assert len(before) == 4 and checkpoint.load(run / "checkpoint_before.pt")["step"] == 2
+    for name in names:
+        DAMAGE[damage](run / name)
+    again(folder, steps=6)
+    err = capfd.readouterr().err
+    for name in names:
+        assert f"{run / name} is damaged" in err and (run / f"{name}.damaged").exists()
+    assert metrics(run)[:4] == before and len(metrics(run)) == 6
+    assert train.status_of(run)["status"] == "finished" and checkpoint.load(run / "checkpoint.pt")["step"] == 6
+    assert (folder / "report.md").exists()
+
+
+def test_a_finished_run_whose_last_weights_are_lost_is_sampled_from_those_weights_all_the_same(folder: Path) -> None:
+    run = run_of(folder)
+    weights = checkpoint.load(run / "checkpoint.pt")["network"]
+    cut(run / "checkpoint.pt")
+    again(folder, samples=1)
+    found = checkpoint.load(run / "checkpoint.pt")
+    assert found["step"] == 4 and all(torch.equal(found["network"][name], x) for name, x in weights.items())
+    assert len(list((run / "samples" / "4_steps").iterdir())) == 1
+
+
+def test_a_power_cut_that_emptied_the_settings_of_a_run_stops_nothing(folder: Path) -> None:
+    (run_of(folder) / "config.yaml").write_bytes(bytes(100))
+    assert set(again(folder).values()) == {"finished"}
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "held_out.csv"])
+def test_a_damaged_table_is_named_with_its_line(folder: Path, name: str) -> None:
+    path = run_of(folder) / name
+    head, first, *rest = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([head, b"\xff\x00,x" + first, *rest]))
+    with pytest.raises(ValueError, match=rf"{name}, line 2, is damaged; remove"):
+        again(folder, steps=6)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "another's"])
+def test_damaged_chains_are_named_and_read_again_once_removed(folder: Path, damage: str) -> None:
+    DAMAGE[damage](folder / plans.DATA)
+    with pytest.raises(ValueError, match="data.pt.*remove it"):
+        again(folder)
+    (folder / plans.DATA).unlink()
+    assert set(again(folder).values()) == {"finished"}
+
+
+PLANS = {
+    "a list": "[]",
+    "null": "null",
+    "a number": "1",
+    "nothing": "",
+    "zeros": "\0" * 100,
+    "no json": "{",
+    "deep": "[" * 100_000,
+    "text for a number": '{"steps": "many"}',
+    "a number for text": '{"arms": [1, 2]}',
+    "text for a list": '{"arms": "ipa"}',
+    "a number in a list of text": '{"overrides": [1]}',
+    "null for a number": '{"seeds": null}',
+    "truth for a number": '{"seeds": true}',
+    "another release": '{"shape": 3}',
+    "out of range": '{"seeds": 1000000000}',
+}
+
+
+@pytest.mark.parametrize("case", PLANS)
+def test_a_plan_that_is_none_is_one_line_and_2(case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / plans.PLAN).write_text(PLANS[case], encoding="utf-8")
+    with pytest.raises(SystemExit) as leave:
+        main(["compare", "--out", str(tmp_path), "--resume"])
+    err = capfd.readouterr().err
+    assert leave.value.code == 2 and "plan.json" in err and len(err.strip().splitlines()) == 1, err
+
+
+# --- samples -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scale", "written"), [(1.0, ".pdb"), (1e3, ".cif"), (1e30, ".cif"), (math.nan, None), (math.inf, None)]
+)
+def test_a_sample_that_no_pdb_file_holds_costs_nothing_else(
+    scale: float, written: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverged(network: object, batch: object, **options: object) -> object:
+        gaussian = batch.gaussian  # pyright: ignore[reportAttributeAccessIssue]
+        return replace(gaussian, frame=Frame(gaussian.rot, gaussian.trans * scale))
+
+    monkeypatch.setattr(samples, "sample", diverged)
+    again(folder, samples=1)
+    assert set(again(folder, samples=2).values()) == {"finished"}
+    result = read_result(folder / "result.json")
+    held_out = len(load_dataset(folder / plans.DATA).held_out)
+    place = run_of(folder) / "samples" / "4_steps"
+    found = [path.suffix for path in place.iterdir()]
+    assert found == ([".txt"] if written is None else [written] * min(held_out, 2))
+    assert result["runs"][0]["samples_not_written"] == (min(held_out, 2) if written is None else 0)
+
+
+def test_an_mmcif_sample_holds_what_pdb_can_not_and_reads_back(tmp_path: Path) -> None:
+    n = 20
+    trans = torch.zeros(n, 3, dtype=torch.float64)
+    trans[:, 0] = 0.38 * torch.arange(n) + 200.0  # nm; PDB ends at 99
+    frame = Frame(torch.eye(3, dtype=torch.float64).expand(n, 3, 3), trans)
+    names = ["ALA"] * (n - 1) + ["GLY"]
+    write_mmcif(tmp_path / "far.cif", frame, torch.arange(n) + 20_000, names, remarks=("a\nb", "\x1b"))
+    structure = read_structure(tmp_path / "far.cif")
+    assert structure.n_residues == n and list(structure.residue_names) == names
+    # three decimals of an ångström at least, and float32's rounding of 208 nm on the way
+    assert (structure.gaussian.trans.double() - trans).abs().max() <= 0.5e-4 + 208 * 2.0**-24
+
+
+# --- processes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def processes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+
+
+def test_a_killed_worker_is_named_and_no_other_run_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Path, request: pytest.FixtureRequest
+) -> None:
+    """One at a time: where the first is killed the second must not begin, though its thread is free first."""
+    request.getfixturevalue("processes_again")
+    begun = []
+    words = f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"
+    real = comparison.subprocess.Popen
+
+    def killed(command: list[str], **options: object) -> object:
+        begun.append(command[4])
+        return real([sys.executable, "-S", "-c", words], **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(comparison.subprocess, "Popen", killed)
+    plan = replace(SMALLEST, seeds=3)
+    with pytest.raises(RuntimeError, match=r"was killed by SIGKILL \(out of memory\?\)"):
+        comparison._beside(plan, tmp_path, 1, "off", lambda *step: None)
+    assert begun == [next(iter(plan.runs()))]
+
+
+def test_a_run_that_breaks_costs_no_report_of_those_that_are_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(plan: Plan, folder: Path, *given: object) -> dict[str, str]:
+        raise RuntimeError("run x ended 1")
+
+    monkeypatch.setattr(comparison, "_beside", breaks)
+    with pytest.raises(RuntimeError, match="run x"):
+        again(folder, arms=("bounded", "ipa"))
+    (run,) = read_result(folder / "result.json")["runs"]
+    assert run["status"] == "finished" and (folder / "report.html").exists()
+
+
+def test_a_folder_in_use_is_refused_and_free_again_when_its_holder_is_gone(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", "--out", str(folder), "--resume", "--arms", "bounded"]
+    with Hold() as hold:
+        hold.take(folder)
+        with pytest.raises(SystemExit) as leave:
+            main(words)
+        err = capfd.readouterr().err
+        assert leave.value.code == 2 and "is in use by another iga compare" in err and len(err.splitlines()) == 1
+        assert hold.number is not None
+        child = os.fork()
+        if not child:  # who shares the hold: it lasts as long as it does
+            signal.pause()
+        os.close(hold.number)
+        hold.number = None
+        with Hold() as other, pytest.raises(ValueError, match="in use"):
+            other.take(folder)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert set(again(folder).values()) == {"finished"}
+
+
+# --- options -----------------------------------------------------------------------------------------------------
+
+MISUSE = {
+    "--steps": ("", "x", "0", "-1", "1e400", "9" * 30),
+    "--seeds": ("", "0", "-1", "1000000000"),
+    "--seed": ("", "-1", "4294967296", "18446744073709551616"),
+    "--samples": ("-1", "9" * 30),
+    "--threads": ("0", "-1", "1000000000"),
+    "--jobs": ("0", "-1", "x"),
+    "--arms": ("", ",", "x", "ipa,ipa"),
+    "--size": ("", "x"),
+    "--gaussians": ("", "x"),
+    "--device": ("", "x", "meta", "cuda:99", "mps"),
+    "--wandb": ("", "x"),
+    "--structures": ("", "no/such.pdb"),
+    "--out": ("", "file", "file/folder", "/dev/full", "/proc/folder"),
+    "--set": (
+        *("", "x", "=", "training.lr=", "training.lr=nan", "training.lr=.inf", "training.lr=1e400", "training.lr=0"),
+        *("training.lr=-1", "training.steps=3", "training.rate=1", "model.heads=1000000000", "model.c_z=65536"),
+        *("model.blocks=1000000000", "model.points=0", "data.synthetic=1000000000", "training.held_out=nan"),
+        *("name=../up", "name=''", "arm.label=/x", "name=" + "n" * 300),
+    ),
+}
+
+
+@pytest.mark.parametrize("option", MISUSE)
+def test_an_option_of_compare_that_nobody_can_mean_is_one_line_and_2(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def runs(*given: object, **options: object) -> None:
+        raise AssertionError("it ran")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(comparison, "_beside", runs)
+    monkeypatch.setattr("iga.experiment.dataset.synthetic_structures", runs)
+    (tmp_path / "file").touch()
+    for value in MISUSE[option]:
+        with pytest.raises(SystemExit) as leave:
+            main(["compare", option, value])
+        out, err = capfd.readouterr()
+        assert (leave.value.code, out) == (2, "") and len(err.strip().splitlines()) == 1, (value, out, err)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_result_says_how_many_samples_are_missing(folder: Path) -> None:
+    again(folder)
+    assert json.loads((folder / "result.json").read_text(encoding="utf-8"))["runs"][0]["samples_not_written"] == 0
