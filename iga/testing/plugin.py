@@ -4,6 +4,7 @@ Without `--iga-target` nothing is added to a run, and no fixture is used unless 
 imported before a target is given: loading this module costs no torch.
 
     pytest --iga-target my.py:f                 the tests of the run, and iga::my.py:f::<invariant> for each invariant
+    pytest iga::my.py:f::<invariant>            that item alone, by the id that pytest prints
     def test_mine(iga_invariant): …             if a collected test uses it, it takes the place of those items
 """
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["iga_invariant", "iga_profile", "iga_seed", "iga_structures", "iga_target"]
 
+_PREFIX = "iga::"
 NONE_GIVEN = "no --iga-target given"
 
 _suites = pytest.StashKey[list["Suite"]]()
@@ -51,6 +53,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a PDB or mmCIF file, a folder or a quoted glob; repeats (default: synthetic structures)",
     )
     group.addoption("--iga-seed", type=int, default=0, metavar="N", help="seed of the run (default: 0)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The ids of our items among the arguments are taken out: pytest would look for a file of that name.
+
+    They are kept in an option, which pytest-xdist hands on to its workers; what is left of the arguments it hands on
+    too, and a worker without any would collect the whole folder.
+    """
+    ids = [argument for argument in config.args if argument.startswith(_PREFIX)]
+    if ids:
+        config.args = [argument for argument in config.args if argument not in ids]
+        config.option.iga_ids, config.option.iga_alone = ids, not config.args
+    elif getattr(config.option, "iga_alone", False):
+        config.args = []
+
+
+def _ids(config: pytest.Config) -> list[str]:
+    return getattr(config.option, "iga_ids", [])
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +107,8 @@ def iga_invariant(request: pytest.FixtureRequest) -> "InvariantCheck":
 def pytest_collection(session: pytest.Session) -> None:
     """Load the targets before anything is collected, so that misuse is one line and not a test's error."""
     config = session.config
-    specs: list[str] = config.option.iga_target
+    by_id = [one.removeprefix(_PREFIX).partition("::")[0] for one in _ids(config)]
+    specs: list[str] = [*config.option.iga_target, *by_id]
     config.stash[_suites] = []
     if not specs:
         return
@@ -135,11 +156,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """Add an item for each invariant of each target, unless a collected test takes them as its parameters."""
-    if config.stash.get(_used, False):
+    ids = _ids(config)
+    if config.stash.get(_used, False) and not ids:
         return
+    made: list[pytest.Item] = []
     for suite in config.stash.get(_suites, []):
-        make = partial(TargetCollector.from_parent, nodeid=f"iga::{suite.name}")
-        items.extend(make(session, name=suite.name, suite=suite).collect())
+        make = partial(TargetCollector.from_parent, nodeid=f"{_PREFIX}{suite.name}")
+        made.extend(make(session, name=suite.name, suite=suite).collect())
+    for one in ids:
+        if not any(_named(item, one) for item in made):
+            known = ", ".join(item.name for item in made if item.nodeid.startswith(one.rpartition("::")[0]))
+            raise pytest.UsageError(f"not found: {one} (invariants: {known})")
+    items.extend(item for item in made if not ids or any(_named(item, one) for one in ids))
+
+
+def _named(item: pytest.Item, one: str) -> bool:
+    """Whether an id is that of the item, or of its target."""
+    return item.nodeid == one or item.nodeid.startswith(f"{one}::")
 
 
 class TargetCollector(pytest.Collector):

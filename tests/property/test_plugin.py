@@ -104,6 +104,33 @@ def test_expected_failures_are_expected_and_one_that_holds_fails(mine: pytest.Py
     result.stdout.fnmatch_lines(["*XPASS(strict)*no, it repeats itself"])
 
 
+def test_an_id_that_pytest_prints_runs_that_item_and_no_other(mine: pytest.Pytester) -> None:
+    """Alone, as all of a target, beside a test file, and beside other targets."""
+    mine.makepyfile(test_other="def test_other(): pass")
+    kind = ("--iga-kind", "overlap")
+    printed = run(mine, "--iga-target", "mine.py:wrong", *kind, "-k", "accuracy").stdout.str()
+    (one,) = re.findall(r"^FAILED (iga::\S+)", printed, flags=re.MULTILINE)
+    result = run(mine, one, *kind, "-v")
+    result.assert_outcomes(failed=1)
+    result = run(mine, "iga::mine.py:right::determinism", "test_other.py", "--iga-target", "mine.py:known", *kind)
+    result.assert_outcomes(passed=2)
+    assert run(mine, "iga::mine.py:right", *kind, "-k", "determinism").parseoutcomes()["passed"] == 1
+
+
+def test_the_id_of_a_fixture_s_item_runs_that_item(mine: pytest.Pytester) -> None:
+    mine.makepyfile(test_gate="def test_gate(iga_target, iga_invariant): iga_invariant()")
+    targets = ("--iga-target", "mine.py:right", "--iga-target", "mine.py:wrong", "--iga-kind", "overlap")
+    result = run(mine, *targets, "test_gate.py::test_gate[mine.py:wrong-accuracy]")
+    result.assert_outcomes(failed=1)
+    assert "test_gate.py::test_gate[mine.py:wrong-accuracy]" in result.stdout.str()
+
+
+def test_an_id_that_is_none_names_those_there_are(mine: pytest.Pytester) -> None:
+    result = run(mine, "iga::mine.py:known::accurcy")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: not found: iga::mine.py:known::accurcy (invariants: *accuracy*)"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -264,7 +291,7 @@ def test_what_the_guide_shows_runs(pytester: pytest.Pytester) -> None:
     for command in commands:
         program, *arguments = shlex.split(command)
         assert program == "pytest"
-        quick = [] if "accuracy" in command else ["-k", "determinism or not_negative or bias"]
+        quick = [] if "accuracy" in command else ["-k", "determinism or not_negative or bias or finite"]
         result = run(pytester, *arguments, *quick)
         assert result.ret == 0, command
         assert "passed" in result.parseoutcomes(), command
