@@ -33,7 +33,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         else:
             _in_place(path, data, os.O_NOCTTY)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -54,7 +54,7 @@ def check_target(path: Path) -> None:
         elif not stat.S_ISFIFO(os.stat(path).st_mode):  # opening a pipe waits for its reader, and closing it ends him
             _in_place(path, b"", os.O_NOCTTY)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def descriptor(path: Path) -> int | None:

@@ -131,7 +131,7 @@ class _Console(Console):
         try:
             super().print(*objects, **options)
         except OSError as error:
-            raise OSError(error.errno, error.strerror, "standard output") from error
+            raise OSError(error.errno, error.strerror or str(error), "standard output") from error
 
     def on_broken_pipe(self) -> None:
         raise  # noqa: PLE0704 - called while the BrokenPipeError is handled; rich would exit with 1, "does not hold"
