@@ -1,29 +1,84 @@
-"""Layers under torch.compile with derivatives inside, and exported with a free length.
+"""Layers under torch.compile: the default backend, lengths that change, whole models, and derivatives inside.
 
-Each test is a process of its own: shape checks of the test session are in the way of tracers.
+Seen: the suite compiled with backends that check nothing, and with the default one every backward pass failed. Each
+test is a process of its own: shape checks of the test session are in the way of tracers.
 """
 
 import subprocess
 import sys
 import textwrap
 
-SETUP = """
-    import sys, warnings, torch
+MODEL = """
+    import dataclasses, sys, warnings, torch
     sys.path.insert(0, "tests")
-    from layer_support import layer_inputs, small_layer
+    from torch import nn
+    from iga.gaussian import GaussianRigid
+    from iga.frame import Frame
+    from layer_support import SIZES, layer_inputs, small_layer
     torch.set_num_threads(1)
+    torch._dynamo.config.error_on_recompile = False
+    counters = torch._dynamo.utils.counters
     U = 2.0**-24
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(small_layer(seed=i) for i in range(2))
+            self.norm = nn.LayerNorm(SIZES["c_s"])
+
+        def forward(self, s, z, r, mask):
+            for layer in self.layers:
+                s = s + layer(self.norm(s), z, r, mask)
+            return s
+
+    def slopes(call, model, n, *, batch=2, pair=True, kind=torch.bool):
+        given = layer_inputs(n, batch=(batch,), seed=n)
+        given.mask[0, n // 2:] = False
+        leaves = [given.s.requires_grad_(), given.z.requires_grad_(), given.r.trans.clone().requires_grad_()]
+        rigid = GaussianRigid(Frame(given.r.rot, leaves[2]), given.r.local_mean, given.r.log_scale)
+        model.zero_grad()
+        output = call(given.s, given.z if pair else None, rigid, given.mask.to(kind))
+        output = output[0] if isinstance(output, tuple) else output
+        output.float().square().sum().backward()
+        found = {"output": output.detach(), "s": leaves[0].grad, "z": leaves[1].grad, "trans": leaves[2].grad}
+        return found | {name: p.grad for name, p in model.named_parameters()}
+
+    def agree(model, compiled, eager, *, unit=U, **how):
+        one, two = slopes(eager, model, **how), slopes(compiled, model, **how)
+        for name, expected in one.items():
+            got = two[name]
+            assert (expected is None) == (got is None), name
+            if expected is not None:
+                # A compiler fuses, and sums in an order of its own: under 10³ terms, twice, a condition under 10²
+                bound = 2e3 * 1e2 * unit * max(1.0, float(expected.abs().max()))
+                assert got.isfinite().all() and float((got - expected).abs().max()) <= bound, (name, how)
+
+    def graphs():
+        assert not counters["graph_break"], dict(counters["graph_break"])
+        return counters["stats"]["unique_graphs"]
 """
 
 
 def run_alone(code: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SETUP) + textwrap.dedent(code)],
+        [sys.executable, "-c", textwrap.dedent(MODEL) + textwrap.dedent(code)],
         capture_output=True,
         text=True,
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_model_of_two_layers_has_its_gradients_under_the_default_backend_at_every_length() -> None:
+    run_alone(
+        """
+    model = Model()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True)
+    for n in (10, 11, 17):
+        agree(model, compiled, model, n=n)
+    assert graphs() == 1
+    """
+    )
 
 
 def test_derivatives_of_torch_func_are_the_same_compiled() -> None:
