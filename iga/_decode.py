@@ -1,7 +1,7 @@
 """From a file to its text: unpacked, in UTF-8 with LF line ends, and known for a structure by what it holds.
 
 The name of the file says nothing here. What is no structure (a web page, an archive, a pointer) is refused by its own
-name, and a packed file that unpacks to more than `UNPACKED` bytes stops there.
+name, and so is one of more than `UNPACKED` bytes, where a packed one stops unpacking.
 """
 
 import bz2
@@ -22,6 +22,7 @@ __all__ = ["UNPACKED", "StructureError", "foreign_text", "read_text"]
 UNPACKED = 2**30
 _NESTED = 3  # a file packed more often than this is refused
 _CHUNK = 2**20
+_TOO_LARGE = "{} more than {:.3g} GiB, the limit for structure files; keep one structure of it"
 
 _GZIP, _BZIP2, _XZ, _LZMA, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x5d\x00\x00", b"\x28\xb5\x2f\xfd"
 _BOMS = (  # the longer first: UTF-32 begins like UTF-16
@@ -78,6 +79,8 @@ class StructureError(ValueError):
 def read_text(path: str | Path) -> bytes:
     """The text of a file as UTF-8 with LF line ends, without a byte order mark. Raises StructureError."""
     try:
+        if Path(path).stat().st_size > UNPACKED:
+            raise _Refusal(_TOO_LARGE.format("holds", UNPACKED / 2**30))
         data = Path(path).read_bytes()
         size = len(data)
         for _ in range(_NESTED):
@@ -122,10 +125,7 @@ def _unpacked(data: bytes, packing: bytes) -> bytes:
     for chunk in chunks:
         total += len(chunk)
         if total > UNPACKED:
-            raise _Refusal(
-                f"unpacks to more than {UNPACKED / 2**30:.3g} GiB, the limit for packed files; unpack it, and keep one "
-                "structure"
-            )
+            raise _Refusal(_TOO_LARGE.format("unpacks to", UNPACKED / 2**30))
         parts.append(chunk)
     return b"".join(parts)
 

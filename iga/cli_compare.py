@@ -89,7 +89,9 @@ def compare(
         for path, reason in dataset.unreadable:
             say(f"unreadable: {one_line(path)}: {reason}")
         sides = f"{len(dataset.training)} to train on, {len(dataset.held_out)} held out"
-        say(f"{dataset.described}: {sides}{skipped}")
+        chains, breaks = dataset.breaks
+        broken = f", {chains} of them with {breaks} chain breaks" if breaks else ""
+        say(f"{dataset.described}: {sides}{broken}{skipped}")
 
     try:
         with misuse(), Bars() as bars:

@@ -46,7 +46,7 @@ class Chain:
     gaussian       GaussianRigid [n], float32; the mean of its origins is at 0
     index          long [n], rising: row of the residue in its chain, so that residues without a frame leave gaps (and
                    chain breaks where that was asked for)
-    residue_names  three-letter codes [n]
+    residue_names  three-letter codes [n]                  breaks  chain breaks of the whole chain
     """
 
     name: str
@@ -54,6 +54,7 @@ class Chain:
     gaussian: GaussianRigid
     index: Tensor
     residue_names: tuple[str, ...]
+    breaks: int = 0
 
     def __len__(self) -> int:
         return len(self.residue_names)
@@ -124,6 +125,7 @@ def chains_of(
                     gaussian=_centred(gaussian).to(dtype=torch.float32),
                     index=places + break_gap * (broken - broken[0]),
                     residue_names=tuple(structure.residue_names[rows.start + i] for i in places.tolist()),
+                    breaks=int(broken[-1] - broken[0]),
                 )
             )
     if not chains:

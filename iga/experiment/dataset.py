@@ -38,6 +38,12 @@ class Dataset:
     unreadable: tuple[tuple[str, str], ...] = ()
 
     @property
+    def breaks(self) -> tuple[int, int]:
+        """(chains with breaks, breaks), of both sides."""
+        found = [chain.breaks for chain in (*self.training, *self.held_out) if chain.breaks]
+        return len(found), sum(found)
+
+    @property
     def fingerprint(self) -> str:
         """Changes with any number, name or side of any chain."""
         digest = hashlib.sha256()
@@ -88,7 +94,13 @@ def save_dataset(path: Path, dataset: Dataset) -> None:
     """The dataset as a file that `load_dataset` reads."""
     sides = {
         name: [
-            {"name": c.name, "entry": c.entry, "residue_names": list(c.residue_names), **_tensors(c)}
+            {
+                "name": c.name,
+                "entry": c.entry,
+                "residue_names": list(c.residue_names),
+                "breaks": c.breaks,
+                **_tensors(c),
+            }
             for c in getattr(dataset, name)
         ]
         for name in ("training", "held_out")
@@ -121,4 +133,5 @@ def _tensors(chain: Chain) -> dict[str, torch.Tensor]:
 
 def _chain(state: dict[str, Any]) -> Chain:
     gaussian = GaussianRigid(Frame(state["rot"], state["trans"]), state["local_mean"], state["log_scale"])
-    return Chain(state["name"], state["entry"], gaussian, state["index"], tuple(state["residue_names"]))
+    names, breaks = tuple(state["residue_names"]), state.get("breaks", 0)
+    return Chain(state["name"], state["entry"], gaussian, state["index"], names, breaks)

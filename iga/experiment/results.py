@@ -43,6 +43,8 @@ def collect(folder: Path, dataset: Dataset, command: str) -> dict[str, Any]:
         "data": {
             "training_chains": len(dataset.training),
             "held_out_chains": len(dataset.held_out),
+            "chains_with_breaks": dataset.breaks[0],
+            "chain_breaks": dataset.breaks[1],
             "skipped": dataset.skipped,
             "unreadable": len(dataset.unreadable),
             "fingerprint": dataset.fingerprint,

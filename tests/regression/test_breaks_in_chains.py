@@ -1,19 +1,26 @@
-"""What a comparison shows of chain breaks: nothing unless asked, and then positions that are left free.
+"""What a comparison shows of chain breaks: their number, and where that was asked for, positions that are left free.
 
 Origin: the two sides of a loop that is not modelled had neighbouring positions, as if bonded.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from iga import cli_compare
+from iga.experiment import compare as comparison
+from iga.experiment import plan as plans
 from iga.experiment.chains import chains_of
-from iga.experiment.dataset import prepare
+from iga.experiment.dataset import load_dataset, prepare, save_dataset
+from iga.experiment.plan import Plan
+from iga.experiment.results import collect
 from iga.experiment.settings import load_settings
 from iga.structure import Structure, read_structure
 from structure_support import pdb_text, peptide, without
+from training_support import TINY
 
 
 def interrupted(folder: Path) -> tuple[Path, Structure]:
@@ -57,6 +64,31 @@ def test_the_setting_reaches_the_chains_and_their_fingerprint(tmp_path: Path) ->
         assert {int(chain.index[-1]) for chain in whole} == {23 + gap}
         found[gap] = data.fingerprint
     assert found[0] != found[8]
+
+
+def test_a_comparison_counts_the_breaks_of_its_chains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """On the terminal and in the result, from which the report is made."""
+    path, _ = interrupted(tmp_path)
+    (tmp_path / "b.pdb").write_bytes(path.read_bytes())
+    plan = Plan(
+        arms=("bounded",), structures=(str(path), str(tmp_path / "b.pdb")), overrides=(*TINY, "data.break_gap=4")
+    )
+    save_dataset(tmp_path / plans.DATA, prepare(plan.any_settings()))
+    plans.write(tmp_path, plan)
+    dataset = load_dataset(tmp_path / plans.DATA)
+    assert dataset.breaks == (2, 2)
+    found = collect(tmp_path, dataset, "")["data"]
+    assert (found["chains_with_breaks"], found["chain_breaks"]) == (2, 2)
+
+    def told(*given: object, on_data: Callable[[object], None], **options: object) -> dict[str, str]:
+        on_data(dataset)
+        return {}
+
+    monkeypatch.setattr(comparison, "compare", told)
+    cli_compare.compare(arms="bounded", seeds=1)
+    assert "2 of them with 2 chain breaks" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("gap", [-1, -32])

@@ -116,15 +116,27 @@ def test_what_unpacks_beyond_the_limit_stops_there(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(_decode, "UNPACKED", limit)
     tracemalloc.start()
     try:
-        with pytest.raises(
-            StructureError, match=r"unpacks to more than 0.00195 GiB, the limit for packed files; unpack"
-        ):
+        with pytest.raises(StructureError, match=r"unpacks to more than 0.00195 GiB, the limit for structure files"):
             read_structure(path)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     # The limit, a chunk of the decompressors of at most 8 MiB, and no more.
     assert peak < limit + 2**23 + 2**22 < whole
+
+
+def test_a_plain_file_beyond_the_limit_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "a.pdb"
+    with path.open("wb") as file:
+        file.truncate(_decode.UNPACKED + 1)  # a hole: it takes no room on the disk
+    tracemalloc.start()
+    try:
+        with pytest.raises(StructureError, match="holds more than 1 GiB, the limit for structure files; keep"):
+            read_structure(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**20
 
 
 def test_the_limit_is_one_gibibyte() -> None:
