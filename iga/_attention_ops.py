@@ -4,41 +4,57 @@ A mask is bool, True = valid. What stands behind it may be anything, NaN include
 so that neither outputs nor gradients carry a trace. Frames map local to global, x = R x_loc + t, in nm.
 """
 
+import numbers
 from typing import Any
 
 import torch
 
+from iga._arguments import FEATURE_DTYPES, check_dense, check_number, check_whole
+from iga._memory import check_room
 from iga._typing import Bool, Float, Tensor
 from iga._values import holds
 from iga.frame import Frame
 from iga.rotation import rotate, rotate_inverse
 
-__all__ = ["centre", "check_inputs", "check_sizes", "masked_softmax", "sanitise", "value_points_out"]
+__all__ = ["centre", "check_inputs", "check_sizes", "masked_softmax", "sanitise", "time_gate", "value_points_out"]
 
-FEATURE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MASK_DTYPES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
+_MANY = 2**28  # numbers, a GiB of float32: with fewer, memory is not asked after
 
-def check_sizes(c_z: int, **sizes: int) -> None:
-    """Raises ValueError for a size under 1, or c_z under 0, by name."""
+
+def check_sizes(c_z: int, pair_value_dim: int | None = None, **sizes: int) -> None:
+    """Raises ValueError, by name, for a size that is no whole number, or under 1 (c_z under 0), and for weights that
+    the machine has no memory for (those that are made on a CPU; elsewhere torch says so)."""
     for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if c_z < 0:
-        raise ValueError(f"c_z must be at least 0 (0: no pair features), got {c_z}")
+        check_whole(name, value, 1)
+    check_whole("c_z", c_z, 0, " (0: no pair features)")
+    if pair_value_dim is not None:
+        check_whole("pair_value_dim", pair_value_dim, 1, " (or None)")
+    pair = c_z if pair_value_dim is None else pair_value_dim
+    each = 4 * sizes["c_hidden"] + 9 * sizes["no_qk_points"] + 7 * sizes["no_v_points"] + pair
+    numbers_in_weights = sizes["no_heads"] * (sizes["c_s"] * each + c_z) + c_z * pair
+    if numbers_in_weights > _MANY and torch.get_default_device().type == "cpu":
+        given = {**sizes, "c_z": c_z, "pair_value_dim": pair}
+        name = max(given, key=lambda one: given[one])
+        check_room(f"{name} = {given[name]}: the weights", 4 * numbers_in_weights)
 
 
 def check_inputs(s: Any, z: Any, frame: Frame, mask: Any, *, c_s: int, c_z: int) -> Bool[Tensor, "*b n"]:
     """The mask as bool, after every argument has been compared.
 
     s [*b, n, c_s] and z [*b, n, n, c_z] or None, floating; frame [*b, n]; mask [*b, n], bool or a number: 1 valid, 0
-    not. Raises ValueError that names the argument. A mask's values are looked at on a CPU alone: a GPU would stall, and
-    a traced call has none. There a number counts as valid above ½, so that a NaN excludes its residue.
+    not. Raises ValueError that names the argument. A mask's values are looked at on a CPU alone, where any other number
+    is refused: a GPU would stall, and a traced call has none. There a number counts as valid above ½, so that a NaN
+    excludes its residue, and so does ½.
     """
-    _check_tensor("s", s, s, FEATURE_DTYPES)
+    check_dense("s", s, FEATURE_DTYPES)
     if z is not None:
-        _check_tensor("z", z, s, FEATURE_DTYPES)
-    _check_tensor("mask", mask, s, (*FEATURE_DTYPES, *MASK_DTYPES), "; torch.ones(s.shape[:-1]) excludes nothing")
+        check_dense("z", z, FEATURE_DTYPES)
+    check_dense("mask", mask, (*FEATURE_DTYPES, *MASK_DTYPES), "; torch.ones(s.shape[:-1]) excludes nothing")
+    for name, x in (("z", z), ("mask", mask)):
+        if x is not None and x.device != s.device:
+            raise ValueError(f"{name} is on {x.device} and s on {s.device}; move all to one device")
     if s.ndim < 2 or s.shape[-1] != c_s:
         raise ValueError(f"s must be [*, n, c_s = {c_s}], got {list(s.shape)}")
     residues = s.shape[:-1]
@@ -59,16 +75,6 @@ def check_inputs(s: Any, z: Any, frame: Frame, mask: Any, *, c_s: int, c_z: int)
         return mask
     _check_mask_values(mask)
     return mask > 0.5
-
-
-def _check_tensor(name: str, x: Any, s: Any, dtypes: tuple[torch.dtype, ...], remedy: str = "") -> None:
-    if not isinstance(x, Tensor):
-        raise ValueError(f"{name} must be a tensor, got {type(x).__name__}{remedy}")
-    if x.dtype not in dtypes:
-        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-        raise ValueError(f"{name} must be one of {known}, got {x.dtype}; convert it")
-    if x.device != s.device:
-        raise ValueError(f"{name} is on {x.device} and s on {s.device}; move all to one device")
 
 
 def _check_mask_values(mask: Tensor) -> None:
@@ -118,6 +124,32 @@ def masked_softmax(logits: Float[Tensor, "..."], key_mask: Bool[Tensor, "..."]) 
     excluded = torch.where(key_mask.any(dim=-1, keepdim=True), float("-inf"), 0.0).to(logits)
     weights = torch.where(key_mask, logits, excluded).softmax(dim=-1)
     return torch.where(key_mask, weights, torch.zeros_like(weights))
+
+
+def time_gate(t: Any, exponent: float | None, s: Float[Tensor, "*b n c_s"]) -> Float[Tensor, "*b"] | None:
+    """t^exponent per sample, in float32 or wider; None without an exponent. `t`, the flow time in [0, 1], is a number
+    or [*b], of any real dtype; ValueError for anything else."""
+    if exponent is None:
+        return None
+    if t is None:
+        raise ValueError("config.time_gate is set: pass t, the flow time in [0, 1] per sample, shape [*b]")
+    dtype = torch.promote_types(s.dtype, torch.float32)
+    if isinstance(t, numbers.Real):
+        check_number("t", t, 0.0, 1.0, remedy=" (flow time, 1 = data)")
+        # A number is written by the device itself: a copy from the host would wait for it.
+        return s.new_full(s.shape[:-2], float(t), dtype=dtype) ** exponent
+    if not isinstance(t, Tensor):
+        try:
+            t = torch.as_tensor(t)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"t must be a number or a tensor {list(s.shape[:-2])}, got {type(t).__name__}") from None
+    check_dense("t", t, (*FEATURE_DTYPES, *MASK_DTYPES[1:]))
+    time = t.to(s.device, dtype)
+    if time.ndim and time.shape != s.shape[:-2]:
+        raise ValueError(f"t must be a number or {list(s.shape[:-2])}, one per sample, got {list(time.shape)}")
+    if not holds(lambda x: (x >= 0) & (x <= 1), time):
+        raise ValueError(f"t must lie in [0, 1] (flow time, 1 = data), got {time.tolist()}")
+    return time.expand(s.shape[:-2]) ** exponent
 
 
 def value_points_out(

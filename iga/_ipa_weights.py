@@ -10,6 +10,7 @@
 Sources: openfold/model/structure_module.py; model/ipa_pytorch.py of se3_diffusion; models/ipa_pytorch.py of FrameFlow.
 """
 
+import weakref
 from typing import Any
 
 import torch
@@ -26,8 +27,32 @@ def point_projection(in_features: int, out_features: int) -> nn.Linear:
     """An nn.Linear that is also its own `linear`: what reads OpenFold's PointProjection (its importer of AlphaFold's
     parameters) looks for that. No submodule, so it has no part in names, state_dict or named_modules."""
     layer = linear(in_features, out_features)
-    vars(layer)["linear"] = layer
+    vars(layer)["linear"] = _Itself(layer)
     return layer
+
+
+class _Itself:
+    """The layer that holds it, under another name. The reference is weak, for a layer that held itself would keep its
+    memory until the garbage collector comes; copies and pickles make it anew."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        vars(self)["_layer"] = weakref.ref(layer)
+
+    @property
+    def __class__(self) -> type:  # isinstance(…, nn.Module) is what get_submodule asks
+        return type(vars(self)["_layer"]())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["_layer"](), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(vars(self)["_layer"](), name, value)
+
+    def __call__(self, *args: Any) -> Any:
+        return vars(self)["_layer"]()(*args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Itself, (vars(self)["_layer"](),)
 
 
 def accept_spellings(module: Any, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:

@@ -6,11 +6,13 @@ keys are left out exactly and nothing is overwritten; docs/swap.md says what eac
 Source: openfold/model/structure_module.py.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
 
+from iga._arguments import check_number, is_dense
 from iga._rigid_verbs import RigidVerbs
 from iga._typing import Float, Tensor
 
@@ -27,14 +29,10 @@ R = TypeVar("R", bound=RigidVerbs)
 
 def check_options(inf: float, eps: float, is_multimer: bool) -> None:
     """Raises ValueError for OpenFold's options that would mean something which the layers do not do."""
-    if not inf >= _LEAST_INF:
-        raise ValueError(
-            f"inf must be at least {_LEAST_INF:g} (OpenFold's additive mask, default 1e5), got {inf!r}: masked keys "
-            "get weight exactly 0 here, and a smaller inf would ask for some; leave it out"
-        )
-    tiny = torch.finfo(torch.float32).tiny
-    if not tiny <= eps < float("inf"):
-        raise ValueError(f"eps must be a finite number of nm², at least {tiny:.2g} (float32's smallest), got {eps!r}")
+    why = ": masked keys get weight exactly 0 here, and a smaller one would ask for some; leave it out (default 1e5)"
+    check_number("inf", inf, _LEAST_INF, math.inf, remedy=why)
+    float32 = torch.finfo(torch.float32)
+    check_number("eps", eps, float32.tiny, float32.max, " of nm²", "; its root has to fit in float32")
     if not isinstance(is_multimer, bool):
         raise ValueError(f"is_multimer must be True or False, got {is_multimer!r}")
 
@@ -72,14 +70,14 @@ def aligned(s: Any, z: Any, r: R, mask: Any) -> tuple[Any, R, Any]:
 
     What does not fit is handed on as it came, for `check_inputs` to name.
     """
-    if not isinstance(s, torch.Tensor) or s.ndim < 3:
+    if not is_dense(s) or s.ndim < 3:
         return z, r, mask
     batch, n = s.shape[:-2], s.shape[-2:-1]
-    if isinstance(z, torch.Tensor) and 3 <= z.ndim <= s.ndim + 1 and _broadcasts(z.shape[:-3], batch):
+    if is_dense(z) and 3 <= z.ndim <= s.ndim + 1 and _broadcasts(z.shape[:-3], batch):
         z = z.expand(*batch, *z.shape[-3:])
     if len(r.shape) == s.ndim - 1 and r.shape[-1:] == n and _broadcasts(r.shape[:-1], batch):
         r = r.expand(*batch, *n)
-    if isinstance(mask, torch.Tensor) and mask.ndim == s.ndim - 1 and _broadcasts(mask.shape[:-1], batch):
+    if is_dense(mask) and mask.ndim == s.ndim - 1 and _broadcasts(mask.shape[:-1], batch):
         mask = mask.expand(*batch, *mask.shape[-1:])
     return z, r, mask
 

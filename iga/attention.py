@@ -12,16 +12,15 @@ import torch
 from torch import nn
 
 from iga import kernels
-from iga._attention_ops import centre, check_inputs, check_sizes, sanitise
+from iga._attention_ops import centre, check_inputs, check_sizes, sanitise, time_gate
 from iga._init import linear, reset_children
 from iga._openfold import EPS, INF, aligned, check_options, pair_features
 from iga._plain import is_plain, with_absent
 from iga._typing import Float, Tensor
-from iga._values import holds
 from iga.functional import Trace, gaussian_attention, joined, point_gaussians
 from iga.gaussian import GaussianRigid
 from iga.kernels import Statistics, choose
-from iga.presets import DEFAULT_PRESET, IGAConfig, preset
+from iga.presets import DEFAULT_PRESET, IGAConfig, check_config, preset
 
 __all__ = ["InvariantGaussianAttention"]
 
@@ -59,7 +58,8 @@ class InvariantGaussianAttention(nn.Module):
     implementation: who computes `forward`: "reference", "cpu", "fused" or "auto" (`iga.kernels`); an attribute, free to
     be changed. `trace` is always dense.
 
-    Raises ValueError for sizes under 1 (c_z under 0), an unknown preset or implementation, an inf or eps out of range.
+    Raises ValueError for sizes under 1 (c_z under 0) or too large for the memory, an unknown preset or implementation,
+    an inf or eps out of range.
     """
 
     # Called after every forward with what it was given, while an `iga.Monitor` watches; nothing is kept otherwise.
@@ -81,12 +81,12 @@ class InvariantGaussianAttention(nn.Module):
         implementation: str = "auto",
     ) -> None:
         super().__init__()
-        check_sizes(
-            c_z, c_s=c_s, c_hidden=c_hidden, no_heads=no_heads, no_qk_points=no_qk_points, no_v_points=no_v_points
-        )
+        self.config = preset(config) if isinstance(config, str) else check_config(config)
+        sizes = {"c_s": c_s, "c_hidden": c_hidden, "no_heads": no_heads}
+        sizes |= {"no_qk_points": no_qk_points, "no_v_points": no_v_points}
+        check_sizes(c_z, self.config.pair_value_dim, **sizes)
         check_options(inf, eps, is_multimer)
         self.inf, self.eps, self.is_multimer = inf, eps, is_multimer
-        self.config = preset(config) if isinstance(config, str) else config
         if implementation not in ("auto", *kernels.IMPLEMENTATIONS):
             known = ", ".join(map(repr, ("auto", *kernels.IMPLEMENTATIONS)))
             raise ValueError(f"implementation must be one of {known}; got {implementation!r}")
@@ -156,10 +156,10 @@ class InvariantGaussianAttention(nn.Module):
         Raises ValueError where a shape, a dtype or an argument does not fit.
         """
         z = pair_features(z, inplace_safe, _offload_inference, _z_reference_list)
-        if _offload_inference and z is not None:
-            z = z.to(s.device)
         rigid = self._rigid(r, local_mean, log_scale)
-        chosen = choose(self.implementation, s.device, torch.promote_types(rigid.dtype, torch.float32), self.config)
+        if _offload_inference and isinstance(z, Tensor):
+            z = z.to(rigid.device)
+        chosen = choose(self.implementation, rigid.device, torch.promote_types(rigid.dtype, torch.float32), self.config)
         if chosen == "reference":
             output = self.trace(s, z, rigid, mask, t=t).output
             assert output is not None
@@ -184,7 +184,7 @@ class InvariantGaussianAttention(nn.Module):
         `iga.diagnostics.statistics_metrics` turns the second into the three numbers that tell of a blow-up.
         """
         rigid = self._rigid(r, local_mean, log_scale)
-        chosen = choose(self.implementation, s.device, torch.promote_types(rigid.dtype, torch.float32), self.config)
+        chosen = choose(self.implementation, rigid.device, torch.promote_types(rigid.dtype, torch.float32), self.config)
         output, statistics = self._attended(s, z, rigid, mask, t, chosen, statistics=True)
         assert statistics is not None
         self._observed(s, z, rigid, mask, t)
@@ -225,7 +225,7 @@ class InvariantGaussianAttention(nn.Module):
             # Constants of a row, which softmax cancels: nothing moves, and their gradient is zero rather than absent.
             geo_bias=self.geo_bias if row_bias is None else self.geo_bias + row_bias,
             config=self.config,
-            gate=self._gate(t, s),
+            gate=time_gate(t, self.config.time_gate, s),
             bias=bias,
             z=z,
             z_weight=z_weight,
@@ -286,7 +286,7 @@ class InvariantGaussianAttention(nn.Module):
             config=self.config,
             pair_bias=pair_bias,
             pair_values=pair_values,
-            gate=self._gate(t, s),
+            gate=time_gate(t, self.config.time_gate, s),
             eps=self.eps,
         )
         return replace(trace, output=self._projected_out(trace.features, valid))
@@ -338,21 +338,6 @@ class InvariantGaussianAttention(nn.Module):
                 return r
             local_mean, log_scale = r.local_mean, r.log_scale  # shortened by a cast of every tensor: promoted below
         return GaussianRigid.around(r, local_mean, log_scale, sigma=self.config.default_sigma)
-
-    def _gate(self, t: Tensor | float | None, s: Tensor) -> Tensor | None:
-        if self.config.time_gate is None:
-            return None
-        if t is None:
-            raise ValueError("config.time_gate is set: pass t, the flow time in [0, 1] per sample, shape [*b]")
-        dtype = torch.promote_types(s.dtype, torch.float32)
-        # A number is written by the device itself: a copy from the host would wait for it.
-        number = isinstance(t, float | int)
-        time = s.new_full((), t, dtype=dtype) if number else torch.as_tensor(t, device=s.device).to(dtype)
-        if time.ndim and time.shape != s.shape[:-2]:
-            raise ValueError(f"t must be a number or {list(s.shape[:-2])}, one per sample, got {list(time.shape)}")
-        if not (0 <= t <= 1 if number else holds(lambda x: (x >= 0) & (x <= 1), time)):
-            raise ValueError(f"t must lie in [0, 1] (flow time, 1 = data), got {t if number else time.tolist()}")
-        return time.expand(s.shape[:-2]) ** self.config.time_gate
 
 
 def _neutral(rigid: GaussianRigid, valid: Tensor) -> GaussianRigid:

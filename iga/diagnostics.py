@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import is_fake
 
+from iga._arguments import check_mask, check_whole
 from iga._typing import Bool, Tensor
 from iga.attention import InvariantGaussianAttention
 from iga.functional import Trace
@@ -104,8 +105,7 @@ def statistics_metrics(
     statistics: Statistics, mask: Bool[Tensor, "*b n"], prefix: str = "debug/iga/global/"
 ) -> dict[str, float]:
     """The same three of one call, from the row statistics that the kernels return: no dense trace is made."""
-    if mask.dtype != torch.bool:
-        raise ValueError(f"mask must be bool (True = valid), got {mask.dtype}; a float mask: mask > 0.5")
+    check_mask(mask)
     for name, values in statistics._asdict().items():
         check_geometry(f"statistics.{name}", values)
     valid = mask[..., None, :].expand(statistics.weight_max.shape)
@@ -136,8 +136,7 @@ class Monitor:
     """
 
     def __init__(self, model: nn.Module, *, every: int = 1) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1 (watch every call), got {every}")
+        check_whole("every", every, 1, " (watch every call)")
         self._layers = [module for module in model.modules() if isinstance(module, InvariantGaussianAttention)]
         if not self._layers:
             raise ValueError("the model holds no layer that offers a trace, such as InvariantGaussianAttention")

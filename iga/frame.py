@@ -47,7 +47,8 @@ class Frame(RigidVerbs):
     trans: Float[Tensor, "*b 3"]
 
     def __post_init__(self) -> None:
-        rot = self.rot if isinstance(self.rot, torch.Tensor) else self.rot.get_rot_mats()
+        rot: Any = self.rot
+        rot = rot.get_rot_mats() if hasattr(rot, "get_rot_mats") else rot
         if (promoted := rotation.promoted(rot, self.trans)) is not self.rot:
             object.__setattr__(self, "rot", promoted)
         if (promoted := rotation.promoted(self.trans, self.rot)) is not self.trans:

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from iga._arguments import FEATURE_DTYPES, check_dense, check_mask
 from iga._attention_ops import masked_softmax, value_points_out
 from iga._float_range import sigma_limits
 from iga._typing import Bool, Float, Tensor
 from iga.gaussian import GaussianRigid, floored_sigma
 from iga.overlap import gaussian_overlap, gaussian_overlap_textbook, gaussian_score, student_t_score
-from iga.presets import IGAConfig
+from iga.presets import IGAConfig, check_config
 from iga.rotation import check_alike, check_geometry, rotate
 
 __all__ = [
@@ -172,8 +173,8 @@ def geometry_logits(
 
 def _check_features(**tensors: Tensor | None) -> None:
     for name, tensor in tensors.items():
-        if tensor is not None and not tensor.is_floating_point():
-            raise ValueError(f"{name} must be a floating tensor, got {tensor.dtype}; call .float()")
+        if tensor is not None:
+            check_dense(name, tensor, FEATURE_DTYPES)
 
 
 def joined(
@@ -223,12 +224,12 @@ def gaussian_attention(
     Masked residues must already be neutral (finite). `eps` as `joined` has it. q, k, v and the other features may be
     half precision; integers and complex numbers raise ValueError, as does a mask that is not bool.
     """
+    check_config(config)
     _check_features(q=q, k=k, v=v, value_points=value_points, geo_scale=geo_scale, geo_bias=geo_bias)
     _check_features(pair_bias=pair_bias, pair_values=pair_values, gate=gate)
     for name, raw in (("raw_query", raw_query), ("raw_key", raw_key)):
         _check_features(**{f"{name}[0]": raw[0], f"{name}[1]": raw[1]})
-    if mask.dtype != torch.bool:
-        raise ValueError(f"mask must be bool (True = valid), got {mask.dtype}; a float mask: mask > 0.5")
+    check_mask(mask)
     geometry = torch.promote_types(r.dtype, torch.float32)
     raw_query = (raw_query[0].to(geometry), raw_query[1].to(geometry))
     raw_key = (raw_key[0].to(geometry), raw_key[1].to(geometry))

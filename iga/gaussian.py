@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from iga import rotation
+from iga._arguments import FEATURE_DTYPES, check_dense
 from iga._pytree import as_pytree
 from iga._rigid_verbs import RigidVerbs
 from iga._typing import Float, Tensor
@@ -70,6 +71,8 @@ class GaussianRigid(RigidVerbs):
             local_mean = torch.zeros_like(frame.trans)
         if log_scale is None:
             log_scale = torch.full_like(frame.trans, positive("sigma", sigma)).log()
+        for name, x in (("local_mean", local_mean), ("log_scale", log_scale)):
+            check_dense(name, x, FEATURE_DTYPES)  # what .to() would take: integers, the real part of complex numbers
         return cls(frame, local_mean.to(frame.dtype), log_scale.to(frame.dtype))
 
     @classmethod

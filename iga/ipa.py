@@ -75,15 +75,12 @@ class InvariantPointAttention(nn.Module):
         pair_value_dim: int | None = None,
     ) -> None:
         super().__init__()
-        check_sizes(
-            c_z, c_s=c_s, c_hidden=c_hidden, no_heads=no_heads, no_qk_points=no_qk_points, no_v_points=no_v_points
-        )
+        sizes = {"c_s": c_s, "c_hidden": c_hidden, "no_heads": no_heads}
+        sizes |= {"no_qk_points": no_qk_points, "no_v_points": no_v_points}
+        check_sizes(c_z, pair_value_dim, **sizes)
         check_options(inf, eps, is_multimer)
-        if pair_value_dim is not None and not (c_z and pair_value_dim >= 1):
-            raise ValueError(
-                f"pair_value_dim must be at least 1, beside c_z of at least 1, or None (z itself); got "
-                f"{pair_value_dim!r} with c_z = {c_z}"
-            )
+        if pair_value_dim is not None and not c_z:
+            raise ValueError(f"pair_value_dim must be None where c_z = 0: there are no pairs; got {pair_value_dim}")
         self.c_s, self.c_z, self.c_hidden = c_s, c_z, c_hidden
         self.no_heads, self.no_qk_points, self.no_v_points = no_heads, no_qk_points, no_v_points
         self.inf, self.eps, self.is_multimer = inf, eps, is_multimer
@@ -171,7 +168,7 @@ class InvariantPointAttention(nn.Module):
         self, s: Tensor, z: Tensor | None, r: Any, mask: Tensor, *, statistics: bool, offload: bool = False
     ) -> tuple[Tensor, Statistics | None]:
         z, frame, mask = aligned(s, z, rigid_to_frame(r), mask)
-        here = z.to(s.device) if offload and z is not None else z
+        here = z.to(frame.device) if offload and isinstance(z, Tensor) else z
         valid = check_inputs(s, here, frame, mask, c_s=self.c_s, c_z=self.c_z)
         s = sanitise(s, valid)
         frame = centre(frame, valid)

@@ -4,12 +4,14 @@ Four presets retrace the history that shared the blow-up of training (each adds 
 `bounded` is the default of this package. docs/presets.md says which to take, and why.
 """
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from iga._float_range import sigma_limits
+from iga._arguments import check_number, check_whole
+from iga._float_range import FLOAT32, sigma_limits
 
-__all__ = ["DEFAULT_PRESET", "PRESETS", "IGAConfig", "preset"]
+__all__ = ["DEFAULT_PRESET", "PRESETS", "IGAConfig", "check_config", "preset"]
 
 Form = Literal["closed", "textbook"]
 Score = Literal["gaussian", "student_t"]
@@ -17,14 +19,29 @@ Floor = Literal["hard", "smooth"]
 Scaling = Literal["sum", "rsqrt", "mean"]
 
 
+# What float32 can honour. The square of a number (second derivatives have it at the latest) is a normal number of
+# float32; softplus(geo_scale) lies between the least normal number and those; e^d of log_scale_max takes the least
+# normal number to the largest, so that every σ is reached; log_det is a sum of three logs of normal numbers.
+_TINY, _MOST = FLOAT32
+_LOW, _HIGH = _TINY**0.5, _MOST**0.5
+_RANGES = {
+    "dof": (_LOW, _HIGH, ""),
+    "jitter": (0.0, _HIGH, " of nm²"),
+    "log_det_min": (3 * math.log(_TINY), 3 * math.log(_MOST), ""),
+    "geo_scale_init": (math.log(_TINY), _HIGH, ""),
+    "temperature": (_LOW, _HIGH, ""),
+    "logit_cap": (_LOW, _HIGH, ""),
+    "time_gate": (_LOW, _HIGH, ""),
+    "offset_max": (_LOW, _HIGH, " of σ"),
+    "log_scale_max": (_LOW, math.log(_MOST / _TINY), ""),
+    "default_sigma": (_LOW, _HIGH, " of nm"),
+}
+_OPTIONAL = ("sigma_max", "log_det_min", "logit_cap", "time_gate")
+
+
 def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}")
-
-
-def _positive(name: str, value: float) -> None:
-    if not (0 < value < float("inf")):
-        raise ValueError(f"{name} must be a positive finite number, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +64,8 @@ class IGAConfig:
     log_scale_max      d = log_scale_max · tanh(raw), added to log s
     default_sigma      nm; the isotropic Gaussian at CA used where the caller gives no local_mean and log_scale
     pair_value_dim     channels of the pair values; None: c_z // 4
+
+    Raises ValueError for a field that is no number, or outside what float32 can honour, with the range.
     """
 
     form: Form = "closed"
@@ -72,30 +91,37 @@ class IGAConfig:
         _choice("score", self.score, ("gaussian", "student_t"))
         _choice("floor", self.floor, ("hard", "smooth"))
         _choice("point_scaling", self.point_scaling, ("sum", "rsqrt", "mean"))
-        for name in ("dof", "sigma_min", "temperature", "offset_max", "log_scale_max", "default_sigma"):
-            _positive(name, getattr(self, name))
-        for name in ("sigma_max", "logit_cap", "time_gate"):
-            if getattr(self, name) is not None:
-                _positive(name, getattr(self, name))
+        for name, (low, high, unit) in _RANGES.items():
+            self._check(name, low, high, unit)
+        closed = self.form == "closed"
+        low, high = sigma_limits(0.0, self.offset_max) if closed else (_LOW, _HIGH)
+        why = ": outside, products of six σ leave float32 (docs/theory.md, section 5)" if closed else ""
+        for name in ("sigma_min", "sigma_max"):
+            self._check(name, low, high, " of nm", why)
         if self.sigma_max is not None and self.sigma_max <= self.sigma_min:
             raise ValueError(
                 f"sigma_max must exceed sigma_min = {self.sigma_min} nm, got {self.sigma_max} nm; "
                 "lengths are nm (1 Å = 0.1 nm)"
             )
-        if self.form == "closed":
-            low, high = sigma_limits(0.0, self.offset_max)
-            largest = self.sigma_min if self.sigma_max is None else self.sigma_max
-            if not low <= self.sigma_min <= largest <= high:
-                raise ValueError(
-                    f"sigma_min and sigma_max must lie in [{low:.2g}, {high:.2g}] nm: outside, products of six σ leave "
-                    f"float32 (docs/theory.md, section 5); got {self.sigma_min!r} and {self.sigma_max!r} nm"
-                )
-        if not self.jitter >= 0:
-            raise ValueError(f"jitter must be at least 0 nm², got {self.jitter!r}")
         if self.jitter and self.form != "textbook":
             raise ValueError('jitter belongs to form="textbook"; the closed form needs none: set jitter=0')
-        if self.pair_value_dim is not None and self.pair_value_dim < 1:
-            raise ValueError(f"pair_value_dim must be at least 1 or None (c_z // 4), got {self.pair_value_dim!r}")
+        if self.pair_value_dim is not None:
+            check_whole("pair_value_dim", self.pair_value_dim, 1, " or None (c_z // 4)")
+
+    def _check(self, name: str, low: float, high: float, unit: str, why: str = "") -> None:
+        value, optional = getattr(self, name), name in _OPTIONAL
+        if value is not None or not optional:
+            check_number(name, value, low, high, unit, why + ("; None leaves it out" if optional else ""))
+
+
+def check_config(config: object) -> IGAConfig:
+    """`config`, or ValueError unless it is an IGAConfig."""
+    if not isinstance(config, IGAConfig):
+        raise ValueError(
+            f"config must be an IGAConfig or the name of a preset, got {type(config).__name__}; "
+            f"presets: {', '.join(PRESETS)}"
+        )
+    return config
 
 
 _PRE_FIX = IGAConfig(
@@ -130,7 +156,7 @@ def preset(name: str, **changes: object) -> IGAConfig:
 
     Raises ValueError for an unknown preset or field, naming those that exist.
     """
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}; presets: {', '.join(PRESETS)}")
     unknown = sorted(set(changes) - {field.name for field in fields(IGAConfig)})
     if unknown:

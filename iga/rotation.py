@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from iga._arguments import GEOMETRY_DTYPES, check_dense
 from iga._typing import Bool, Float, Tensor
 from iga._values import holds
 
@@ -42,16 +43,15 @@ __all__ = [
     "transpose",
 ]
 
-GEOMETRY_DTYPES = (torch.float32, torch.float64)
-
 
 def check_geometry(name: str, x: Tensor, *trailing: int) -> None:
-    """Raises ValueError unless `x` is float32 or float64 and its last dimensions are `trailing`."""
-    if x.dtype not in GEOMETRY_DTYPES:
+    """Raises ValueError unless `x` is a dense tensor of float32 or float64 whose last dimensions are `trailing`."""
+    if isinstance(x, Tensor) and x.dtype not in GEOMETRY_DTYPES:
         raise ValueError(
             f"{name} must be float32 or float64, got {x.dtype}: geometry needs at least float32; "
             "pass it through .float() (or .double()) first"
         )
+    check_dense(name, x, GEOMETRY_DTYPES)
     if x.shape[x.ndim - len(trailing) :] != trailing or x.ndim < len(trailing):
         raise ValueError(
             f"{name} must be [..., {', '.join(map(str, trailing))}], got {list(x.shape)}; put space in the last "
@@ -70,11 +70,11 @@ def check_alike(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
 
 def promoted(x: Tensor, *beside: Tensor) -> Tensor:
     """`x`, but float16 and bfloat16 as float32, or as the dtype of what stands `beside` it where that is wider."""
-    if x.dtype not in (torch.float16, torch.bfloat16):
+    if not isinstance(x, Tensor) or x.dtype not in (torch.float16, torch.bfloat16):
         return x
     dtype = torch.float32
     for other in beside:
-        dtype = torch.promote_types(dtype, other.dtype)
+        dtype = torch.promote_types(dtype, other.dtype) if isinstance(other, Tensor) else dtype
     return x.to(dtype)
 
 

@@ -15,7 +15,7 @@ from iga.kernels.choice import choose
 from iga.kernels.derivatives import attend_by_reference
 from iga.kernels.engine import Geometry
 from iga.kernels.operator import gaussian_attention_op
-from iga.presets import IGAConfig
+from iga.presets import IGAConfig, check_config
 
 __all__ = ["Attended", "Statistics", "gaussian_attention"]
 
@@ -92,6 +92,7 @@ def gaussian_attention(
     along SO(3) (the tangent); off it the implementations differ. Raises ValueError where shapes, devices, dtypes or the
     implementation do not fit. docs/theory.md, section 15.
     """
+    check_config(config)
     check_arguments(q, k, v, value_points, query, key, frame, mask, geo_scale, geo_bias, gate, bias, z, z_weight)
     dtype, device = frame.dtype, frame.trans.device
     chosen = choose(implementation, device, dtype, config)

@@ -2,15 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
-
+from iga._arguments import FEATURE_DTYPES, GEOMETRY_DTYPES, check_dense, check_mask
 from iga._typing import Tensor
 from iga.frame import Frame
 
 __all__ = ["check_arguments"]
-
-GEOMETRY_DTYPES = (torch.float32, torch.float64)
-FEATURE_DTYPES = (torch.float16, torch.bfloat16, *GEOMETRY_DTYPES)
 
 
 def check_arguments(
@@ -33,6 +29,25 @@ def check_arguments(
     for name, pair in (("query", query), ("key", key)):
         if not isinstance(pair, tuple) or len(pair) != 2:
             raise ValueError(f"{name} must be a tuple (mean, sigma), each [*b, h, p, n, 3]; got {type(pair).__name__}")
+    named = {"q": q, "k": k, "v": v, "value_points": value_points, "bias": bias, "z": z, "z_weight": z_weight}
+    named |= {"geo_scale": geo_scale, "geo_bias": geo_bias, "gate": gate}
+    gaussians = {"query's mean": query[0], "query's sigma": query[1], "key's mean": key[0], "key's sigma": key[1]}
+    for name, tensor in named.items():
+        if tensor is not None or name in ("q", "k", "v", "value_points", "geo_scale", "geo_bias"):
+            check_dense(name, tensor, FEATURE_DTYPES)
+    check_mask(mask)
+    if not isinstance(frame, Frame):
+        raise ValueError(f"frame must be an iga.Frame, got {type(frame).__name__}; pass iga.rigid_to_frame(frame)")
+    if frame.dtype not in GEOMETRY_DTYPES:
+        raise ValueError(
+            f"frame must be float32 or float64, got {frame.dtype}; call .float(): geometry needs the digits"
+        )
+    for name, tensor in gaussians.items():
+        if isinstance(tensor, Tensor) and tensor.dtype != frame.dtype:
+            raise ValueError(
+                f"{name} must have the dtype of frame, {frame.dtype}, got {tensor.dtype}; convert one of them"
+            )
+        check_dense(name, tensor, GEOMETRY_DTYPES)
     if q.ndim < 3:
         raise ValueError(f"q must be [*b, h, n, c], got {list(q.shape)}")
     if query[0].ndim < 4:
@@ -48,9 +63,7 @@ def check_arguments(
     _shape("k", k, q.shape, "[*b, h, n, c], like q")
     _shape("v", v, (*lead, heads, n, None), "[*b, h, n, cv]")
     _shape("value_points", value_points, (*lead, heads, n, None, 3), "[*b, h, n, pv, 3]")
-    for name, tensor in zip(
-        ("query's mean", "query's sigma", "key's mean", "key's sigma"), (*query, *key), strict=True
-    ):
+    for name, tensor in gaussians.items():
         _shape(name, tensor, of_points, "[*b, h, p, n, 3], with the p of query's mean")
     _shape("frame", frame.trans, (*lead, n, 3), "one frame per residue, [*b, n]")
     _shape("mask", mask, (*lead, n), "[*b, n]")
@@ -67,33 +80,10 @@ def check_arguments(
     elif z_weight is not None:
         raise ValueError("z_weight was given without z: pass the pair features too, or neither")
 
-    if mask.dtype != torch.bool:
-        raise ValueError(f"mask must be bool (True = valid), got {mask.dtype}; a float mask: mask > 0.5")
-    named = {"q": q, "k": k, "v": v, "value_points": value_points, "bias": bias, "z": z, "z_weight": z_weight}
-    named |= {"geo_scale": geo_scale, "geo_bias": geo_bias, "gate": gate}
-    for name, tensor in named.items():
-        if tensor is not None and tensor.dtype not in FEATURE_DTYPES:
-            raise ValueError(
-                f"{name} must be a floating tensor (float16, bfloat16, float32, float64), got {tensor.dtype}"
-            )
-    _geometry_dtypes(frame, query, key)
     device = q.device
-    every = {**named, "mask": mask, "frame": frame.trans, "query": query[0], "query's sigma": query[1]}
-    every |= {"key": key[0], "key's sigma": key[1]}
-    for name, tensor in every.items():
+    for name, tensor in {**named, **gaussians, "mask": mask, "frame": frame.trans}.items():
         if tensor is not None and tensor.device != device:
             raise ValueError(f"{name} is on {tensor.device} and q on {device}; move all tensors to one device")
-
-
-def _geometry_dtypes(frame: Frame, query: tuple[Tensor, Tensor], key: tuple[Tensor, Tensor]) -> None:
-    dtype = frame.dtype
-    if dtype not in GEOMETRY_DTYPES:
-        raise ValueError(f"frame must be float32 or float64, got {dtype}; call .float(): geometry needs the digits")
-    for name, tensor in zip(
-        ("query's mean", "query's sigma", "key's mean", "key's sigma"), (*query, *key), strict=True
-    ):
-        if tensor.dtype != dtype:
-            raise ValueError(f"{name} must have the dtype of frame, {dtype}, got {tensor.dtype}; convert one of them")
 
 
 def _shape(name: str, tensor: Tensor, expected: Sequence[int | None], words: str) -> None:

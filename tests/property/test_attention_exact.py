@@ -362,9 +362,13 @@ def test_the_layer_runs_where_its_inputs_are() -> None:
 # ---- helpers
 
 
-def test_a_mask_of_one_half_is_not_above_one_half() -> None:
+def test_a_mask_of_one_half_is_not_above_one_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where values are not looked at: on a GPU, in a traced call. Elsewhere a soft mask is refused."""
     frame = Frame(torch.eye(3).expand(3, 3, 3), torch.zeros(3, 3))
     mask = torch.tensor([0.5, 0.75, 0.25])
+    with pytest.raises(ValueError, match="mask must hold"):
+        check_inputs(torch.zeros(3, 2), None, frame, mask, c_s=2, c_z=0)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert check_inputs(torch.zeros(3, 2), None, frame, mask, c_s=2, c_z=0).tolist() == [False, True, False]
 
 

@@ -78,7 +78,7 @@ def test_a_flow_time_is_no_copy_from_the_host(t: Tensor | float) -> None:
 
 def test_a_number_out_of_range_is_told_on_every_device() -> None:
     for t in (1.5, -0.1, math.nan):
-        with pytest.raises(ValueError, match=r"t must lie in \[0, 1\]"):
+        with pytest.raises(ValueError, match=r"t must be a number in \[0, 1\]"):
             layer("gated")(on_meta(2, N, SIZES["c_s"]), None, gaussians(), on_meta(2, N), t=t)
 
 

@@ -12,6 +12,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import ipa_support
 from iga import Frame, GaussianRigid, InvariantGaussianAttention, InvariantPointAttention
@@ -111,12 +112,12 @@ def test_extras_that_contradict_are_refused_by_name(kind, case: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"inf": 100.0}, "inf must be at least 746"),
+        ({"inf": 100.0}, "inf must be a number at least 746"),
         ({"inf": -1e5}, "inf must be"),
         ({"inf": float("nan")}, "inf must be"),
         ({"eps": 0.0}, "eps must be"),
         ({"eps": -1e-8}, "eps must be"),
-        ({"eps": 1e-50}, "eps must be a finite number of nm², at least 1.2e-38"),
+        ({"eps": 1e-50}, "eps must be a number of nm² in .1.18e-38, 3.4e.38."),
         ({"eps": float("inf")}, "eps must be"),
         ({"is_multimer": "no"}, "is_multimer must be True or False"),
     ],
@@ -269,7 +270,7 @@ def test_weights_with_down_z_say_how_the_layer_has_to_be_built() -> None:
         nn_of(InvariantPointAttention(*SIZES)).load_state_dict(frame_diffusion_weights("trunk.ipa_0."))
     for wrong in ({"pair_value_dim": 0}, {"c_z": 0, "pair_value_dim": 2}):
         sizes = dict(zip(("c_s", "c_z", "c_hidden", "no_heads", "no_qk_points", "no_v_points"), SIZES, strict=True))
-        with pytest.raises(ValueError, match="pair_value_dim must be at least 1"):
+        with pytest.raises(ValueError, match="pair_value_dim must be (at least 1|None where c_z = 0)"):
             InvariantPointAttention(**(sizes | wrong))
 
 
@@ -296,8 +297,8 @@ def test_point_projections_are_found_where_openfold_keeps_them() -> None:
         layer = InvariantPointAttention(*SIZES, is_multimer=is_multimer)
         for name in names:
             projection = getattr(layer, f"linear_{name}_points")
-            assert projection.linear is projection
-            assert layer.get_submodule(f"linear_{name}_points.linear") is projection
+            assert projection.linear.weight is projection.weight and isinstance(projection.linear, nn.Linear)
+            assert layer.get_submodule(f"linear_{name}_points.linear").bias is projection.bias
         assert not any(".linear." in name for name in layer.state_dict())
 
 

@@ -102,7 +102,7 @@ def taken() -> list[str]:
             try:
                 attend(**{name: right.to(dtype)})
             except ValueError as error:
-                if f"{name} must be a floating tensor" not in str(error):
+                if f"{name} must be one of float16" not in str(error):
                     found.append(f"attention({name}: {dtype}): {error}")
             else:
                 found.append(f"attention({name}: {dtype})")
