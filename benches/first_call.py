@@ -2,8 +2,7 @@
 
     python benches/first_call.py [--repeats 3]
 
-Wall clock; on a machine that does something else it says little. `import torch._dynamo`, which torch does at the first
-call of any operator of its own making, is a second of it.
+Wall clock; on a machine that does something else it says little.
 """
 
 import argparse

@@ -15,16 +15,13 @@ from iga._typing import Tensor
 from iga.kernels.blocked import Outputs
 from iga.kernels.engine import Geometry
 from iga.kernels.masking import neutral
-from iga.kernels.operator import DIFFERENTIABLE, TENSORS, gaussian_attention_backward_op
+from iga.kernels.operator import DIFFERENTIABLE, TENSORS, gaussian_attention_backward_op, gaussian_attention_op
 from iga.kernels.reference import attend_densely
 from iga.presets import IGAConfig
 
 __all__ = ["attend_by_reference"]
 
 GEOMETRY = ("trans", "rot", "q_mean", "q_sigma", "k_mean", "k_sigma")
-
-_forward = torch.ops.iga.gaussian_attention.default
-_backward = torch.ops.iga.gaussian_attention_backward.default
 
 
 def attend_by_reference(inputs: Sequence[Tensor | None], config: IGAConfig, cap: float) -> Outputs:
@@ -57,7 +54,7 @@ class _Blocked(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, keyset: Any, *args: Any) -> tuple[Tensor, ...]:
-        output = _below(_forward, keyset, args)
+        output = _below(gaussian_attention_op, keyset, args)
         ctx.save_for_backward(*args[: len(TENSORS)], output[1], output[3])
         ctx.options = args[len(TENSORS) :]
         ctx.mark_non_differentiable(output[4])
@@ -104,7 +101,7 @@ def _forward_kernel(keyset: Any, *args: Any) -> Any:
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     if args[TENSORS.index("rot")].numel() and _goes_beyond_backward(tensors, wanted):
         return tuple(_of_options(args[: len(TENSORS)], args[len(TENSORS) :]))
-    return _Blocked.apply(keyset, *args) if wanted else _below(_forward, keyset, args)
+    return _Blocked.apply(keyset, *args) if wanted else _below(gaussian_attention_op, keyset, args)
 
 
 def _backward_kernel(keyset: Any, *args: Any) -> Any:
@@ -115,7 +112,7 @@ def _backward_kernel(keyset: Any, *args: Any) -> Any:
             "iga::gaussian_attention_backward has no derivative of its own. Differentiate iga::gaussian_attention, "
             'whose higher derivatives are those of implementation="reference", or take that implementation'
         )
-    return _below(_backward, keyset, args)
+    return _below(gaussian_attention_backward_op, keyset, args)
 
 
 def _goes_beyond_backward(tensors: Sequence[Tensor], wanted: bool) -> bool:
@@ -143,8 +140,6 @@ def _below(op: Any, keyset: Any, args: Sequence[Any]) -> Any:
         return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
 
 
-# The keys of the devices on which the kernels run: they come before the rule that custom_op has for all others.
 _library = torch.library.Library("iga", "FRAGMENT")
-for _key in ("AutogradCPU", "AutogradCUDA"):
-    _library.impl("gaussian_attention", _forward_kernel, _key, with_keyset=True)
-    _library.impl("gaussian_attention_backward", _backward_kernel, _key, with_keyset=True)
+_library.impl("gaussian_attention", _forward_kernel, "Autograd", with_keyset=True)
+_library.impl("gaussian_attention_backward", _backward_kernel, "Autograd", with_keyset=True)

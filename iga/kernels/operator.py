@@ -7,7 +7,7 @@ out memory by what the fake kernels promise. `iga.kernels` is the door for peopl
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, get_type_hints
 
 import torch
 
@@ -26,13 +26,6 @@ __all__ = [
     "gaussian_attention_op",
     "takes_flash",
 ]
-
-# Positions of the operator's tensor arguments that have a gradient; `mask` has none.
-TENSORS = (
-    *("q", "k", "v", "points", "trans", "rot", "q_mean", "q_sigma", "k_mean", "k_sigma"),
-    *("mask", "geo_weight", "geo_bias", "bias", "z", "z_weight"),
-)
-DIFFERENTIABLE = tuple(name for name in TENSORS if name != "mask")
 
 # Scores of one call that are worth writing out, 256 MB in float32: fewer instructions than online softmax, and torch's
 # own softmax and products. Above it the fused kernel keeps nothing. With z the blocks are needed anyway.
@@ -56,136 +49,86 @@ def takes_flash(q: Tensor, z: Tensor | None) -> bool:
     return z is None and batch * heads * n * n >= FLASH_FROM
 
 
-@torch.library.custom_op("iga::gaussian_attention", mutates_args=())
-def gaussian_attention_op(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    points: torch.Tensor,
-    trans: torch.Tensor,
-    rot: torch.Tensor,
-    q_mean: torch.Tensor,
-    q_sigma: torch.Tensor,
-    k_mean: torch.Tensor,
-    k_sigma: torch.Tensor,
-    mask: torch.Tensor,
-    geo_weight: torch.Tensor,
-    geo_bias: torch.Tensor,
-    bias: torch.Tensor | None,
-    z: torch.Tensor | None,
-    z_weight: torch.Tensor | None,
-    score: str,
-    dof: float,
-    log_det_min: float,
-    cap: float,
-    implementation: str,
-    statistics: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(values, points, pair, lse without geo_bias, row statistics) of `iga.kernels.blocked.Outputs`; but value points
-    are in their residues' frames, coming and going.
+class Arguments(NamedTuple):
+    """Those of the operator, in order: shapes as in `iga.kernels.engine` and `iga.kernels.blocked`; value points are
+    in their residues' frames. geo_bias moves no output; it is here for its gradient, zero rather than absent."""
 
-    geo_bias moves no output; it is here for its gradient, which is zero rather than absent.
-    """
-    how = Score(score, dof, log_det_min)
-    (q, k, v, points), trans, geometry = neutral(
-        (q, k, v, points), trans, Geometry(rot, mask, q_mean, q_sigma, k_mean, k_sigma), look=True
-    )
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    points: Tensor
+    trans: Tensor
+    rot: Tensor
+    q_mean: Tensor
+    q_sigma: Tensor
+    k_mean: Tensor
+    k_sigma: Tensor
+    mask: Tensor
+    geo_weight: Tensor
+    geo_bias: Tensor
+    bias: Tensor | None
+    z: Tensor | None
+    z_weight: Tensor | None
+    score: str
+    dof: float
+    log_det_min: float
+    cap: float
+    implementation: str
+    statistics: bool
+
+
+# Positions of the tensor arguments, and those that have a gradient; `mask` has none.
+TENSORS = Arguments._fields[:16]
+DIFFERENTIABLE = tuple(name for name in TENSORS if name != "mask")
+
+# Their names in the schemas, `Tensor? bias` say.
+_TYPES = {Tensor: "Tensor", Tensor | None: "Tensor?", str: "str", float: "float", bool: "bool"}
+_SCHEMA = ", ".join(f"{_TYPES[kind]} {name}" for name, kind in get_type_hints(Arguments).items())
+_GIVEN = ("grad_values", "grad_points", "grad_pair", "grad_lse", "attended", "lse")
+_WANTED = ("want_geometry", "want_bias", "want_z")
+
+
+def _attention(*args: Any) -> tuple[Tensor, ...]:
+    """(values, local points, pair, lse without geo_bias, row statistics): `iga.kernels.blocked.Outputs`."""
+    a = Arguments(*args)
+    how = Score(a.score, a.dof, a.log_det_min)
+    (q, k, v, points), trans, geometry = _neutral(a)
     with torch.autocast(q.device.type, enabled=False):
-        if implementation == "fused" and takes_flash(q, z):
+        if a.implementation == "fused" and takes_flash(q, a.z):
             from iga.kernels.fused import flash_forward
 
             placed = placing.out(points, geometry.rot, trans)
-            out = flash_forward(q, k, v, placed, geometry, how, geo_weight, cap, bias, statistics=statistics)
+            out = flash_forward(q, k, v, placed, geometry, how, a.geo_weight, a.cap, a.bias, statistics=a.statistics)
             attended = placing.back(out.points, geometry.rot, trans)
         else:
-            engine = _engine(implementation, geometry, how)
-            placed = engine.out(points, geometry.rot, trans)
-            x = _inputs(q, k, v, placed, mask, geo_weight, cap, bias, z, z_weight)
-            out = attend(engine, x, statistics=statistics)
+            engine = _engine(a.implementation, geometry, how)
+            x = _inputs(q, k, v, engine.out(points, geometry.rot, trans), a)
+            out = attend(engine, x, statistics=a.statistics)
             attended = engine.back(out.points, geometry.rot, trans)
-        values, attended, pair, lse, rows = _laid_out((out.values.to(v.dtype), attended, out.pair, out.lse, out.rows))
-        return values, attended, pair, lse, rows
+        return tuple(_laid_out((out.values.to(a.v.dtype), attended, out.pair, out.lse, out.rows)))
 
 
-@gaussian_attention_op.register_fake
-def _(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    points: torch.Tensor,
-    trans: torch.Tensor,
-    rot: torch.Tensor,
-    q_mean: torch.Tensor,
-    q_sigma: torch.Tensor,
-    k_mean: torch.Tensor,
-    k_sigma: torch.Tensor,
-    mask: torch.Tensor,
-    geo_weight: torch.Tensor,
-    geo_bias: torch.Tensor,
-    bias: torch.Tensor | None,
-    z: torch.Tensor | None,
-    z_weight: torch.Tensor | None,
-    score: str,
-    dof: float,
-    log_det_min: float,
-    cap: float,
-    implementation: str,
-    statistics: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    batch, heads, n, _ = q.shape
-    dtype = rot.dtype
+def _fake_attention(*args: Any) -> tuple[Tensor, ...]:
+    a = Arguments(*args)
+    batch, heads, n, _ = a.q.shape
     return (
-        v.new_empty(v.shape),
-        points.new_empty(points.shape),
-        rot.new_empty(batch, heads, n, 0 if z is None else z.shape[-1]),
-        rot.new_empty(batch, heads, n),
-        rot.new_empty((batch, heads, n, 3) if statistics else (0,), dtype=dtype),
+        a.v.new_empty(a.v.shape),
+        a.points.new_empty(a.points.shape),
+        a.rot.new_empty(batch, heads, n, 0 if a.z is None else a.z.shape[-1]),
+        a.rot.new_empty(batch, heads, n),
+        a.rot.new_empty((batch, heads, n, 3) if a.statistics else (0,)),
     )
 
 
-@torch.library.custom_op("iga::gaussian_attention_backward", mutates_args=())
-def gaussian_attention_backward_op(
-    grad_values: torch.Tensor,
-    grad_points: torch.Tensor,
-    grad_pair: torch.Tensor,
-    grad_lse: torch.Tensor,
-    attended: torch.Tensor,
-    lse: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    points: torch.Tensor,
-    trans: torch.Tensor,
-    rot: torch.Tensor,
-    q_mean: torch.Tensor,
-    q_sigma: torch.Tensor,
-    k_mean: torch.Tensor,
-    k_sigma: torch.Tensor,
-    mask: torch.Tensor,
-    geo_weight: torch.Tensor,
-    geo_bias: torch.Tensor,
-    bias: torch.Tensor | None,
-    z: torch.Tensor | None,
-    z_weight: torch.Tensor | None,
-    score: str,
-    dof: float,
-    log_det_min: float,
-    cap: float,
-    implementation: str,
-    statistics: bool,
-    want_geometry: bool,
-    want_bias: bool,
-    want_z: bool,
-) -> list[torch.Tensor]:
+def _attention_backward(*args: Any) -> list[Tensor]:
     """The gradients in the order of `DIFFERENTIABLE`; an empty tensor where nothing was wanted."""
-    (q, k, v, points), trans, geometry = neutral(
-        (q, k, v, points), trans, Geometry(rot, mask, q_mean, q_sigma, k_mean, k_sigma), look=True
-    )
-    dtype = rot.dtype
+    (grad_values, grad_points, grad_pair, grad_lse, attended, lse), a, (want_geometry, want_bias, want_z) = _split(args)
+    (q, k, v, points), trans, geometry = _neutral(a)
+    dtype = a.rot.dtype
     with torch.autocast(q.device.type, enabled=False):
-        engine = _engine(implementation, geometry, Score(score, dof, log_det_min))
+        engine = _engine(a.implementation, geometry, Score(a.score, a.dof, a.log_det_min))
         rot, here = geometry.rot, torch.zeros_like(trans)
-        x = _inputs(q, k, v, engine.out(points, rot, trans), mask, geo_weight, cap, bias, z, z_weight)
+        x = _inputs(q, k, v, engine.out(points, rot, trans), a)
         d_at, none = engine.out(grad_points, rot, here), rot.new_empty(0)
         grad = Outputs(grad_values.to(dtype), d_at, grad_pair, grad_lse, none)
         d = attend_backward(engine, x, lse, grad, want_geometry=want_geometry, want_bias=want_bias, want_z=want_z)
@@ -194,62 +137,39 @@ def gaussian_attention_backward_op(
             # y = R x + t on the way in, x' = Rᵀ (y' − t) on the way out; nothing comes from masked rows
             turned = placing.outer(d.points, points) + placing.outer(engine.out(attended, rot, here), grad_points)
             shifted = (d.points - d_at).unflatten(-1, (-1, 3)).sum(dim=(1, 3))
-            turned, shifted = sanitise(turned, mask), sanitise(shifted, mask)
+            turned, shifted = sanitise(turned, a.mask), sanitise(shifted, a.mask)
             moved = [shifted, d.geometry.rot + turned, *d.geometry[1:]]
         found = [
-            d.q.to(q.dtype),
-            d.k.to(k.dtype),
-            d.v.to(v.dtype),
+            d.q.to(a.q.dtype),
+            d.k.to(a.k.dtype),
+            d.v.to(a.v.dtype),
             engine.back(d.points, rot, here),
             *moved,
             d.geo_weight,
-            torch.zeros_like(geo_bias),
+            torch.zeros_like(a.geo_bias),
             rot.new_empty(0) if d.bias is None else d.bias,
             rot.new_empty(0) if d.z is None else d.z,
-            rot.new_empty(0) if d.z_weight is None or z_weight is None else d.z_weight.to(z_weight.dtype),
+            rot.new_empty(0) if d.z_weight is None or a.z_weight is None else d.z_weight.to(a.z_weight.dtype),
         ]
         return list(_laid_out(found))
 
 
-@gaussian_attention_backward_op.register_fake
-def _(
-    grad_values: torch.Tensor,
-    grad_points: torch.Tensor,
-    grad_pair: torch.Tensor,
-    grad_lse: torch.Tensor,
-    attended: torch.Tensor,
-    lse: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    points: torch.Tensor,
-    trans: torch.Tensor,
-    rot: torch.Tensor,
-    q_mean: torch.Tensor,
-    q_sigma: torch.Tensor,
-    k_mean: torch.Tensor,
-    k_sigma: torch.Tensor,
-    mask: torch.Tensor,
-    geo_weight: torch.Tensor,
-    geo_bias: torch.Tensor,
-    bias: torch.Tensor | None,
-    z: torch.Tensor | None,
-    z_weight: torch.Tensor | None,
-    score: str,
-    dof: float,
-    log_det_min: float,
-    cap: float,
-    implementation: str,
-    statistics: bool,
-    want_geometry: bool,
-    want_bias: bool,
-    want_z: bool,
-) -> list[torch.Tensor]:
-    geometry = (trans, rot, q_mean, q_sigma, k_mean, k_sigma)
-    moved = geometry if want_geometry else (None,) * 6
-    of_z = (z, z_weight) if want_z else (None, None)
-    given = (q, k, v, points, *moved, geo_weight, geo_bias, bias if want_bias else None, *of_z)
-    return [rot.new_empty(0) if x is None else x.new_empty(x.shape) for x in given]
+def _fake_attention_backward(*args: Any) -> list[Tensor]:
+    _, a, (want_geometry, want_bias, want_z) = _split(args)
+    moved = a[4:10] if want_geometry else (None,) * 6
+    of_z = (a.z, a.z_weight) if want_z else (None, None)
+    given = (a.q, a.k, a.v, a.points, *moved, a.geo_weight, a.geo_bias, a.bias if want_bias else None, *of_z)
+    return [a.rot.new_empty(0) if x is None else x.new_empty(x.shape) for x in given]
+
+
+def _split(args: Sequence[Any]) -> tuple[Sequence[Any], Arguments, Sequence[bool]]:
+    """The backward operator's arguments: what it is given, those of the call, and what is wanted."""
+    return args[: len(_GIVEN)], Arguments(*args[len(_GIVEN) : -len(_WANTED)]), args[-len(_WANTED) :]
+
+
+def _neutral(a: Arguments) -> tuple[Any, Tensor, Geometry]:
+    geometry = Geometry(a.rot, a.mask, a.q_mean, a.q_sigma, a.k_mean, a.k_sigma)
+    return neutral((a.q, a.k, a.v, a.points), a.trans, geometry, look=True)
 
 
 def _laid_out(outputs: Iterable[Tensor]) -> Iterable[Tensor]:
@@ -262,22 +182,11 @@ def _engine(implementation: str, geometry: Geometry, score: Score) -> Engine:
     return NoEngine(geometry, score) if empty else engine_for(implementation)(geometry, score)
 
 
-def _inputs(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    points: Tensor,
-    mask: Tensor,
-    geo_weight: Tensor,
-    cap: float,
-    bias: Tensor | None,
-    z: Tensor | None,
-    z_weight: Tensor | None,
-) -> Inputs:
+def _inputs(q: Tensor, k: Tensor, v: Tensor, points: Tensor, a: Arguments) -> Inputs:
     """Everything small in the dtype of the frames; what is of size N² stays as it came until its block is read."""
     dtype = points.dtype
-    weight = None if z_weight is None else z_weight.to(dtype)
-    return Inputs(q.to(dtype), k.to(dtype), v.to(dtype), points, mask, geo_weight, cap, bias, z, weight)
+    weight = None if a.z_weight is None else a.z_weight.to(dtype)
+    return Inputs(q.to(dtype), k.to(dtype), v.to(dtype), points, a.mask, a.geo_weight, a.cap, a.bias, a.z, weight)
 
 
 def _one_by_one(op: Callable[..., Any]) -> Callable[..., Any]:
@@ -294,5 +203,26 @@ def _one_by_one(op: Callable[..., Any]) -> Callable[..., Any]:
     return rule
 
 
-gaussian_attention_op.register_vmap(_one_by_one(gaussian_attention_op))
-gaussian_attention_backward_op.register_vmap(_one_by_one(gaussian_attention_backward_op))
+def _defined(name: str, schema: str, function: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    """The operator of that name and schema, which `iga.kernels.derivatives` differentiates.
+
+    torch.library.custom_op would make every first call wait a second for torch._dynamo, compiled or not.
+    """
+    _library.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
+    _library.impl(name, function, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"iga::{name}", fake, lib=_library)
+    op = getattr(torch.ops.iga, name).default
+    torch.library.register_vmap(f"iga::{name}", _one_by_one(op), lib=_library)
+    return op
+
+
+_library = torch.library.Library("iga", "DEF")
+gaussian_attention_op = _defined(
+    "gaussian_attention", f"({_SCHEMA}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)", _attention, _fake_attention
+)
+gaussian_attention_backward_op = _defined(
+    "gaussian_attention_backward",
+    f"({', '.join([*(f'Tensor {x}' for x in _GIVEN), _SCHEMA, *(f'bool {x}' for x in _WANTED)])}) -> Tensor[]",
+    _attention_backward,
+    _fake_attention_backward,
+)
