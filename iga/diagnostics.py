@@ -5,7 +5,7 @@ Names are those that IGA runs already log: `debug/iga/global/geo_scaled_absmax`,
 that is not finite shows as it is. dist_sq and log_det are raw: before any clamp.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
@@ -116,7 +116,7 @@ def statistics_metrics(
 
 
 class Monitor:
-    """Collects metrics from every InvariantGaussianAttention within `model`, each time it runs.
+    """Collects metrics from every layer of `model` that offers a trace, each time it runs.
 
         with Monitor(model) as monitor:
             loss = model(batch)
@@ -125,8 +125,10 @@ class Monitor:
     Layers are numbered in the order of `model.named_modules()`; a layer that runs more than once shows its last call.
     What is watched is what `InvariantGaussianAttention.forward` (or `with_statistics`) computes, whoever calls it: a
     subclass with arguments of its own, a wrapper (compiled, DDP, FSDP, PEFT), a layer compiled in place or within a
-    compiled model. Activation checkpointing computes a forward again during backward, which is not counted; neither
-    are calls whose tensors hold no values to watch (transforms of torch.func, torch.export, meta and fake tensors).
+    compiled model. Somebody else's layer, whose class has `trace`, is watched by a forward hook, and trace gets what
+    forward got; of a module within another that has one too, the inner is watched. What activation checkpointing
+    computes again during backward is not counted; neither are calls whose tensors hold no values to watch (transforms
+    of torch.func, torch.export, meta and fake tensors).
     Copies and files of a watched model are not watched, and after `close` nothing of the monitor is left in it.
 
     Watching a call costs another forward of the layer, dense and without gradient, and under torch.compile a break of
@@ -137,24 +139,29 @@ class Monitor:
 
     def __init__(self, model: nn.Module, *, every: int = 1) -> None:
         check_whole("every", every, 1, " (watch every call)")
-        self._layers = [module for module in model.modules() if isinstance(module, InvariantGaussianAttention)]
+        self._layers = [module for module in model.modules() if _is_watched(module)]
         if not self._layers:
             raise ValueError("the model holds no layer that offers a trace, such as InvariantGaussianAttention")
         self._every = every
         self._calls = [0] * len(self._layers)
         self._metrics: dict[int, tuple[dict[str, float], _Summary]] = {}
+        self._hooks: list[Any] = []
         for number, layer in enumerate(self._layers):
-            if not isinstance(layer._observer, _Observer):
-                layer._observer = _Observer()
-            layer._observer.watching.append((self, number))
+            if isinstance(layer, InvariantGaussianAttention):
+                if not isinstance(layer._observer, _Observer):
+                    layer._observer = _Observer()
+                layer._observer.watching.append((self, number))
+            else:
+                hook = _Hook()
+                hook.watching.append((self, number))
+                self._hooks.append(layer.register_forward_hook(hook, with_kwargs=True))
 
-    def _watch(self, number: int, layer: InvariantGaussianAttention, call: tuple[Any, ...]) -> None:
+    def _watch(self, number: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._calls[number] += 1
         if (self._calls[number] - 1) % self._every:
             return
-        s, z, rigid, mask, t = call
         with torch.no_grad():
-            trace = layer.trace(s, z, rigid, mask, t=t)
+            trace = layer.trace(*args, **kwargs)
             self._metrics[number] = (layer_metrics(trace, f"debug/iga/l{number}/"), _summary(trace))
 
     def metrics(self) -> dict[str, float]:
@@ -167,12 +174,14 @@ class Monitor:
     def close(self) -> None:
         """Detach from the model; a second time does nothing."""
         for layer in self._layers:
-            observer = layer._observer
+            observer = vars(layer).get("_observer")
             if isinstance(observer, _Observer):
                 observer.watching = [entry for entry in observer.watching if entry[0] is not self]
                 if not observer.watching:
                     del layer._observer
-        self._layers = []
+        for hook in self._hooks:
+            hook.remove()
+        self._layers, self._hooks = [], []
 
     def __enter__(self) -> "Monitor":
         return self
@@ -192,21 +201,44 @@ class _Observer:
     def __init__(self) -> None:
         self.watching: list[tuple[Monitor, int]] = []
         # The dense trace and its statistics are for eyes, not for the graph.
-        self._look = torch.compiler.disable(self._call)
+        self._look: Callable[..., Any] = torch.compiler.disable(self._call)
 
-    def __call__(self, layer: InvariantGaussianAttention, *call: Any) -> None:
-        self._look(layer, *call)
+    def __call__(self, layer: nn.Module, s: Tensor, z: Any, rigid: Any, mask: Tensor, t: Any) -> None:
+        self._look(layer, (s, z, rigid, mask), {"t": t})
 
-    def _call(self, layer: InvariantGaussianAttention, *call: Any) -> None:
+    def _call(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         again = torch._C._current_graph_task_id() != -1  # within a backward: a checkpoint is computed again
         transformed = torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
-        if again or transformed or call[0].device.type == "meta" or is_fake(call[0]):
+        given = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        if again or transformed or any(x.device.type == "meta" or is_fake(x) for x in given):
             return
         for monitor, number in self.watching:
-            monitor._watch(number, layer, call)
+            monitor._watch(number, layer, args, kwargs)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return type(None), ()
+
+
+class _Hook(_Observer):
+    """The same as a forward hook, for a layer that does not call an observer; in a copy or a file it does nothing."""
+
+    def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self._look(layer, args, kwargs)
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _Nothing, ()
+
+
+class _Nothing:
+    def __call__(self, *call: Any) -> None:
+        pass
+
+
+def _is_watched(module: nn.Module) -> bool:
+    if isinstance(module, InvariantGaussianAttention):
+        return True
+    # Of the class: wrappers hand on what their module has.
+    return [one for one in module.modules() if callable(getattr(type(one), "trace", None))] == [module]
 
 
 def _over_pairs(trace: Trace, values: Tensor) -> Tensor:

@@ -240,3 +240,49 @@ def test_calls_without_values_pass_a_watched_layer_unseen() -> None:
         torch.func.grad(lambda p: torch.func.functional_call(model, p, tuple(given)).sum())(parameters)
         model.to("meta")(*(x.to("meta") for x in given))
         assert monitor._calls == [0, 0]
+
+
+class Foreign(nn.Module):
+    """Somebody else's layer: no InvariantGaussianAttention among its modules, and arguments of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = [small_layer(seed=3)]  # in a list: unknown to nn.Module
+        self.inner[0].implementation = "reference"
+
+    def forward(self, x, frames, *, pair, valid):
+        return self.inner[0](x, pair, frames, valid)
+
+    def trace(self, x, frames, *, pair, valid):
+        return self.inner[0].trace(x, pair, frames, valid)
+
+
+class Around(nn.Module):
+    """Its `trace` is not one of ours, and is left alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Foreign()
+
+    def forward(self, s, z, r, mask):
+        return self.layer(s, r, pair=z, valid=mask)
+
+    def trace(self) -> None:
+        raise AssertionError
+
+
+def test_a_foreign_layer_that_offers_a_trace_is_watched_with_the_arguments_of_its_forward() -> None:
+    model, given = Around(), layer_inputs()
+    before = {name: copy.copy(value) for name, value in vars(model.layer).items()}
+    with Monitor(model) as monitor, Monitor(Delegating(model.layer)) as second:
+        s, *others = given
+        checkpoint(model, s.clone().requires_grad_(), *others, use_reentrant=False).sum().backward()  # type: ignore[union-attr]
+        for copied in (copy.deepcopy(model), saved(model)):
+            assert torch.equal(copied(*given), model(*given))
+        assert monitor._calls == second._calls == [3] and seen(monitor) == ["global", "l0"]
+        expected = layer_metrics(model.layer.trace(given.s, given.r, pair=given.z, valid=given.mask), "debug/iga/l0/")
+        assert {name: value for name, value in monitor.metrics().items() if "/l0/" in name} == expected
+    assert vars(model.layer).keys() == before.keys() and not model.layer._forward_hooks
+    assert not model.layer._forward_hooks_with_kwargs
+    model(*given)
+    assert monitor._calls == second._calls == [3]
