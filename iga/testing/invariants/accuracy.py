@@ -23,6 +23,7 @@ from iga.testing.invariants import budgets
 from iga.testing.invariants.follows import require_own_output
 from iga.testing.subject import Subject
 from iga.testing.tally import Tally
+from iga.testing.targets import TargetError
 
 __all__ = ["float32", "float64", "judge"]
 
@@ -81,7 +82,12 @@ def judge(subject: Subject, layer: nn.Module, trace: Trace, contract: Contract, 
     limit = chosen.pick_pairs(budgets.geometry_logit(trace, config, contract))
     error = (chosen.pick_pairs(trace.geo_raw).double() - geo).abs() / limit
     tally.add(error, 1.0, f"{label}: G, of its budget")
-    weight = nn.functional.softplus(layer.geo_scale.detach().double())[chosen.head]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    scale = getattr(layer, "geo_scale", None)
+    if not isinstance(scale, Tensor) or scale.shape != trace.score.shape[-4:-3]:
+        raise TargetError(
+            f"{label}: the layer has no geo_scale [h], from which the geometry's weight could be computed"
+        )
+    weight = nn.functional.softplus(scale.detach().double())[chosen.head]
     expected = weight * geo / config.temperature
     limit = weight / config.temperature * limit + 8 * u * expected.abs()
     if config.logit_cap is not None:

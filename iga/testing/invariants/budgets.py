@@ -7,11 +7,13 @@ so that an example is judged by its own condition κ and not by the worst of all
 import torch
 
 from iga import bounds
+from iga._plain import is_plain
 from iga._typing import Float, Tensor
 from iga.functional import Trace
 from iga.presets import IGAConfig
 from iga.testing import oracle
 from iga.testing.contract import Contract
+from iga.testing.targets import TargetError, one_line
 
 __all__ = ["cap", "condition", "displacement", "drift", "geometry_logit", "local_reach", "output"]
 
@@ -99,7 +101,30 @@ def output(
         by_query = (factor * weights).transpose(-3, -2)
         parts.append((by_query @ pair.detach().double().abs()).flatten(-2))
     features = torch.cat(parts, dim=-1)
-    weight = dict(layer.named_parameters())["linear_out.weight"].detach().double().abs()
     width = features.shape[-1]
-    rounding = width * u * (trace.features.detach().double().abs() @ weight[:, :width].T)
-    return features @ weight[:, :width].T + rounding
+    gain = _gain(layer, width, trace.features.dtype)
+    rounding = width * u * (trace.features.detach().double().abs() @ gain.T)
+    return features @ gain.T + rounding
+
+
+def _gain(layer: torch.nn.Module, width: int, dtype: torch.dtype) -> Float[Tensor, "c_s features"]:
+    """|W| of the last projection, float64: its weight, or, where it is wrapped, what its calls make of unit vectors."""
+    last = getattr(layer, "linear_out", None)
+    if not isinstance(last, torch.nn.Module):
+        raise TargetError(
+            "the layer has no module linear_out, through which the errors of its features could be followed"
+        )
+    if is_plain(last):
+        return last.weight.detach().double().abs()[:, :width]  # pyright: ignore[reportCallIssue]
+    unit = torch.eye(int(getattr(last, "in_features", width)), dtype=dtype)
+    try:
+        with torch.no_grad():
+            zero, plus, minus = (last(x).double() for x in (torch.zeros_like(unit), unit, -unit))
+    except Exception as error:  # whatever somebody else's projection raises is a finding about it
+        raise TargetError(f"linear_out, called on unit vectors, raised {one_line(error)}") from error
+    # Each of the three is rounded once or twice in their dtype; an affine map has plus + minus = 2 zero.
+    if not (
+        (plus + minus - 2 * zero).abs() <= 8 * torch.finfo(dtype).eps * (plus.abs() + minus.abs() + zero.abs())
+    ).all():
+        raise TargetError("linear_out is not affine, so that the errors of its features cannot be followed through it")
+    return (plus - zero).abs().T[:, :width]
