@@ -6,6 +6,8 @@ Each file holds any part of what `to_yaml` writes; a later one wins, key by key.
 does not exist and a value of another type are errors that name what does exist. Lengths are nm, sizes are residues.
 """
 
+import copy
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -252,6 +254,12 @@ def from_yaml(text: str) -> Settings:
 
 
 def _file(name: str) -> dict[str, Any]:
+    """A copy, which may be changed."""
+    return copy.deepcopy(_parsed(name))
+
+
+@functools.cache  # a plan of eight arms and three seeds asks for each file dozens of times
+def _parsed(name: str) -> dict[str, Any]:
     text = resources.files("iga.experiment").joinpath("configs", *name.split("/")).read_text(encoding="utf-8")
     return parse_mapping(text, f"configs/{name}")
 

@@ -32,6 +32,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(OverlapPlan, "run", runs)
     monkeypatch.setattr(iga.testing.faults.matrix, "ProcessPoolExecutor", runs)
     monkeypatch.setattr(iga.picture, "synthetic_structures", runs)
+    monkeypatch.setattr("iga.kernels._cpu_ready.ready", runs)
     monkeypatch.setattr(iga.bench.run, "_run", runs)
     monkeypatch.setattr(iga.experiment.compare, "prepare", runs)
     monkeypatch.chdir(tmp_path)
@@ -77,6 +78,7 @@ MISUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "--residues": (*NO_COUNTS, "9" * 400),
         "--cap": NO_LENGTHS,
     },
+    "warm": {"--dtype": ("", "x", "float16", "float32,float64"), "": ("x", "float32")},
     "picture": {"--json": NO_FILES, "--seed": NO_SEEDS, "": (*NO_FILES, "a", "a.txt", "a.json")},
     "bench": {
         "--json": NO_FILES,

@@ -22,10 +22,34 @@ import iga.report
 from iga._files import check_target, write_bytes
 from iga.cli import main
 from iga.testing.layer_run import LayerPlan
+from structure_support import pdb_text, peptide
 
-HOLDS = ("verify", "--points", "1", "--only", "determinism")
-BROKEN = ("verify", "--preset", "pre_fix", "--points", "1", "--only", "log_det_floor")
+RUN = ("verify", "--points", "1", "--only", "determinism")
+HOLDS = (*RUN, "--structures", "six.pdb")
+BROKEN = ("verify", "--preset", "pre_fix", "--points", "1", "--only", "log_det_floor", "--structures", "six.pdb")
+MEASURE, REPORTS = LayerPlan.run, {}
 EXPECTED = {HOLDS: 0, BROKEN: 1, ("bounds",): 0}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "six.pdb").write_text(pdb_text(peptide(*["ALA", "LYS"] * 3)), encoding="utf-8")
+    return folder
+
+
+def once(plan: LayerPlan, on_progress: object = None) -> object:
+    key = (plan.subject.name, *plan.invariants, *(structure.path for structure in plan.structures))
+    if key not in REPORTS:
+        REPORTS[key] = MEASURE(plan)
+    return REPORTS[key]
+
+
+@pytest.fixture(autouse=True)
+def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder with a structure of six residues, and what is asked again is not measured again."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(LayerPlan, "run", once)
 
 
 def called(*arguments: str) -> object:
@@ -141,16 +165,9 @@ def test_a_file_name_is_shown_and_does_nothing_else(
     (tmp_path / NAME).write_text("", encoding="utf-8")
     (tmp_path / ("\n" + NAME)).write_text("", encoding="utf-8")
     sound = tmp_path / f"{NAME}_1.pdb"
-    lines = []
-    for i in range(4):
-        for k, (name, x, y) in enumerate((("N", -0.5, 1.4), ("CA", 0.0, 0.0), ("C", 1.5, 0.0))):
-            xyz = f"{x + 3.8 * i:8.3f}{y:8.3f}{0.3 * i:8.3f}"
-            lines.append(
-                f"ATOM  {3 * i + k + 1:>5}  {name:<3} GLY A{i + 1:>4}    {xyz}  1.00  0.00           {name[0]}\n"
-            )
-    sound.write_text("".join(lines), encoding="utf-8")
+    sound.write_bytes(Path("six.pdb").read_bytes())
     files = ("--structures", str(tmp_path)) if also else ("--structures", str(tmp_path / NAME))
-    assert called(*HOLDS, *also, *files) == (0 if also else 2)
+    assert called(*RUN, *also, *files) == (0 if also else 2)
     shown = "".join(capfd.readouterr())
     for part in ("\\x1b[2J\\x07[bold]:x:\\u202eevil\\udcff", ".pdb"):
         assert part in shown.replace("│\n│", ""), shown
