@@ -14,7 +14,7 @@ from numba import config
 from typer.testing import CliRunner
 
 from iga import Frame, InvariantGaussianAttention, preset
-from iga.cli import app
+from iga.cli import app, main
 from iga.kernels import _cpu_cache, _cpu_ready, choice, choose
 from iga.kernels._cpu_compile import KERNELS, signature
 from iga.kernels._cpu_helper import Helper
@@ -226,11 +226,6 @@ def test_the_reference_asked_for_by_name_needs_no_numba_and_says_nothing(
     assert messages(caplog) == []
 
 
-def run(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3])} | variables
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=env)
-
-
 def test_a_fresh_process_with_its_compiler_switched_off_says_so_on_standard_error() -> None:
     program = """
 import torch
@@ -238,7 +233,8 @@ from iga.kernels import choose
 from iga import preset
 print(choose("auto", torch.device("cpu"), torch.float32, preset("bounded")))
 """
-    ran = run(["-c", program], NUMBA_DISABLE_JIT="1")
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3]), "NUMBA_DISABLE_JIT": "1"}
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env)
     assert ran.stdout.strip() == "reference" and ran.returncode == 0
     (line,) = ran.stderr.splitlines()
     assert line.startswith("iga: ") and "NUMBA_DISABLE_JIT" in line
@@ -262,16 +258,23 @@ def test_warm_says_what_is_ready_and_where_it_is(fresh: None, loud: None, monkey
 
 
 @pytest.mark.parametrize(
-    ("arguments", "variables", "word"),
-    [
-        (["--dtype", "float16"], {}, "float16"),
-        ([], {"NUMBA_DISABLE_JIT": "1"}, "NUMBA_DISABLE_JIT"),
-    ],
+    ("arguments", "off", "word"), [(["--dtype", "float16"], 0, "float16"), ([], 1, "NUMBA_DISABLE_JIT")]
 )
-def test_warm_that_cannot_ends_2_in_one_line(arguments: list[str], variables: dict[str, str], word: str) -> None:
-    ran = run(["-m", "iga", "warm", *arguments], **variables)
-    assert ran.returncode == 2 and ran.stdout == ""
-    (line,) = ran.stderr.splitlines()
+def test_warm_that_cannot_ends_2_in_one_line(
+    fresh: None,
+    loud: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    off: int,
+    word: str,
+) -> None:
+    monkeypatch.setattr(config, "DISABLE_JIT", off)
+    with pytest.raises(SystemExit) as left:
+        main(["warm", *arguments])
+    out, err = capsys.readouterr()
+    assert left.value.code == 2 and out == ""
+    (line,) = err.splitlines()
     assert line.startswith("iga: ") and word in line
 
 
