@@ -19,11 +19,8 @@ from iga.kernels.operator import gaussian_attention_backward_op, gaussian_attent
 from layer_support import layer_inputs, small_layer
 from operator_support import OUTPUTS, SIZE, Function, call_of_three_numbers, differences, flat_arguments
 
-# torch's own: in linearize, and when forward mode loads its decompositions
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning"),
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-]
+# torch's own, when forward mode loads its decompositions
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 V = torch.tensor([0.5, -1.0, 2.0])
 W = torch.tensor([1.0, -0.5, 0.25, 2.0])
@@ -150,12 +147,6 @@ def test_every_transform_agrees_through_the_fused_kernels() -> None:
         error = 8 * 85 * 60 * 2.0**-24 * float(expected.abs().max())
         for name, (how, what) in table.items():
             check(how(f, somewhere(torch.float32)), what(expected), error, name)
-
-
-def test_a_linearised_call_is_its_forward_derivative() -> None:
-    expected, error = by_differences(1)
-    _, linear = func.linearize(call_of_three_numbers("cpu"), somewhere())
-    check(linear(V.double()), expected @ V.double(), 8 * error, "func.linearize")
 
 
 def test_vmap_alone_stays_with_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,14 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Also in a job in the background of a script, which a shell starts deaf to interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("runtime", ["torch's team", "a pool"])
 def test_no_unit_is_at_work_when_an_interrupt_has_ended_the_call(
     runtime: str, two_threads: None, monkeypatch: pytest.MonkeyPatch
