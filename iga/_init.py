@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import is_fake
 
 __all__ = ["SOFTPLUS_INVERSE_ONE", "lecun_normal_", "linear", "reset_children"]
 
@@ -25,8 +26,10 @@ def lecun_normal_(weight: Tensor) -> Tensor:
     """Fill `weight` [out, in] in place from a normal cut off at two standard deviations, with variance 1/in.
 
     The normal before the cut is wider than that, by 1/0.8796, so that the variance after it is 1/in: unit-variance
-    inputs give unit-variance outputs. Returns `weight`.
+    inputs give unit-variance outputs. Returns `weight`; one without values (FakeTensorMode) is left as it is.
     """
+    if is_fake(weight):  # torch draws until all lie within the cut, and there is nothing to look at
+        return weight
     std = math.sqrt(1.0 / max(weight.shape[-1], 1)) / _STD_OF_CUT_NORMAL
     return nn.init.trunc_normal_(weight, std=std, a=-2.0 * std, b=2.0 * std)
 

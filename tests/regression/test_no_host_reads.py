@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from iga import rotation
@@ -67,6 +68,19 @@ def test_layers_run_forward_and_backward(kind: str, pair: bool, mask: torch.dtyp
         made(s, z, gaussians(), on_meta(2, N, dtype=mask)).sum().backward()
         made.with_statistics(s, z, gaussians(), on_meta(2, N, dtype=mask))[0].sum().backward()
     assert all(p.grad is not None for p in made.parameters()) and s.grad is not None
+
+
+@pytest.mark.parametrize("kind", ["bounded", "IPA"])
+def test_layers_are_made_and_run_without_values(kind: str) -> None:
+    """Under FakeTensorMode, as what estimates memory and work does; seen to fail where initial weights are drawn."""
+    with FakeTensorMode():
+        made = InvariantPointAttention(**SIZES) if kind == "IPA" else InvariantGaussianAttention(**SIZES)
+        frame = Frame(torch.empty(2, N, 3, 3), torch.empty(2, N, 3))
+        r = frame if kind == "IPA" else GaussianRigid(frame, torch.empty(2, N, 3), torch.empty(2, N, 3))
+        s, z = torch.empty(2, N, SIZES["c_s"]), torch.empty(2, N, N, SIZES["c_z"])
+        output = made(s, z, r, torch.empty(2, N, dtype=torch.bool))
+        output.sum().backward()
+    assert output.shape == s.shape and all(p.grad is not None for p in made.parameters())
 
 
 @pytest.mark.parametrize("t", [0.5, on_meta(2)], ids=["a number", "a tensor"])
