@@ -7,6 +7,7 @@ costs the steps since the one before.
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,9 @@ def keep(folder: Path, state: dict[str, Any]) -> None:
     save(folder / NEWEST, state)
 
 
-def newest(folder: Path) -> dict[str, Any] | None:
-    """The last state of a run that can be read; None where there is none. One that is damaged is set aside."""
+def newest(folder: Path, fits: Callable[[dict[str, Any]], bool] = lambda state: True) -> dict[str, Any] | None:
+    """The last state of a run that can be read and `fits`; None where there is none. One that is damaged is set aside,
+    one that does not fit is kept under another name, `….ahead`."""
     for path in (folder / NEWEST, folder / BEFORE):
         if not path.exists():
             continue
@@ -55,13 +57,24 @@ def newest(folder: Path) -> dict[str, Any] | None:
             state = load(path)
         except ValueError:
             state = {}
-        if _OF_A_RUN <= state.keys():
+        if not _OF_A_RUN <= state.keys():
+            set_aside(path)
+        elif fits(state):
             return state
-        set_aside(path)
+        else:
+            os.replace(path, path.with_name(f"{path.name}.ahead"))
     return None
 
 
-def set_aside(path: Path) -> None:
-    """A damaged file under another name, said on standard error: nothing is lost, and nothing is silent."""
-    os.replace(path, path.with_name(f"{path.name}.damaged"))
-    print(f"{path} is damaged, and kept as {path.name}.damaged: the run goes on from before it", file=sys.stderr)
+def set_aside(path: Path, *, copy: bool = False) -> None:
+    """A damaged file, or with copy = True a copy of it, under another name, said on standard error: nothing is lost,
+    and nothing is silent."""
+    kept = path.with_name(f"{path.name}.damaged")
+    if not path.exists():
+        print(f"{path} is lost: the run goes on from before it", file=sys.stderr)
+        return
+    if copy:
+        write_bytes(kept, path.read_bytes())
+    else:
+        os.replace(path, kept)
+    print(f"{path} is damaged, and kept as {kept.name}: the run goes on from before it", file=sys.stderr)

@@ -6,13 +6,13 @@ An empty cell is a number that there is none of, as the log-det of ipa; NaN and 
 import csv
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TextIO
 
 from iga._files import write_text
 
-__all__ = ["COLUMNS", "HELD_OUT_COLUMNS", "LOSSES", "WATCHED", "Logger", "Tables", "read_table"]
+__all__ = ["COLUMNS", "HELD_OUT_COLUMNS", "LOSSES", "WATCHED", "Logger", "Tables", "lacking", "read_table"]
 
 LOSSES = ("trans_loss", "trans_loss_raw", "rots_vf_loss", "se3_vf_loss", "gaussian_loss")
 WATCHED = ("geo_scaled_absmax", "wmax_sat_frac", "log_det_min")
@@ -41,6 +41,17 @@ def read_table(path: Path) -> list[dict[str, float | None]]:
             words = f"{path}, line {number}, is damaged; remove its folder, and --resume makes the run anew"
             raise ValueError(words) from error
     return rows
+
+
+def lacking(folder: Path, step: int, evaluated: Iterable[int]) -> set[str]:
+    """Which of the two files have not, once and in order, a row of each of the first `step` steps, or of those that
+    were `evaluated`. More of the latter may be there: the last step was one as long as no more were asked for."""
+    names = set()
+    for (name, _), due in zip(_FILES, (range(1, step + 1), evaluated), strict=True):
+        found = [at for row in read_table(folder / name) if (at := row.get("step")) is not None and at <= step]
+        if found != sorted(set(found)) or not set(due) <= set(found):
+            names.add(name)
+    return names
 
 
 class Tables:
@@ -86,7 +97,7 @@ class Tables:
 
 def _cut(path: Path, columns: tuple[str, ...], step: int) -> None:
     """The file without the rows after `step`: they come again."""
-    rows = [row for row in read_table(path) if (row["step"] or 0) <= step]
+    rows = [row for row in read_table(path) if 0 < (row.get("step") or 0) <= step]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)

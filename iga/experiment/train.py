@@ -28,7 +28,7 @@ from iga.experiment.dataset import Dataset
 from iga.experiment.evaluate import Evaluation
 from iga.experiment.flow import TRANS_CLAMP, losses, noised
 from iga.experiment.network import FlowNetwork
-from iga.experiment.records import LOSSES, WATCHED, Logger, Tables
+from iga.experiment.records import LOSSES, WATCHED, Logger, Tables, lacking
 from iga.experiment.settings import Settings, from_yaml, to_yaml
 from iga.kernels import Statistics
 
@@ -59,8 +59,7 @@ def train(settings: Settings, dataset: Dataset, folder: Path, *, device: str = "
     processes.wait()
     if found is None:
         found = status_of(folder)
-    done = found["status"] == "finished" and found["steps_done"] >= settings.training.steps
-    if done or found["status"] == "non-finite":
+    if _ended(found, settings):
         return found["status"]
     run = _restored(settings, folder, device)
     batches = _batches(settings, dataset)
@@ -118,9 +117,41 @@ def _begin(settings: Settings, folder: Path) -> dict[str, Any]:
             status_of(folder)
     except ValueError:
         checkpoint.set_aside(folder / "status.json")
+    _fit_to_tables(settings, folder)
     if not (folder / "status.json").exists():
         _write_status(folder, _restored(settings, folder, "cpu"), "running", None, None)
     return status_of(folder)
+
+
+def _ended(status: dict[str, Any], settings: Settings) -> bool:
+    done = status["status"] == "finished" and status["steps_done"] >= settings.training.steps
+    return done or status["status"] == "non-finite"
+
+
+def _fit_to_tables(settings: Settings, folder: Path) -> None:
+    """Puts out of the way a result, and checkpoints, that are further than the rows of the tables: what has no row is
+    done again. A table that lacks one is named, and a copy kept; its rows up to the checkpoint that is left stay."""
+    every = settings.training.evaluate_every
+    lost: set[str] = set()
+
+    def fits(state: dict[str, Any]) -> bool:
+        step, last = state["step"], settings.training.steps
+        names = lacking(folder, step, {*range(every, step + 1, every), *([last] if last <= step else [])})
+        lost.update(names)
+        return not names
+
+    path = folder / "status.json"
+    if path.exists() and _ended(status := status_of(folder), settings):
+        done = status["steps_done"]
+        # the step that was not finite has a row and no evaluation
+        evaluated = {*range(every, done, every), *([done] if status["status"] == "finished" else [])}
+        lost.update(lacking(folder, done, evaluated))
+        if not lost:
+            return
+        path.unlink()
+    checkpoint.newest(folder, fits)
+    for name in sorted(lost):
+        checkpoint.set_aside(folder / name, copy=True)
 
 
 def _compare_settings(old: Settings, new: Settings, folder: Path) -> None:

@@ -7,6 +7,7 @@ status file ended every later --resume.
 import json
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -26,6 +27,8 @@ from iga.experiment.dataset import load_dataset
 from iga.experiment.hold import Hold
 from iga.experiment.plan import Plan
 from iga.experiment.readings import read_result
+from iga.experiment.records import read_table
+from iga.experiment.settings import Settings
 from iga.frame import Frame
 from training_support import TINY, metrics
 
@@ -121,6 +124,48 @@ def test_a_damaged_file_of_a_run_is_named_and_the_run_goes_on_from_before_it(
     assert metrics(run)[:4] == before and len(metrics(run)) == 6
     assert train.status_of(run)["status"] == "finished" and checkpoint.load(run / "checkpoint.pt")["step"] == 6
     assert (folder / "report.md").exists()
+
+
+TABLES: dict[str, Callable[[Path], object]] = {
+    "cut": cut,
+    "empty": DAMAGE["empty"],
+    "removed": Path.unlink,
+    "without its head": lambda path: path.write_bytes(path.read_bytes().partition(b"\n")[2]),
+    "without its first row": lambda path: path.write_text(
+        re.sub(r"(?m)^\d.*\n", "", path.read_text(encoding="utf-8"), count=1), encoding="utf-8"
+    ),
+    "without its last row": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+}
+
+
+@pytest.mark.parametrize("steps", [4, 6])
+@pytest.mark.parametrize("damage", TABLES)
+@pytest.mark.parametrize("name", ["metrics.csv", "held_out.csv"])
+def test_rows_that_are_lost_before_the_last_checkpoint_are_made_again(
+    folder: Path, name: str, damage: str, steps: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The tables are an undisturbed run's, that ended at step 4 or went on from there to 6."""
+    run = run_of(folder)
+    before, held_out = metrics(run), read_table(run / "held_out.csv")
+    assert [row["step"] for row in held_out] == [4]
+    TABLES[damage](run / name)
+    left = (run / name).read_bytes() if damage != "removed" else None
+    two_are_left = metrics(run)[:2] == before[:2]
+    train.train(settings_to(folder, steps), load_dataset(folder / plans.DATA), run)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"{run / name} is {'lost' if left is None else 'damaged'}")
+    assert left is None or (run / f"{name}.damaged").read_bytes() == left
+    assert (run / "checkpoint_before.pt.ahead").exists() is not two_are_left  # it went on from step 2, else from 0
+    assert metrics(run)[:4] == before and [row["step"] for row in metrics(run)] == list(range(1, steps + 1))
+    assert read_table(run / "held_out.csv")[:1] == held_out
+    assert [row["step"] for row in read_table(run / "held_out.csv")] == list(range(4, steps + 1, 2))
+    train.train(settings_to(folder, steps), load_dataset(folder / plans.DATA), run)
+    assert not capfd.readouterr().err
+
+
+def settings_to(folder: Path, steps: int) -> Settings:
+    plan = replace(plans.read(folder), steps=steps)
+    return plan.settings_of(next(iter(plan.runs())))
 
 
 def test_a_finished_run_whose_last_weights_are_lost_is_sampled_from_those_weights_all_the_same(folder: Path) -> None:
