@@ -32,14 +32,21 @@ def available() -> int:
     if meminfo.exists():
         fields = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines())
         return int(fields["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return _of_machine()
 
 
 def check_room(what: str, needed: int | float) -> None:
-    """Raises ValueError, `what` first, where about `needed` bytes are not there."""
-    there = available()
+    """Raises ValueError, `what` first, where about `needed` bytes are more than the machine has.
+
+    Not what is free just now: a call that is right must not be refused because of what runs beside it for a second.
+    """
+    there = _of_machine()
     if needed > there:
-        raise ValueError(f"{what} would take about {needed / 1e9:.3g} GB, {there / 1e9:.3g} GB are free")
+        raise ValueError(f"{what} would take about {needed / 1e9:.3g} GB, and this machine has {there / 1e9:.3g} GB")
+
+
+def _of_machine() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _bytes(field: str) -> int:
