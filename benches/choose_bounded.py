@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from iga import diagnostics
+from iga._runtime import environment
 from iga.presets import IGAConfig, preset
-from iga.report import environment
 from iga.structure import Structure, read_structure
-from iga.testing.cases import make_case
 from iga.testing.contract import PROFILES
-from iga.testing.invariants.alive import gradient_shares
-from iga.testing.subject import Subject
+from iga.testing.layer.alive import gradient_shares
+from iga.testing.layer.cases import make_case
+from iga.testing.layer.subject import Subject
 
 BASE = preset("bounded", logit_cap=None, floor="hard", sigma_max=None)
 GAUSS = replace(BASE, score="gaussian", point_scaling="rsqrt", geo_scale_init=-4.0)

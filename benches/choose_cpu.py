@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from iga.bench.probe import Limit, measure_limit
-from iga.bench.report import describe, write_json
 from iga.kernels.engine import Geometry
+from iga.report.bench import describe, write_json
 from iga.rotation import exp
 
 RESIDUES, HEADS, POINTS = 256, 8, 8
@@ -62,7 +62,7 @@ def measure_numba() -> dict[str, float]:
     from iga.kernels.engine import Score
 
     start = time.perf_counter()
-    from iga.kernels.cpu import CpuEngine
+    from iga.kernels.cpu.engine import CpuEngine
 
     geometry = _geometry()
     gamma = torch.randn(1, HEADS, RESIDUES, RESIDUES)

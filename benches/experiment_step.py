@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 
 from iga import rotation
-from iga.bench.report import describe, write_json
-from iga.experiment.arms import ARMS, network_of
+from iga.experiment.model.arms import ARMS, network_of
 from iga.experiment.settings import load_settings
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
-from iga.synthetic import synthetic_structures
+from iga.report.bench import describe, write_json
+from iga.structure.synthetic import synthetic_structures
 
 WARM_UP, ROUNDS = 3, 15
 SEED = 0

@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from iga._runtime import environment
 from iga.overlap import gaussian_overlap, gaussian_overlap_textbook
-from iga.report import environment
-from iga.testing.genomes import Domain, Pairs, decode, degenerate_pairs
-from iga.testing.oracle import condition, overlap_digits, overlap_reference
+from iga.search.pairs import Domain, Pairs, decode, degenerate_pairs
+from iga.testing.judges.overlap import condition, overlap_digits, overlap_reference
 
 SIGMA_MAX = (0.3, 3.0, 20.0, 150.0, 1000.0)
 PIVOT_MIN = 1e-8

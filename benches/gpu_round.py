@@ -23,7 +23,7 @@ from iga.bench.gate import Yardstick, cotangents, sampled_rows
 from iga.bench.implementations import IMPLEMENTATIONS, step
 from iga.bench.memory import peak_megabytes, peaks_of_child
 from iga.bench.problem import Case, make_problem
-from iga.bench.report import describe, write_json
+from iga.report.bench import describe, write_json
 
 TOTAL = 525.0  # s: under nine minutes, with room to write the summary
 RUNS = 20

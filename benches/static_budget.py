@@ -69,8 +69,8 @@ def _counted(name: str, form: str, switches: dict[str, Any]) -> Count:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from iga.kernels import fused
     from iga.kernels.engine import Score
+    from iga.kernels.triton import engine as fused
 
     kernel, how = {
         "score": (fused.score_kernel, fused.SCORE),

@@ -25,7 +25,7 @@ _PUBLIC = {
     "preset": "iga.presets",
     "read_structure": "iga.structure",
     "read_structures": "iga.structure",
-    "synthetic_structures": "iga.synthetic",
+    "synthetic_structures": "iga.structure.synthetic",
     "verify": "iga.testing.verify",
 }
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from iga.structure import StructureError as StructureError
     from iga.structure import read_structure as read_structure
     from iga.structure import read_structures as read_structures
-    from iga.synthetic import synthetic_structures as synthetic_structures
+    from iga.structure.synthetic import synthetic_structures as synthetic_structures
     from iga.testing.verify import verify as verify
 
 

@@ -1,6 +1,6 @@
 """`python -m iga`: the command line."""
 
-from iga.cli import main
+from iga.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iga._init import linear
+from iga._layers import linear
 
 __all__ = ["accept_spellings", "point_projection"]
 

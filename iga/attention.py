@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from iga import kernels
-from iga._attention_ops import centre, check_inputs, check_sizes, sanitise, time_gate
-from iga._init import linear, reset_children
+from iga._layers import centre, check_inputs, check_sizes, linear, reset_children, sanitise, time_gate
 from iga._openfold import EPS, INF, aligned, check_options, pair_features
 from iga._plain import is_plain, with_absent
 from iga._typing import Float, Tensor

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 
 from iga._arguments import FEATURE_DTYPES, check_dense, check_mask
-from iga._attention_ops import masked_softmax, value_points_out
 from iga._float_range import sigma_limits
+from iga._layers import masked_softmax, value_points_out
 from iga._typing import Bool, Float, Tensor
 from iga.gaussian import GaussianRigid, floored_sigma
 from iga.overlap import gaussian_overlap, gaussian_overlap_textbook, gaussian_score, student_t_score

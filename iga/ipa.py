@@ -18,9 +18,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from iga._attention_ops import centre, check_inputs, check_sizes, masked_softmax, sanitise, value_points_out
-from iga._init import SOFTPLUS_INVERSE_ONE, linear, reset_children
 from iga._ipa_weights import accept_spellings, point_projection
+from iga._layers import (
+    SOFTPLUS_INVERSE_ONE,
+    centre,
+    check_inputs,
+    check_sizes,
+    linear,
+    masked_softmax,
+    reset_children,
+    sanitise,
+    value_points_out,
+)
 from iga._openfold import EPS, INF, aligned, check_options, pair_features
 from iga._plain import with_absent
 from iga._typing import Bool, Float, Tensor

@@ -17,14 +17,14 @@ class _Compiled:
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        compiled = name.startswith(("iga.kernels._cpu_", "iga.kernels._triton_"))
+        compiled = name.startswith(("iga.kernels.cpu._", "iga.kernels.triton._"))
         return PathFinder.find_spec(name, path) if compiled else None  # pyright: ignore[reportArgumentType]
 
 
 sys.meta_path.insert(0, _Compiled)  # pyright: ignore[reportArgumentType]
 
 # Shared assertions show their values as those in test files do.
-pytest.register_assert_rewrite("ipa_support", "overlap_support")
+pytest.register_assert_rewrite("helpers")
 
 # Triton kernels run on CPU tensors under its interpreter; the variable is read when they are defined.
 os.environ.setdefault("TRITON_INTERPRET", "1")

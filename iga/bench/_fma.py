@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
-from iga.kernels._cpu_compile import full_width
+from iga.kernels.cpu._compile import full_width
 
 __all__ = ["run_chains"]
 

@@ -18,7 +18,7 @@ from dataclasses import astuple
 
 import torch
 
-from iga import _memory
+from iga import _runtime as _memory
 from iga.bench.implementations import IMPLEMENTATIONS, step
 from iga.bench.problem import Case, Problem, make_problem
 

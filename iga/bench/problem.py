@@ -14,7 +14,7 @@ from iga.frame import Frame
 from iga.functional import point_gaussians
 from iga.gaussian import GaussianRigid
 from iga.presets import DEFAULT_PRESET, IGAConfig, preset
-from iga.synthetic import synthetic_structures
+from iga.structure.synthetic import synthetic_structures
 
 __all__ = ["CHANNELS", "CONFIG", "VALUE_POINTS", "Case", "Problem", "make_problem"]
 

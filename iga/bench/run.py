@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from iga._memory import check_room
-from iga._process import threads
+from iga._runtime import check_room, threads
 from iga.bench.gate import Verdict, Yardstick, cotangents, sampled_rows
 from iga.bench.implementations import OURS, Implementation, lookup, step
 from iga.bench.measure import Clock, clock, exponent, interleaved, median, ratio

@@ -1,7 +1,8 @@
 """Bounds of the score in exact arithmetic: a function a theorem.
 
 Each docstring gives hypotheses, statement and the section of docs/theory.md with the proof. Lengths in nm. What
-floating point adds stands in `iga.rounding`. Arguments are numbers or tensors (per pair); a tensor in, a tensor out.
+floating point adds stands in `iga.bounds.rounding`. Arguments are numbers or tensors (per pair); a tensor in, a tensor
+out.
 
 Standing hypotheses (H), unless a docstring says otherwise: σ_min ≤ every σ ≤ σ_max, the rotations are rotations, and
 the σ that scales the offset u is the σ of the covariance, |u_k| ≤ offset_max. σ_max means the largest σ that can

@@ -8,8 +8,8 @@ import gemmi
 from iga._files import write_text
 from iga._text import one_line
 from iga._typing import Tensor
-from iga.experiment.pdb import backbone_atoms
 from iga.frame import Frame
+from iga.structure.write import backbone_atoms
 
 __all__ = ["write_mmcif"]
 
@@ -22,7 +22,7 @@ def write_mmcif(
     chain: str = "A",
     remarks: Sequence[str] = (),
 ) -> None:
-    """Write frames [n] as one chain, with N, CA, C and O in ideal geometry; arguments as of `iga.experiment.pdb`.
+    """Write frames [n] as one chain, with N, CA, C and O in ideal geometry; arguments as of `iga.structure.write`.
 
     Raises ValueError for frames that are not finite; the file is there whole or not at all.
     """

@@ -19,19 +19,18 @@ from typing import Any
 import torch
 
 from iga._files import write_text
-from iga._memory import check_room
-from iga._process import threads
+from iga._runtime import check_room, threads
 from iga._text import visible
-from iga.experiment import plan as plans
-from iga.experiment import processes, tracking, worker
-from iga.experiment.arms import network_of
-from iga.experiment.curves import check_plot
-from iga.experiment.dataset import Dataset, load_dataset, prepare, save_dataset
 from iga.experiment.hold import Hold
-from iga.experiment.page import write_report
-from iga.experiment.plan import Plan
-from iga.experiment.results import collect
-from iga.experiment.train import status_of
+from iga.experiment.model.arms import network_of
+from iga.experiment.results.collect import collect
+from iga.experiment.results.curves import check_plot
+from iga.experiment.results.page import write_report
+from iga.experiment.run import plan as plans
+from iga.experiment.run import processes, tracking, worker
+from iga.experiment.run.plan import Plan
+from iga.experiment.run.train import status_of
+from iga.experiment.task.dataset import Dataset, load_dataset, prepare, save_dataset
 
 __all__ = ["Progress", "check_device", "compare", "cores", "report"]
 
@@ -190,7 +189,7 @@ def _beside(
             return "running"
         progress(name, 0, plan.steps, None)
         environment = os.environ | {"OMP_NUM_THREADS": str(plan.threads)}
-        words = [sys.executable, "-m", "iga.experiment.worker", str(folder), name, "--wandb", wandb]
+        words = [sys.executable, "-m", "iga.experiment.run.worker", str(folder), name, "--wandb", wandb]
         where = folder / plans.RUNS / name
         where.mkdir(parents=True, exist_ok=True)
         shared = () if hold is None else (hold,)

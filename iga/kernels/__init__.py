@@ -10,7 +10,7 @@ An implementation that is asked for by name runs or says why it cannot; "auto" t
 that can, and the result says which. Nothing falls back in silence.
 """
 
-from iga.kernels.attention_call import Attended, Statistics, gaussian_attention
+from iga.kernels.api import Attended, Statistics, gaussian_attention
 from iga.kernels.choice import IMPLEMENTATIONS, choose, obstacle
 
 __all__ = ["IMPLEMENTATIONS", "Attended", "Statistics", "choose", "gaussian_attention", "obstacle"]

@@ -72,13 +72,13 @@ _said: set[str] = set()
 
 def _tried(dtype: str) -> str | None:
     try:
-        from iga.kernels import _cpu_ready
+        from iga.kernels.cpu import ready
     except Exception as error:  # of numba, llvmlite, their binaries or the numpy that they were built for
         return f"numba cannot be imported ({_in_a_line(error)}): pip install --upgrade --force-reinstall numba llvmlite"
-    if not _cpu_ready.compiles():
+    if not ready.compiles():
         return "numba's compiler is switched off: unset NUMBA_DISABLE_JIT"
     try:
-        _cpu_ready.ready(dtype, _cpu_ready.FORWARD, soon=_cpu_ready.BACKWARD if torch.is_grad_enabled() else ())
+        ready.ready(dtype, ready.FORWARD, soon=ready.BACKWARD if torch.is_grad_enabled() else ())
     except Exception as error:  # whatever numba or LLVM make of this machine
         return f"numba cannot compile here ({_in_a_line(error)}): look at NUMBA_* in the environment, or upgrade numba"
     return None

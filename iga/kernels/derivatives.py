@@ -12,10 +12,10 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 
 from iga._typing import Tensor
-from iga.kernels.blocked import Outputs
+from iga.kernels.blocks import Outputs
 from iga.kernels.engine import Geometry
 from iga.kernels.masking import neutral
-from iga.kernels.operator import DIFFERENTIABLE, TENSORS, gaussian_attention_backward_op, gaussian_attention_op
+from iga.kernels.ops import DIFFERENTIABLE, TENSORS, gaussian_attention_backward_op, gaussian_attention_op
 from iga.kernels.reference import attend_densely
 from iga.presets import IGAConfig
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from iga._attention_ops import sanitise
+from iga._layers import sanitise
 from iga._typing import Float, Tensor
 from iga.kernels.engine import Geometry
 

@@ -6,11 +6,11 @@ Its geometry is `iga.functional`'s: the closed form of `iga.overlap`, by broadca
 
 import torch
 
-from iga._attention_ops import masked_softmax, sanitise
+from iga._layers import masked_softmax, sanitise
 from iga._typing import Float, Tensor
 from iga.functional import PointGaussians, point_scores
 from iga.kernels import placing
-from iga.kernels.blocked import Outputs
+from iga.kernels.blocks import Outputs
 from iga.kernels.engine import Geometry
 from iga.presets import IGAConfig
 
@@ -32,7 +32,7 @@ def attend_densely(
     config: IGAConfig,
     cap: float,
 ) -> Outputs:
-    """What `iga.kernels.blocked.attend` returns, statistics included, but with value points in their residues'
+    """What `iga.kernels.blocks.attend` returns, statistics included, but with value points in their residues'
     frames, coming and going; tensors keep their graph."""
     mask = geometry.mask
     _, log_det, score = point_scores(

@@ -5,9 +5,10 @@ exact inputs and, for each value, two float64 between which the exact one lies. 
 
     python -m iga.testing.golden --found benches/results/accuracy_float32.json --output FILE
 
-from ball arithmetic (`iga.testing.rigorous`), which shares no code with `iga.overlap`. `--check FILE` computes every
-enclosure of a file anew from its inputs. `judge_golden` holds an overlap function of torch tensors, and its gradients,
-to the packaged vectors, within the budgets of `iga.bounds`. nm; references: docs/theory.md, sections 6, 9.3 and 11.
+from ball arithmetic (`iga.testing.judges.rigorous`), which shares no code with `iga.overlap`. `--check FILE` computes
+every enclosure of a file anew from its inputs. `judge_golden` holds an overlap function of torch tensors, and its
+gradients, to the packaged vectors, within the budgets of `iga.bounds`. nm; references: docs/theory.md, sections 6, 9.3
+and 11.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from iga import bounds
 from iga._files import write_text
 from iga._typing import Tensor
 from iga.testing.golden_pairs import DEFAULT_COUNT, Drawn, draw
-from iga.testing.oracle import condition
+from iga.testing.judges.overlap import condition
 from iga.testing.tally import Tally
 
 __all__ = ["GoldenPair", "check_document", "document", "judge_golden", "load_golden"]
@@ -108,7 +109,7 @@ def document(pairs: list[Drawn], *, command: str) -> str:
 
 def check_document(path: Path) -> list[str]:
     """What is wrong with a file, one line each: enclosures that miss the exact value, or are not tight."""
-    from iga.testing.rigorous import outward
+    from iga.testing.judges.rigorous import outward
 
     wrong = []
     for pair in load_golden(path):
@@ -219,7 +220,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", type=Path, help="compute the enclosures of this file anew and compare")
     parser.add_argument("--count", type=int, default=DEFAULT_COUNT, help="pairs to draw, about")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--found", type=Path, help="JSON of python -m iga.testing.search, whose worst pairs are added")
+    parser.add_argument(
+        "--found", type=Path, help="JSON of python -m iga.testing.overlap.worst_rounding, whose worst pairs are added"
+    )
     try:
         chosen = parser.parse_args(arguments)
     except SystemExit as stop:
@@ -251,7 +254,7 @@ def _check(path: Path) -> int:
 
 def _enclosed(numbers: Any) -> dict[str, tuple[Any, ...]]:
     """The balls of one pair under the file's names."""
-    from iga.testing.rigorous import enclosure
+    from iga.testing.judges.rigorous import enclosure
 
     found = enclosure(numbers)
     balls = {"dist_sq": (found.dist_sq,), "log_det": (found.log_det,)}
@@ -260,7 +263,7 @@ def _enclosed(numbers: Any) -> dict[str, tuple[Any, ...]]:
 
 
 def _row(name: str, dtype: str, numbers: Any) -> dict[str, Any]:
-    from iga.testing.rigorous import outward
+    from iga.testing.judges.rigorous import outward
 
     balls = {key: [list(outward(ball)) for ball in value] for key, value in _enclosed(numbers).items()}
     row: dict[str, Any] = {"name": name, "dtype": dtype}

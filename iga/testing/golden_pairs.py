@@ -2,7 +2,7 @@
 
 Frames of the pairs made here are integer quaternions, so that each matrix is an exact rotation rounded entry by entry,
 whatever the machine (docs/theory.md, 6.1). Pairs are drawn from Python's own generator; those of `degenerate` and
-`worst` come from `iga.testing.genomes`, the ordinary ones from `iga.synthetic`.
+`worst` come from `iga.search.pairs`, the ordinary ones from `iga.structure.synthetic`.
 """
 
 import json
@@ -16,10 +16,9 @@ from pathlib import Path
 import torch
 
 from iga._typing import Tensor
-from iga.synthetic import synthetic_structures
-from iga.testing.genomes import Domain, decode, degenerate_pairs
-from iga.testing.measures import MEASURES, judge, ratio
-from iga.testing.search import BANDS, hill_climb
+from iga.search.pairs import Domain, decode, degenerate_pairs
+from iga.structure.synthetic import synthetic_structures
+from iga.testing.overlap.worst_rounding import BANDS, MEASURES, hill_climb, judge, ratio
 
 __all__ = ["DEFAULT_COUNT", "Drawn", "draw"]
 
@@ -40,7 +39,8 @@ class Drawn:
 
 
 def draw(count: int = DEFAULT_COUNT, seed: int = 0, found: Path | None = None) -> list[Drawn]:
-    """About `count` pairs, at least one of each kind; `found`: JSON of `iga.testing.search`, whose pairs are added.
+    """About `count` pairs, at least one of each kind; `found`: JSON of `iga.testing.overlap.worst_rounding`, whose
+    pairs are added.
 
     Raises ValueError for a count under 1, or a file that holds no records of pairs.
     """
@@ -261,7 +261,9 @@ def _found(path: Path) -> list[Drawn]:
     document = json.loads(path.read_text(encoding="utf-8"))
     records = document.get("records") if isinstance(document, dict) else None
     if not records or not all(isinstance(r, dict) and len(r.get("pair", ())) == 6 for r in records):
-        raise ValueError(f"{path} must be the JSON of python -m iga.testing.search, with pairs in its records")
+        raise ValueError(
+            f"{path} must be the JSON of python -m iga.testing.overlap.worst_rounding, with pairs in its records"
+        )
     latest = {(r["measure"], r["band"]): r["pair"] for r in records}
     return [Drawn("found", document.get("dtype", "float32"), tuple(pair)) for pair in latest.values()]  # pyright: ignore[reportArgumentType]
 

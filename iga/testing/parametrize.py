@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from iga.presets import IGAConfig
+from iga.testing.checks import INVARIANTS
 from iga.testing.contract import PROFILES, Profile
-from iga.testing.invariants import INVARIANTS
-from iga.testing.invariants.scores import MEASURED_TOGETHER
-from iga.testing.overlaps import OVERLAP_INVARIANTS
-from iga.testing.tally import Finding
+from iga.testing.layer.scores import MEASURED_TOGETHER
+from iga.testing.overlap.checks import OVERLAP_INVARIANTS
+from iga.testing.result import Finding
 from iga.testing.targets import Target, as_target, load_target
 from iga.testing.verify import Plan, prepare
 

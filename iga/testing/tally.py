@@ -6,36 +6,16 @@ A value that is not finite is broken whatever the limit, and is looked at first.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
 from iga._typing import Tensor
+from iga.testing.result import Finding
 
-__all__ = ["VACUOUS_SHARE", "Finding", "Tally"]
+__all__ = ["VACUOUS_SHARE", "Tally"]
 
 # Under this share of examples that could have failed, a check that found nothing has shown nothing.
 VACUOUS_SHARE = 0.5
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One row of the table. `verdict` is "holds", "broken" or "vacuous".
-
-    worst and budget are in `unit` at the worst example, which `worst_example` names; `examples` were judged, of which
-    `vacuous` could not have failed and `undecided` could not be judged.
-    """
-
-    name: str
-    verdict: str
-    worst: float
-    budget: float
-    unit: str
-    examples: int
-    vacuous: int
-    undecided: int
-    worst_example: str
-    note: str
 
 
 class Tally:

@@ -12,21 +12,20 @@ from typing import Any
 
 import torch
 
-from iga._memory import check_room
+from iga._runtime import check_room
 from iga.attention import InvariantGaussianAttention
 from iga.kernels import choose
 from iga.presets import DEFAULT_PRESET, IGAConfig, preset
 from iga.structure import Structure, read_structures, record
-from iga.synthetic import synthetic_structures
-from iga.testing.cases import make_case
+from iga.structure.synthetic import synthetic_structures
+from iga.testing.checks import INVARIANTS, not_applicable
 from iga.testing.contract import DEFAULT_POINTS, PROFILES, Contract, Profile, check_seed
-from iga.testing.invariants import INVARIANTS, not_applicable
-from iga.testing.layer_run import LayerPlan, Progress
-from iga.testing.outcome import Report
-from iga.testing.overlaps import OVERLAP_INVARIANTS
-from iga.testing.overlaps.run import OverlapPlan
-from iga.testing.overlaps.subject import overlap_subject
-from iga.testing.subject import LayerFactory, Subject, layer_subject
+from iga.testing.layer.cases import make_case
+from iga.testing.layer.subject import LayerFactory, Subject, layer_subject
+from iga.testing.overlap.checks import OVERLAP_INVARIANTS
+from iga.testing.overlap.subject import overlap_subject
+from iga.testing.result import Report
+from iga.testing.run import LayerPlan, OverlapPlan, Progress
 from iga.testing.targets import DTYPES, Target, as_target, load_target
 
 __all__ = ["Plan", "Report", "prepare", "verify"]

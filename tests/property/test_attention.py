@@ -5,13 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.layers import SIZES, layer_inputs, small_layer
 from iga import rotation
 from iga.attention import InvariantGaussianAttention
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 from iga.presets import PRESETS, preset
-from iga.testing.short_products import ShortProducts
-from layer_support import SIZES, layer_inputs, small_layer
+from iga.testing.modes import ShortProducts
 
 
 @pytest.mark.parametrize("name", PRESETS)

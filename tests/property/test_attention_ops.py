@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from iga._attention_ops import centre, check_inputs, masked_softmax, sanitise, value_points_out
-from iga._init import lecun_normal_, linear
+from iga._layers import centre, check_inputs, lecun_normal_, linear, masked_softmax, sanitise, value_points_out
 from iga.frame import Frame
 
 U = 2.0**-24  # unit roundoff of float32

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geometry_support import close, each_dtype, eps, is_rotation
+from helpers.geometry import close, each_dtype, eps, is_rotation
 from iga.frame import Frame
 from iga.testing.strategies import (
     CA_C,

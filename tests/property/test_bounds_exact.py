@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bounds_support import OFFSET_MAX, SIGMA_MAX, SIGMA_MIN, SLACK, aligned, generator, model_pairs, pairs
+from helpers.bounds import OFFSET_MAX, SIGMA_MAX, SIGMA_MIN, SLACK, aligned, generator, model_pairs, pairs
 from iga import bounds
 from iga.overlap import gaussian_score, student_t_score
-from iga.testing.oracle import overlap_reference
+from iga.testing.judges.overlap import overlap_reference
 
 # ---- log_det and dist_sq
 

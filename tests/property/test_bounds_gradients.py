@@ -10,10 +10,10 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bounds_support import EYE, OFFSET_MAX, SIGMA_MIN, SLACK, model_pairs, pairs
+from helpers.bounds import EYE, OFFSET_MAX, SIGMA_MIN, SLACK, model_pairs, pairs
 from iga import bounds
 from iga.rotation import rotate
-from iga.testing.oracle import condition, overlap_reference
+from iga.testing.judges.overlap import condition, overlap_reference
 
 
 def gradients(inputs):

@@ -10,14 +10,13 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bounds_support import EYE, SIGMA_MAX, SIGMA_MIN, SINGLE, SLACK, generator, pairs
+from helpers.bounds import EYE, SIGMA_MAX, SIGMA_MIN, SINGLE, SLACK, generator, pairs
 from iga import bounds
 from iga.overlap import gaussian_overlap
 from iga.rotation import rotate
-from iga.testing.genomes import decode, degenerate_pairs, mutated
-from iga.testing.measures import MEASURES, judge, ratio
-from iga.testing.oracle import overlap_reference
-from iga.testing.search import hill_climb
+from iga.search.pairs import decode, degenerate_pairs, mutated
+from iga.testing.judges.overlap import overlap_reference
+from iga.testing.overlap.worst_rounding import MEASURES, hill_climb, judge, ratio
 
 conditions = st.floats(1.0, 5e3)
 

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geometry_support import close, each_dtype, eps
+from helpers.geometry import close, each_dtype, eps
 from iga.frame import Frame, rigid_to_frame
 from iga.gaussian import GaussianRigid
 from iga.testing.strategies import AxisAngle, axis_angles, filler, translations

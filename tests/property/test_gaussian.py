@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geometry_support import close, each_dtype, eps
+from helpers.geometry import close, each_dtype, eps
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid, floored_sigma
 from iga.testing.strategies import AxisAngle, axis_angles, filler, seeds, sigmas, translations

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.ipa import C_S, C_Z, PV, C, H, P, U, assert_within, inputs, randomised, rotations
 from iga.frame import Frame
 from iga.ipa import InvariantPointAttention
-from ipa_support import C_S, C_Z, PV, C, H, P, U, assert_within, inputs, randomised, rotations
 
 seeds = st.integers(0, 2**31 - 1)
 

@@ -13,11 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.overlap import DOMAINS, DOUBLE, SINGLE, assert_within, batch, budgets
 from iga import bounds, overlap
 from iga.overlap import closed_form, gaussian_overlap
-from iga.testing.genomes import Domain, decode, degenerate_pairs
-from iga.testing.oracle import condition, nearest_rotation, overlap_digits, overlap_reference
-from overlap_support import DOMAINS, DOUBLE, SINGLE, assert_within, batch, budgets
+from iga.search.pairs import Domain, decode, degenerate_pairs
+from iga.testing.judges.overlap import condition, nearest_rotation, overlap_digits, overlap_reference
 
 
 @st.composite

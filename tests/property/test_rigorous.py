@@ -1,7 +1,7 @@
 """Certified enclosures contain what others compute, and "ill-conditioned" is said where, and only where, it is proven.
 
-The judges share no code with `iga.testing.rigorous`: mpmath, torch's autograd through a QR, differences in 50 digits,
-and points of the box drawn at random.
+The judges share no code with `iga.testing.judges.rigorous`: mpmath, torch's autograd through a QR, differences in 50
+digits, and points of the box drawn at random.
 """
 
 import math
@@ -13,13 +13,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.overlap import DOUBLE, SINGLE, batch
 from iga import bounds
-from iga.testing import rigorous
-from iga.testing.genomes import Domain, decode, degenerate_pairs
-from iga.testing.oracle import condition, overlap_digits, overlap_reference
-from iga.testing.rigorous import Width, conditioning, enclosure, ill_conditioned, outward
+from iga.search.pairs import Domain, decode, degenerate_pairs
+from iga.testing.judges import rigorous
+from iga.testing.judges.overlap import condition, overlap_digits, overlap_reference
+from iga.testing.judges.rigorous import Width, conditioning, enclosure, ill_conditioned, outward
 from iga.testing.strategies import gaussian_pairs
-from overlap_support import DOUBLE, SINGLE, batch
 
 pytest.importorskip("flint")
 
@@ -294,7 +294,7 @@ def test_outward_returns_every_float64(x):
 
 def test_neither_module_imports_flint_before_it_is_needed():
     code = (
-        "import runpy, sys, iga.testing.rigorous; sys.argv = ['golden', '--count', 'none']\n"
+        "import runpy, sys, iga.testing.judges.rigorous; sys.argv = ['golden', '--count', 'none']\n"
         "try: runpy.run_module('iga.testing.golden', run_name='__main__')\n"
         "except SystemExit as stop: sys.exit(10 * ('flint' in sys.modules) + stop.code)"
     )

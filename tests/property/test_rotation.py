@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geometry_support import close, each_dtype, eps, is_rotation
+from helpers.geometry import close, each_dtype, eps, is_rotation
 from iga import rotation
 from iga.testing.strategies import AxisAngle, axes, axis_angles, filler, seeds, translations
 

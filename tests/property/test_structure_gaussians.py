@@ -13,10 +13,8 @@ import pytest
 import torch
 from hypothesis import given
 
-from geometry_support import close, eps
-from iga.structure import Structure, read_structure
-from iga.testing.strategies import AxisAngle, axis_angles, seeds, translations
-from structure_support import (
+from helpers.geometry import close, eps
+from helpers.structures import (
     HEIGHT,
     SIDE_CHAINS,
     Atom,
@@ -30,6 +28,8 @@ from structure_support import (
     rounded,
     values,
 )
+from iga.structure import Structure, read_structure
+from iga.testing.strategies import AxisAngle, axis_angles, seeds, translations
 
 
 @pytest.fixture

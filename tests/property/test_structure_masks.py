@@ -10,10 +10,8 @@ import pytest
 import torch
 from hypothesis import given
 
-from geometry_support import each_dtype, eps, is_rotation
-from iga.structure import Structure, read_structure, read_structures
-from iga.testing.strategies import AxisAngle, axis_angles
-from structure_support import (
+from helpers.geometry import each_dtype, eps, is_rotation
+from helpers.structures import (
     BACKBONE,
     MISSING,
     NAN,
@@ -30,6 +28,8 @@ from structure_support import (
     values,
     without,
 )
+from iga.structure import Structure, read_structure, read_structures
+from iga.testing.strategies import AxisAngle, axis_angles
 
 FLAT = "N, CA and C fix no frame"
 WALL = peptide("ALA", "LYS", "SER")

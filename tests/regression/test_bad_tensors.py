@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from iga import Frame
-from iga._attention_ops import check_inputs
+from iga._layers import check_inputs
 
 N, C_S, C_Z = 4, 8, 6
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from iga import cli_compare
+from helpers.structures import pdb_text, peptide, without
+from helpers.training import TINY
+from iga.cli import compare
 from iga.experiment import compare as comparison
-from iga.experiment import plan as plans
-from iga.experiment.chains import chains_of
-from iga.experiment.dataset import load_dataset, prepare, save_dataset
-from iga.experiment.plan import Plan
-from iga.experiment.results import collect
+from iga.experiment.results.collect import collect
+from iga.experiment.run import plan as plans
+from iga.experiment.run.plan import Plan
 from iga.experiment.settings import load_settings
+from iga.experiment.task.chains import chains_of
+from iga.experiment.task.dataset import load_dataset, prepare, save_dataset
 from iga.structure import Structure, read_structure
-from structure_support import pdb_text, peptide, without
-from training_support import TINY
 
 
 def interrupted(folder: Path) -> tuple[Path, Structure]:
@@ -87,7 +87,7 @@ def test_a_comparison_counts_the_breaks_of_its_chains(
         return {}
 
     monkeypatch.setattr(comparison, "compare", told)
-    cli_compare.compare(arms="bounded", seeds=1)
+    compare.compare(arms="bounded", seeds=1)
     assert "2 of them with 2 chain breaks" in capfd.readouterr().err
 
 

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from geometry_support import chain as ideal_chain
-from iga import _chemistry
-from iga.structure import Structure, read_structure, read_structures, record
-from iga.synthetic import synthetic_structures
-from structure_support import Atom, Point, each_format, of, pdb_text, peptide, reader, rounded, without
+from helpers.geometry import chain as ideal_chain
+from helpers.structures import Atom, Point, each_format, of, pdb_text, peptide, reader, rounded, without
+from iga.structure import Structure, chemistry, read_structure, read_structures, record
+from iga.structure.synthetic import synthetic_structures
 
 PLAIN = peptide(*["ALA", "LYS", "SER", "GLY"] * 3)
 
@@ -58,7 +57,7 @@ def test_a_break_begins_where_a_peptide_bond_ends(read: Callable[..., Structure]
     along = (after - before) / np.linalg.norm(after - before)
     x, y, z = before + step * along - after
     assert rows(read(shifted(PLAIN, 6, (x, y, z)))) == (["6"] if broken else [])
-    assert _chemistry.BREAK == pytest.approx(1.525 + 1.329 + 1.458, abs=0.005)
+    assert chemistry.BREAK == pytest.approx(1.525 + 1.329 + 1.458, abs=0.005)
 
 
 def test_residues_without_a_frame_are_passed_over(read: Callable[..., Structure]) -> None:
@@ -103,8 +102,8 @@ def test_synthetic_backbones_have_none() -> None:
 
 def test_one_residue_and_no_frame_have_none() -> None:
     n, ca, _ = ideal_chain(1)
-    assert not _chemistry.breaks(ca, torch.ones(1, dtype=torch.bool), ("A",)).any()
-    assert not _chemistry.breaks(n.new_zeros(3, 3), torch.zeros(3, dtype=torch.bool), ("A",) * 3).any()
+    assert not chemistry.breaks(ca, torch.ones(1, dtype=torch.bool), ("A",)).any()
+    assert not chemistry.breaks(n.new_zeros(3, 3), torch.zeros(3, dtype=torch.bool), ("A",) * 3).any()
 
 
 def test_a_loop_that_is_not_modelled_is_found_in_a_real_structure(structures_dir: Path) -> None:

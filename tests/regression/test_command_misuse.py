@@ -14,11 +14,10 @@ import pytest
 
 import iga.bench.run
 import iga.experiment.compare
-import iga.picture
 import iga.testing.faults.matrix
-from iga.cli import main
-from iga.testing.layer_run import LayerPlan
-from iga.testing.overlaps.run import OverlapPlan
+import iga.testing.preset_sweep
+from iga.cli.app import main
+from iga.testing.run import LayerPlan, OverlapPlan
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +30,8 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(LayerPlan, "run", runs)
     monkeypatch.setattr(OverlapPlan, "run", runs)
     monkeypatch.setattr(iga.testing.faults.matrix, "ProcessPoolExecutor", runs)
-    monkeypatch.setattr(iga.picture, "synthetic_structures", runs)
-    monkeypatch.setattr("iga.kernels._cpu_ready.ready", runs)
+    monkeypatch.setattr(iga.testing.preset_sweep, "synthetic_structures", runs)
+    monkeypatch.setattr("iga.kernels.cpu.ready.ready", runs)
     monkeypatch.setattr(iga.bench.run, "_run", runs)
     monkeypatch.setattr(iga.experiment.compare, "prepare", runs)
     monkeypatch.chdir(tmp_path)

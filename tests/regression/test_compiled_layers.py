@@ -17,7 +17,7 @@ PROGRAM = """
     from torch import nn
     from iga.gaussian import GaussianRigid
     from iga.frame import Frame
-    from layer_support import SIZES, layer_inputs, small_layer
+    from helpers.layers import SIZES, layer_inputs, small_layer
     torch.set_num_threads(1)
     counters = torch._dynamo.utils.counters
     U = 2.0**-24

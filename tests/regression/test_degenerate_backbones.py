@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from geometry_support import chain, close, each_dtype, eps, is_rotation
+from helpers.geometry import chain, close, each_dtype, eps, is_rotation
 from iga.frame import Frame
 from iga.testing.strategies import Backbone, coincident_backbones, near_collinear_backbones
 

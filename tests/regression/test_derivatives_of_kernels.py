@@ -13,11 +13,11 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch.autograd import functional
 
+from helpers.layers import layer_inputs, small_layer
+from helpers.operators import OUTPUTS, SIZE, Function, call_of_three_numbers, differences, flat_arguments
 from iga.frame import Frame
 from iga.kernels import derivatives, gaussian_attention
-from iga.kernels.operator import gaussian_attention_backward_op, gaussian_attention_op
-from layer_support import layer_inputs, small_layer
-from operator_support import OUTPUTS, SIZE, Function, call_of_three_numbers, differences, flat_arguments
+from iga.kernels.ops import gaussian_attention_backward_op, gaussian_attention_op
 
 # torch's own, when forward mode loads its decompositions
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")

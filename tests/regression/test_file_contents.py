@@ -20,9 +20,8 @@ from pathlib import Path
 import gemmi
 import pytest
 
-from iga import _decode
-from iga.structure import StructureError, find_structures, read_structure, read_structures
-from structure_support import WRITERS, cif_text, each_format, pdb_text, peptide, same
+from helpers.structures import WRITERS, cif_text, each_format, pdb_text, peptide, same
+from iga.structure import StructureError, decode, find_structures, read_structure, read_structures
 
 GOOD = peptide("ALA", "LYS", "SER", "LEU", "GLY", "ALA")
 # The first line is an atom: what is lost at the beginning is lost of it.
@@ -113,7 +112,7 @@ def test_zstd_without_its_package_is_refused_with_what_to_do(tmp_path: Path, mon
 def test_what_unpacks_beyond_the_limit_stops_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     path, limit, whole = tmp_path / "a.pdb.gz", 2**21, 2**24
     path.write_bytes(PACKED[how](bytes(whole)))
-    monkeypatch.setattr(_decode, "UNPACKED", limit)
+    monkeypatch.setattr(decode, "UNPACKED", limit)
     tracemalloc.start()
     try:
         with pytest.raises(StructureError, match=r"unpacks to more than 0.00195 GiB, the limit for structure files"):
@@ -128,7 +127,7 @@ def test_what_unpacks_beyond_the_limit_stops_there(tmp_path: Path, monkeypatch: 
 def test_a_plain_file_beyond_the_limit_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "a.pdb"
     with path.open("wb") as file:
-        file.truncate(_decode.UNPACKED + 1)  # a hole: it takes no room on the disk
+        file.truncate(decode.UNPACKED + 1)  # a hole: it takes no room on the disk
     tracemalloc.start()
     try:
         with pytest.raises(StructureError, match="holds more than 1 GiB, the limit for structure files; keep"):
@@ -140,7 +139,7 @@ def test_a_plain_file_beyond_the_limit_is_refused_unread(tmp_path: Path) -> None
 
 
 def test_the_limit_is_one_gibibyte() -> None:
-    assert _decode.UNPACKED == 2**30
+    assert decode.UNPACKED == 2**30
 
 
 def archive(kind: str) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from geometry_support import close, each_dtype, eps
+from helpers.geometry import close, each_dtype, eps
 from iga import rotation
 from iga.frame import Frame
 from iga.testing.strategies import AxisAngle, axis_angles

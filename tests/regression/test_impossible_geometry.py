@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from geometry_support import close, eps
-from iga.structure import Structure, StructureError, read_structure
-from structure_support import (
+from helpers.geometry import close, eps
+from helpers.structures import (
     BACKBONE,
     Atom,
     Point,
@@ -27,6 +26,7 @@ from structure_support import (
     same,
     values,
 )
+from iga.structure import Structure, StructureError, read_structure
 
 BOND = "a bond of N, CA, C, O or CB under 0.5 or over 2.5 Å"
 EXTENT = "a side-chain atom farther from CA than bonds reach"

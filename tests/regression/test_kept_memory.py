@@ -15,16 +15,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from iga.kernels import _team, blocked
-from iga.kernels.cpu import CpuEngine
-from layer_support import layer_inputs, small_layer
+from helpers.layers import layer_inputs, small_layer
+from iga.kernels import blocks
+from iga.kernels.cpu import team
+from iga.kernels.cpu.engine import CpuEngine
 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing kept, and two rows of the layer's inputs a block, so that a call has several."""
-    monkeypatch.setattr(blocked, "_kept", threading.local())
-    monkeypatch.setitem(blocked.BLOCK, "cpu", 2 * 2 * 3 * 7)
+    monkeypatch.setattr(blocks, "_kept", threading.local())
+    monkeypatch.setitem(blocks.BLOCK, "cpu", 2 * 2 * 3 * 7)
 
 
 def step(dtype: torch.dtype = torch.float32, implementation: str = "cpu") -> list[Tensor]:
@@ -62,13 +63,13 @@ MODES: dict[str, Callable[[], AbstractContextManager[object]]] = {
 @pytest.mark.parametrize("mode", MODES)
 def test_training_after_a_call_in_another_mode_gives_the_bits_of_a_fresh_process(mode: str) -> None:
     wanted = step()
-    vars(blocked._kept).clear()
+    vars(blocks._kept).clear()
     layer, (found, *others) = small_layer(), layer_inputs()
     layer.implementation = "cpu"
     call = (lambda s: layer(s, *others)) if mode != "vmap" else torch.func.vmap(lambda s: layer(s, *others))
     with MODES[mode]():
         call(found if mode != "vmap" else torch.stack([found, found]))
-    assert vars(blocked._kept)
+    assert vars(blocks._kept)
     assert same(step(), wanted)
 
 
@@ -77,7 +78,7 @@ def test_a_default_device_elsewhere_is_no_matter_to_tensors_on_the_cpu() -> None
     layer, given = small_layer(), layer_inputs()
     layer.implementation = "cpu"
     wanted = step()
-    vars(blocked._kept).clear()
+    vars(blocks._kept).clear()
     with torch.device("meta"):
         output, _ = layer.with_statistics(*given)
         output.cos().sum().backward()
@@ -86,7 +87,7 @@ def test_a_default_device_elsewhere_is_no_matter_to_tensors_on_the_cpu() -> None
 
 def test_what_an_earlier_call_left_in_the_memory_reaches_no_result() -> None:
     wanted = step()
-    for left in vars(blocked._kept).values():
+    for left in vars(blocks._kept).values():
         left.fill_(float("nan"))
     assert same(step(), wanted)
     assert all(x.isfinite().all() for x in wanted)
@@ -150,7 +151,7 @@ def test_no_unit_is_at_work_when_an_interrupt_has_ended_the_call(
 ) -> None:
     """What they write to is scratch memory, which the next call uses."""
     if runtime == "a pool":
-        monkeypatch.setattr(_team, "_entry_point", lambda: None)
+        monkeypatch.setattr(team, "_entry_point", lambda: None)
     started, ended, sent = [], [], []
     main = threading.get_ident()
 
@@ -163,7 +164,7 @@ def test_no_unit_is_at_work_when_an_interrupt_has_ended_the_call(
         ended.append(k)
 
     with pytest.raises(KeyboardInterrupt):
-        _team.run_units(unit, [(k,) for k in range(40)])
+        team.run_units(unit, [(k,) for k in range(40)])
     left = list(started)
     time.sleep(0.05)
     assert started == left and len(left) < 40
@@ -172,9 +173,9 @@ def test_no_unit_is_at_work_when_an_interrupt_has_ended_the_call(
 
 def test_an_interrupt_that_a_region_swallowed_ends_the_call(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that comes as the thread enters the region can be raised nowhere, and units may be left undone."""
-    monkeypatch.setattr(_team, "_entry_point", lambda: lambda *_: None)
+    monkeypatch.setattr(team, "_entry_point", lambda: lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
-        _team.run_units(lambda k: None, [(k,) for k in range(5)])
+        team.run_units(lambda k: None, [(k,) for k in range(5)])
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
@@ -182,7 +183,7 @@ def test_an_interrupt_that_a_region_swallowed_ends_the_call(two_threads: None, m
 def test_a_forked_process_on_one_thread_works(runtime: str, two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a DataLoader's workers are. On several, torch itself waits for the threads that its parent has."""
     if runtime == "a pool":
-        monkeypatch.setattr(_team, "_entry_point", lambda: None)
+        monkeypatch.setattr(team, "_entry_point", lambda: None)
     wanted = step()
     receiver, sender = multiprocessing.get_context("fork").Pipe(duplex=False)
 

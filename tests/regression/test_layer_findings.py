@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from helpers.layers import Inputs, layer_inputs, small_layer
 from iga import diagnostics
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 from iga.presets import preset
-from layer_support import Inputs, layer_inputs, small_layer
 
 
 def protein_sized(inputs: Inputs, log_scale: float) -> Inputs:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from iga.kernels import operator
-from iga.kernels.operator import TENSORS, gaussian_attention_backward_op, gaussian_attention_op
-from operator_support import flat_arguments
+from helpers.operators import flat_arguments
+from iga.kernels import ops
+from iga.kernels.ops import TENSORS, gaussian_attention_backward_op, gaussian_attention_op
 
 
 def transposed(x: torch.Tensor) -> torch.Tensor:
@@ -112,7 +112,7 @@ def test_outputs_and_gradients_lie_as_promised_in_either_precision(dtypes: tuple
 def test_the_fused_kernels_lay_out_their_outputs_as_promised(
     layout: str, flash: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operator, "FLASH_FROM", 0 if flash else 1 << 40)
+    monkeypatch.setattr(ops, "FLASH_FROM", 0 if flash else 1 << 40)
     args = given(layout, *DTYPES[2], pair=not flash, masked=True)
     args[-2:] = ["fused", True]
     out = assert_as_promised(gaussian_attention_op, args, (layout, flash))

@@ -17,9 +17,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from helpers.layers import layer_inputs, small_layer
 from iga import InvariantGaussianAttention, Monitor
 from iga.diagnostics import layer_metrics
-from layer_support import layer_inputs, small_layer
 
 
 class Net(nn.Module):
@@ -76,7 +76,7 @@ class Wrapped(nn.Module):
 COMPILED = """
     import sys, torch
     sys.path[:0] = ["tests"]
-    from layer_support import layer_inputs, small_layer
+    from helpers.layers import layer_inputs, small_layer
     from iga import Monitor
 
     class Net(torch.nn.Module):

@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers.layers import SIZES
 from iga import rotation
 from iga.attention import InvariantGaussianAttention
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 from iga.ipa import InvariantPointAttention
-from iga.kernels import fused
-from iga.kernels.blocked import Inputs, Outputs, attend, attend_backward
+from iga.kernels.blocks import Inputs, Outputs, attend, attend_backward
 from iga.kernels.engine import Geometry, Score
 from iga.kernels.masking import neutral
+from iga.kernels.triton import engine as fused
 from iga.presets import preset
-from layer_support import SIZES
 
 N = 7
 META = torch.device("meta")

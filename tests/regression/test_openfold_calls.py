@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-import ipa_support
+import helpers.ipa
+from helpers.ipa import C_S, C_Z, PV, C, H, P, U, algorithm_22, assert_within, monomer_tables, multimer_tables
 from iga import Frame, GaussianRigid, InvariantGaussianAttention, InvariantPointAttention
 from iga.frame import Rotations
-from iga.testing.subject import randomise
-from ipa_support import C_S, C_Z, PV, C, H, P, U, algorithm_22, assert_within, monomer_tables, multimer_tables
+from iga.testing.layer.subject import randomise
 
 SIZES = (C_S, C_Z, C, H, P, PV)
 LAYERS = pytest.mark.parametrize("kind", [InvariantPointAttention, InvariantGaussianAttention])
@@ -37,7 +37,7 @@ def built(kind, *options, seed: int = 0, **named):
 
 
 def inputs(*shape: int, seed: int = 1):
-    return ipa_support.inputs(*shape, seed=seed)
+    return helpers.ipa.inputs(*shape, seed=seed)
 
 
 @LAYERS
@@ -248,7 +248,7 @@ def test_weights_with_down_z_load_and_mean_what_they_meant(rbf: bool) -> None:
     model = nn_of(layer)
     model.load_state_dict(weights, strict=True)
     assert set(weights) == names, "the caller's dict was changed"
-    s, z, frame, mask = ipa_support.inputs(5, dtype=torch.float64)
+    s, z, frame, mask = helpers.ipa.inputs(5, dtype=torch.float64)
     w = {name.removeprefix("trunk.ipa_0."): value for name, value in weights.items()}
     lower = torch.zeros(5, 5, DOWN, dtype=torch.float64)
     for i in range(5):
@@ -283,7 +283,7 @@ def test_multimer_weights_load_into_both_layouts(inner: str, is_multimer: bool) 
     weights = drawn(shapes | {"head_weights": (H,)})
     layer = InvariantPointAttention(*SIZES, is_multimer=is_multimer).double()
     layer.load_state_dict({name.replace(".linear.", f"{inner}."): value for name, value in weights.items()})
-    s, z, frame, mask = ipa_support.inputs(5, dtype=torch.float64)
+    s, z, frame, mask = helpers.ipa.inputs(5, dtype=torch.float64)
     expected = algorithm_22(multimer_tables, weights, s, z, frame, mask)
     assert_within(layer(s, z, frame, mask) - expected, 1e-9)
     again = InvariantPointAttention(*SIZES, is_multimer=is_multimer).double()

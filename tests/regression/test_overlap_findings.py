@@ -9,10 +9,9 @@ import torch
 
 from iga import bounds, rotation
 from iga.overlap import gaussian_overlap, gaussian_overlap_textbook
-from iga.testing.genomes import Domain
-from iga.testing.measures import MEASURES, judge, ratio
-from iga.testing.oracle import overlap_digits, overlap_reference
-from iga.testing.search import main, search
+from iga.search.pairs import Domain
+from iga.testing.judges.overlap import overlap_digits, overlap_reference
+from iga.testing.overlap.worst_rounding import MEASURES, judge, main, ratio, search
 
 EYE = torch.eye(3)
 RESULTS = Path(__file__).resolve().parents[2] / "benches" / "results" / "accuracy_float32.json"
@@ -104,7 +103,7 @@ def test_a_small_search_stays_within_what_is_required_and_what_is_proven(small_s
 
 
 def test_the_search_would_notice_the_textbook_form(monkeypatch):
-    monkeypatch.setattr("iga.testing.measures.gaussian_overlap", gaussian_overlap_textbook)
+    monkeypatch.setattr("iga.testing.overlap.worst_rounding.gaussian_overlap", gaussian_overlap_textbook)
     records = search(2000, 0, seed=4, rejudge=20)
     assert sum(record.ratio > 1 for record in records) >= len(records) // 2
 
@@ -118,7 +117,7 @@ def test_the_search_ends_0_prints_a_table_and_writes_its_records(tmp_path, capsy
 
 
 def test_the_search_ends_1_when_a_requirement_is_exceeded(monkeypatch, capsys):
-    monkeypatch.setattr("iga.testing.measures.gaussian_overlap", gaussian_overlap_textbook)
+    monkeypatch.setattr("iga.testing.overlap.worst_rounding.gaussian_overlap", gaussian_overlap_textbook)
     assert main(["--pairs", "500", "--climb-steps", "0", "--population", "16"]) == 1
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.structures import Atom, cif_text, moved, of, pdb_text, peptide, without
 from iga.structure import read_structure
-from structure_support import Atom, cif_text, moved, of, pdb_text, peptide, without
 
 BIO = pytest.importorskip("Bio.PDB")
 pytestmark = pytest.mark.filterwarnings("ignore::Bio.PDB.PDBExceptions.PDBConstructionWarning")

@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import nn
 
-from iga._init import Init, linear
+from helpers.layers import SIZES, layer_inputs
+from iga._layers import Init, linear
 from iga.attention import InvariantGaussianAttention
 from iga.ipa import InvariantPointAttention
 from iga.presets import preset
-from layer_support import SIZES, layer_inputs
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "IGA": lambda: InvariantGaussianAttention(**SIZES),

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from iga import Frame, GaussianRigid, IGAConfig, InvariantGaussianAttention, preset
 from iga.bounds import bounds_summary, sigma_range
 from iga.bounds.summary import check_range
-from iga.cli import app
+from iga.cli.app import app
 from iga.overlap import gaussian_overlap
 from iga.rotation import random
-from iga.testing.oracle import overlap_reference
+from iga.testing.judges.overlap import overlap_reference
 
 OFFSET = 3.0
 KAPPA = 3e4  # the largest that has a budget in float32: 59.6 κ u ≤ 1/8

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geometry_support import chain
+from helpers.geometry import chain
 from iga.structure import Structure, StructureError, find_structures, read_structure
 
 Atom = tuple[int, str, np.ndarray]

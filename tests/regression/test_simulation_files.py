@@ -12,19 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.structures import WRITERS, Atom, cif_text, each_format, moved, of, pdb_text, peptide, same, values
 from iga.structure import Structure, StructureError, read_structure
-from structure_support import (
-    WRITERS,
-    Atom,
-    cif_text,
-    each_format,
-    moved,
-    of,
-    pdb_text,
-    peptide,
-    same,
-    values,
-)
 
 PLAIN = peptide("ALA", "LYS", "SER", "LEU", "GLY", "ALA")
 

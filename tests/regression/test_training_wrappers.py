@@ -18,11 +18,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 
+from helpers.layers import SIZES, Inputs, layer_inputs, small_layer
 from iga.attention import InvariantGaussianAttention
 from iga.frame import Frame
 from iga.ipa import InvariantPointAttention
-from iga.testing.subject import randomise
-from layer_support import SIZES, Inputs, layer_inputs, small_layer
+from iga.testing.layer.subject import randomise
 
 IMPLEMENTATIONS = ("reference", "cpu")
 # Operations of the longest chain, and the condition of a softmax over logits of tens: docs/theory.md, section 13.

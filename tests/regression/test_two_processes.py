@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from layer_support import layer_inputs, small_layer
+from helpers.layers import layer_inputs, small_layer
 
 
 def attention() -> nn.Module:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geometry_support import chain, each_dtype
+from helpers.geometry import chain, each_dtype
 from iga.frame import Frame, check_trans_unit, check_unit
 from iga.testing.strategies import filler, seeds
 

@@ -16,11 +16,11 @@ import torch.nn.utils.parametrizations as norms
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
+from helpers.layers import SIZES, Inputs, layer_inputs, small_layer
 from iga._plain import is_plain
 from iga.attention import InvariantGaussianAttention
 from iga.ipa import InvariantPointAttention
-from iga.testing.subject import randomise
-from layer_support import SIZES, Inputs, layer_inputs, small_layer
+from iga.testing.layer.subject import randomise
 
 # 12 of a projection, 8 of z, 40 of a pair of Gaussians, twice 7 keys, 42 features, and as much backward.
 LENGTH = 256

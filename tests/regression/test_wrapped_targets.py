@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from iga.testing.invariants.budgets import _gain
+from iga.testing.layer.budgets import _gain
 from iga.testing.targets import TargetError
 
 

@@ -4,14 +4,14 @@
 (iga's own functions). `iga faults` runs every check of a bench on each of them (`matrix`).
 """
 
-from iga.testing.faults import diagnostics, frames, layer, layer_parts, overlap
+from iga.testing.faults import diagnostics, frames, layer_outputs, layer_scores, overlap
 from iga.testing.faults.fault import Fault
 
 __all__ = ["FAULTS", "Fault"]
 
 FAULTS: dict[str, tuple[Fault, ...]] = {
     "overlap": overlap.FAULTS,
-    "layer": layer.FAULTS + layer_parts.FAULTS,
+    "layer": layer_scores.FAULTS + layer_outputs.FAULTS,
     "frames": frames.FAULTS,
     "diagnostics": diagnostics.FAULTS,
 }

@@ -4,8 +4,8 @@ import torch
 
 from iga._typing import Tensor
 from iga.overlap import gaussian_overlap
-from iga.testing.oracle import overlap_reference
-from iga.testing.overlaps.subject import OverlapSubject
+from iga.testing.judges.overlap import overlap_reference
+from iga.testing.overlap.subject import OverlapSubject
 
 __all__ = ["CLEAN"]
 

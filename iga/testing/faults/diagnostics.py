@@ -10,7 +10,7 @@ import torch
 from iga._typing import Tensor
 from iga.functional import Trace
 from iga.testing.faults.fault import Fault
-from iga.testing.invariants.diagnostics_agree import DiagnosticsLibrary
+from iga.testing.library.diagnostics import DiagnosticsLibrary
 
 __all__ = ["FAULTS"]
 

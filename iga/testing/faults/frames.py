@@ -14,7 +14,7 @@ from iga import rotation
 from iga._typing import Tensor
 from iga.frame import Frame
 from iga.testing.faults.fault import Fault, powers
-from iga.testing.invariants.frame_library import FrameLibrary
+from iga.testing.library.frames import FrameLibrary
 
 __all__ = ["FAULTS"]
 

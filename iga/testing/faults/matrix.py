@@ -10,8 +10,8 @@ from typing import Any
 
 from iga.testing.contract import check_seed
 from iga.testing.faults import FAULTS, Fault
-from iga.testing.faults.benches import CHECKS, check, clean_subject, looks_at
 from iga.testing.faults.clean import CLEAN
+from iga.testing.faults.subjects import CHECKS, check, clean_subject, looks_at
 
 __all__ = ["SEEDS", "Matrix", "Row", "as_json", "measure_matrix"]
 

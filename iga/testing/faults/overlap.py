@@ -9,8 +9,8 @@ import torch
 
 from iga._typing import Tensor
 from iga.testing.faults.fault import Fault, powers
-from iga.testing.oracle import condition
-from iga.testing.overlaps.subject import OverlapSubject
+from iga.testing.judges.overlap import condition
+from iga.testing.overlap.subject import OverlapSubject
 
 __all__ = ["FAULTS"]
 

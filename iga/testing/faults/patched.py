@@ -11,8 +11,8 @@ from torch import nn
 from iga._typing import Tensor
 from iga.attention import InvariantGaussianAttention
 from iga.functional import Trace
-from iga.testing.cases import Case
-from iga.testing.subject import Subject
+from iga.testing.layer.cases import Case
+from iga.testing.layer.subject import Subject
 
 __all__ = ["Patched", "patched"]
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numba import config, njit, types
 
-from iga.kernels import _cpu_cache
-from iga.kernels._cpu_cache import KeptCode
+from iga.kernels.cpu import cache
+from iga.kernels.cpu.cache import KeptCode
 
 ARGS = (types.Array(types.float32, 1, "C"),)
 
@@ -48,8 +48,8 @@ def heard(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "kept"))
-    monkeypatch.setattr(_cpu_cache, "_said", set())
-    return _cpu_cache.folders()[0]
+    monkeypatch.setattr(cache, "_said", set())
+    return cache.folders()[0]
 
 
 def only_file(folder: Path) -> Path:
@@ -91,13 +91,13 @@ def test_damaged_code_is_made_anew(folder: Path, how: str) -> None:
 
 def test_code_of_other_sources_is_made_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert works(kernel())
-    monkeypatch.setattr(_cpu_cache, "_stamp", lambda: b"another version")
+    monkeypatch.setattr(cache, "_stamp", lambda: b"another version")
     assert works(again := kernel()) and compilations(again) == 1
 
 
 @pytest.mark.parametrize("code", [b"", b"not a pickle", b"\x80\x04]\x94."])
 def test_whole_code_that_means_nothing_is_made_anew(folder: Path, code: bytes) -> None:
-    _cpu_cache.write("doubled", ARGS, code)
+    cache.write("doubled", ARGS, code)
     assert works(again := kernel()) and compilations(again) == 1
 
 
@@ -118,7 +118,7 @@ def test_a_damaged_file_that_cannot_be_removed_is_not_believed(folder: Path, mon
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "unlink", refuse)
-    monkeypatch.setattr(_cpu_cache, "write_bytes", refuse)
+    monkeypatch.setattr(cache, "write_bytes", refuse)
     assert works(again := kernel()) and compilations(again) == 1
 
 
@@ -129,7 +129,7 @@ def test_a_folder_that_takes_nothing_is_said_once_and_the_kernel_runs(
     def refuse(path: Path, data: bytes) -> None:
         raise OSError(reason, "refused")
 
-    monkeypatch.setattr(_cpu_cache, "write_bytes", refuse)
+    monkeypatch.setattr(cache, "write_bytes", refuse)
     assert works(kernel()) and works(kernel())
     (record,) = caplog.records
     assert "refused" in record.getMessage() and "NUMBA_CACHE_DIR" in record.getMessage()
@@ -148,16 +148,16 @@ def test_the_folder_of_the_package_serves_who_cannot_write_to_it(
 ) -> None:
     """An image is warmed by root, and used by somebody else whose home is read-only."""
     image, home = tmp_path / "image", tmp_path / "home"
-    monkeypatch.setattr(_cpu_cache, "folders", lambda: [image, home])
+    monkeypatch.setattr(cache, "folders", lambda: [image, home])
     assert works(kernel())
-    monkeypatch.setattr(_cpu_cache, "write_bytes", lambda *_: pytest.fail("nothing is to be written"))
+    monkeypatch.setattr(cache, "write_bytes", lambda *_: pytest.fail("nothing is to be written"))
     assert works(again := kernel()) and compilations(again) == 0
 
 
 def test_the_second_folder_takes_what_the_first_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "refuses").write_text("")
     folders = [tmp_path / "refuses", tmp_path / "takes"]
-    monkeypatch.setattr(_cpu_cache, "folders", lambda: folders)
+    monkeypatch.setattr(cache, "folders", lambda: folders)
     assert works(kernel())
     assert works(again := kernel()) and compilations(again) == 0
     assert only_file(folders[1]).exists()

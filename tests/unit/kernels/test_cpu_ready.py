@@ -14,10 +14,11 @@ from numba import config
 from typer.testing import CliRunner
 
 from iga import Frame, InvariantGaussianAttention, preset
-from iga.cli import app, main
-from iga.kernels import _cpu_cache, _cpu_ready, choice, choose
-from iga.kernels._cpu_compile import KERNELS, signature
-from iga.kernels._cpu_helper import Helper
+from iga.cli.app import app, main
+from iga.kernels import choice, choose
+from iga.kernels.cpu import cache, ready
+from iga.kernels.cpu._compile import KERNELS, signature
+from iga.kernels.cpu.helper import Helper
 from iga.rotation import random
 
 CPU, CLOSED = torch.device("cpu"), preset("bounded")
@@ -53,10 +54,10 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has not run a kernel yet, with an empty cache."""
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
     for module, name, value in (
-        (_cpu_ready, "_ready", set()),
-        (_cpu_ready, "_helpers", {}),
-        (_cpu_ready, "_said", False),
-        (_cpu_cache, "_said", set()),
+        (ready, "_ready", set()),
+        (ready, "_helpers", {}),
+        (ready, "_said", False),
+        (cache, "_said", set()),
         (choice, "_found", {}),
         (choice, "_said", set()),
     ):
@@ -80,7 +81,7 @@ def test_every_kernel_is_called_with_the_types_that_it_declares(dtype: torch.dty
         out, _ = layer.with_statistics(s, z, frame, torch.ones(*lead, 5, dtype=torch.bool))
         out.square().sum().backward()
     for name, (kernel, _) in KERNELS.items():
-        declared = {signature(name, each) for each in _cpu_ready.DTYPES}
+        declared = {signature(name, each) for each in ready.DTYPES}
         assert kernel.overloads and set(kernel.overloads) <= declared, name
 
 
@@ -89,10 +90,10 @@ def test_a_call_without_gradients_compiles_no_kernel_of_the_gradients(
 ) -> None:
     kernels = {name: Slow() for name in KERNELS}
     planted(monkeypatch, **kernels)
-    monkeypatch.setattr(_cpu_ready, "may_help", lambda: False)
+    monkeypatch.setattr(ready, "may_help", lambda: False)
     assert choice.obstacle("cpu", CPU, torch.float32, CLOSED) is None
-    assert {name for name, kernel in kernels.items() if kernel.compiled} == set(_cpu_ready.FORWARD)
-    _cpu_ready.ready("float32", _cpu_ready.BACKWARD)
+    assert {name for name, kernel in kernels.items() if kernel.compiled} == set(ready.FORWARD)
+    ready.ready("float32", ready.BACKWARD)
     assert all(kernel.compiled == 1 for kernel in kernels.values())
 
 
@@ -103,10 +104,10 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_compiling_that_takes_long_is_said_once(
     fresh: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_cpu_ready, "PATIENCE", 0.02)
+    monkeypatch.setattr(ready, "PATIENCE", 0.02)
     planted(monkeypatch, one=Slow(0.2), two=Slow(0.2))
-    _cpu_ready.ready("float32", ("one",))
-    _cpu_ready.ready("float32", ("two",))
+    ready.ready("float32", ("one",))
+    ready.ready("float32", ("two",))
     (said,) = messages(caplog)
     assert "compiling" in said and "iga warm" in said
 
@@ -115,7 +116,7 @@ def test_compiling_that_is_quick_is_not_said(
     fresh: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     planted(monkeypatch, one=Slow())
-    _cpu_ready.ready("float32", ("one",))
+    ready.ready("float32", ("one",))
     assert messages(caplog) == []
 
 
@@ -131,9 +132,9 @@ def quiet() -> Iterator[None]:
 def test_one_line_switches_off_what_is_said(
     fresh: None, quiet: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_cpu_ready, "PATIENCE", 0.02)
+    monkeypatch.setattr(ready, "PATIENCE", 0.02)
     planted(monkeypatch, one=Slow(0.2))
-    _cpu_ready.ready("float32", ("one",))
+    ready.ready("float32", ("one",))
     assert messages(caplog) == []
 
 
@@ -144,8 +145,8 @@ def test_a_second_process_that_cannot_serve_costs_nothing_but_time(
     kernels = {"one": Slow(0.1), "two": Slow(), "three": Slow()}
     planted(monkeypatch, **kernels)
     monkeypatch.setattr(sys, "executable", executable)
-    monkeypatch.setattr(_cpu_ready, "may_help", lambda: True)
-    _cpu_ready.ready("float32", tuple(kernels))
+    monkeypatch.setattr(ready, "may_help", lambda: True)
+    ready.ready("float32", tuple(kernels))
     assert all(kernel.compiled == 1 for kernel in kernels.values())
 
 
@@ -154,7 +155,7 @@ def test_a_second_process_hands_back_code_that_serves(fresh: None) -> None:
     code = Helper([item]).code(item)
     assert code is not None
     kernel, args = KERNELS[item[0]][0], signature(*item)
-    assert _cpu_cache.read(item[0], args) == code
+    assert cache.read(item[0], args) == code
     assert kernel._cache.accept(args, code, kernel.targetctx)
     made = kernel._cache._accepted.pop(args).entry_point
     points, out = torch.randn(1, 1, 2, 3, dtype=torch.float64), torch.empty(1, 1, 2, 3, dtype=torch.float64)
@@ -170,8 +171,8 @@ def unservable(monkeypatch: pytest.MonkeyPatch, how: str) -> str:
         return "NUMBA_DISABLE_JIT"
     if how == "does not compile":
         error = RuntimeError("LLVM ERROR: unknown\n  processor 'z80'")
-        planted(monkeypatch, **{name: Slow(error=error) for name in _cpu_ready.FORWARD})
-        monkeypatch.setattr(_cpu_ready, "may_help", lambda: False)
+        planted(monkeypatch, **{name: Slow(error=error) for name in ready.FORWARD})
+        monkeypatch.setattr(ready, "may_help", lambda: False)
         return "z80"
     if how == "not installed":
         monkeypatch.setitem(sys.modules, "numba", None)
@@ -186,11 +187,11 @@ def unservable(monkeypatch: pytest.MonkeyPatch, how: str) -> str:
 
     class Broken:
         def find_spec(self, name: str, *_: object) -> None:
-            if name == "iga.kernels._cpu_ready":
+            if name == "iga.kernels.cpu.ready":
                 raise errors[how]
 
-    monkeypatch.delitem(sys.modules, "iga.kernels._cpu_ready")
-    monkeypatch.delattr("iga.kernels._cpu_ready")
+    monkeypatch.delitem(sys.modules, "iga.kernels.cpu.ready")
+    monkeypatch.delattr("iga.kernels.cpu.ready")
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     return "pip install"
 
@@ -249,12 +250,12 @@ def loud() -> Iterator[None]:
 
 
 def test_warm_says_what_is_ready_and_where_it_is(fresh: None, loud: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cpu_ready, "FORWARD", ("carry_points",))
-    monkeypatch.setattr(_cpu_ready, "BACKWARD", ())
+    monkeypatch.setattr(ready, "FORWARD", ("carry_points",))
+    monkeypatch.setattr(ready, "BACKWARD", ())
     KERNELS["carry_points"][0].overloads.pop(signature("carry_points", "float32"), None)
     result = CliRunner().invoke(app, ["warm", "--dtype", "float32", "--forward-only"])
     assert result.exit_code == 0, result.output
-    assert "float32: 1 kernels ready in" in result.output and str(_cpu_cache.folders()[0]) in result.output
+    assert "float32: 1 kernels ready in" in result.output and str(cache.folders()[0]) in result.output
 
 
 @pytest.mark.parametrize(
@@ -283,7 +284,7 @@ def test_warm_ends_2_where_nothing_can_be_kept(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "file"))
-    monkeypatch.setattr(_cpu_ready, "FORWARD", ("one",))
+    monkeypatch.setattr(ready, "FORWARD", ("one",))
     planted(monkeypatch, one=Slow())
     result = CliRunner().invoke(app, ["warm", "--dtype", "float32", "--forward-only"])
     assert result.exit_code == 2 and "NUMBA_CACHE_DIR" in result.output

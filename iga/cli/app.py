@@ -1,0 +1,68 @@
+"""The command line. Exit codes: 0 all holds, 1 something does not, 2 misuse (one clear line, no traceback).
+
+Nothing heavy is imported before a command runs: `iga --help` never waits for torch.
+"""
+
+import shlex
+import sys
+from functools import partial
+from typing import Annotated, Any, cast
+
+import typer
+
+from iga.cli.bench import bench
+from iga.cli.bounds import bounds, picture
+from iga.cli.compare import compare
+from iga.cli.faults import faults
+from iga.cli.guard import guarded
+from iga.cli.terminal import CommandError, complain, remember, say
+from iga.cli.verify import verify
+from iga.cli.warm import warm
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    """Invariant Gaussian Attention: verify a layer's numerical invariants, print its bounds, draw the picture."""
+    if version:
+        from iga import __version__
+
+        print(f"iga {__version__}")
+        raise typer.Exit(0)
+
+
+app.command()(verify)
+app.command()(faults)
+app.command()(bounds)
+app.command()(picture)
+app.command()(bench)
+app.command()(compare)
+app.command()(warm)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    remember(shlex.join(["iga", *given]))
+    sys.exit(guarded(partial(_run, given)))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = app(args=arguments, prog_name="iga", standalone_mode=False)
+    except CommandError as error:
+        if not arguments:
+            say(cast(Any, error).format_message())  # the help
+            return 2
+        complain(cast(Any, error).format_message())
+        return 130 if getattr(error, "exit_code", 2) == 130 else 2
+    except typer.Abort:
+        code = 130
+    if code == 130 and arguments[:1] != ["compare"]:  # Ctrl-C, of which typer makes a code; compare says more
+        complain("interrupted")
+    return code if isinstance(code, int) else 0

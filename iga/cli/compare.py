@@ -1,0 +1,162 @@
+"""`iga compare`: the comparison of arms as a command."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from iga._text import one_line
+from iga.cli.terminal import Bars, check_names, complain, misuse, print_rows, say
+from iga.cli.terminal import console as terminal
+
+__all__ = ["compare"]
+
+
+def compare(
+    arms: Annotated[
+        str | None,
+        typer.Option(
+            help="Names with commas between, of ipa, pre_fix, logdet_clamp, sigma_floor, soft_start, bounded, "
+            "gaussian_tanh, bounded_time_gate.",
+            show_default="all",
+        ),
+    ] = None,
+    structures: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A PDB or mmCIF file (.gz or not), a folder, or a quoted glob; repeats. "
+            "Without it: synthetic backbones drawn from the seed."
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Steps of each run.")] = 200,
+    seeds: Annotated[int, typer.Option(help="Runs of each arm, with seeds one after another.")] = 3,
+    seed: Annotated[int, typer.Option(help="The first of them, and that of the split.")] = 0,
+    size: Annotated[str, typer.Option(help="Of the network: small (CPU) or paper (GPU).")] = "small",
+    gaussians: Annotated[
+        str, typer.Option(help="fixed: those of the residues; learned: scales and local means move as well.")
+    ] = "fixed",
+    stress: Annotated[bool, typer.Option("--stress", help="Start from scales that collapse, and needles.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    out: Annotated[str, typer.Option(help="Folder of the comparison.")] = "comparison",
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the folder's comparison; steps, seeds and arms may be added."),
+    ] = False,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of every arm, as training.lr=1e-4; repeats.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Runs at once, on a CPU.", show_default="cores / threads")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of each run.", show_default="1; paper: all cores")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Structures that each arm samples at the end, as PDB files.")] = 1,
+    wandb: Annotated[str, typer.Option(help="Weights & Biases beside the CSV files: off, offline or online.")] = "off",
+) -> None:
+    """Train IPA and the IGA arms side by side on SE(3) flow matching, and report losses, blow-ups and verdicts.
+
+    All arms see the same chains, order and noise. The folder receives a CSV file a run, checkpoints, result.json,
+    report.md and report.html. A run whose loss is not finite ends there, which is its result. Interrupted, the same
+    command with --resume goes on. Several processes: torchrun --nproc-per-node 2 -m iga compare …. Ends 0 when all runs
+    are made, 1 if one could not be, 2 on misuse.
+    """
+    check_names(structures=structures or [], out=[out])
+    from iga.experiment import compare as comparison
+    from iga.experiment.run import processes
+    from iga.experiment.run.plan import Plan, chosen_arms
+    from iga.experiment.task.dataset import Dataset
+
+    with misuse():
+        plan = Plan(
+            arms=chosen_arms(arms),
+            structures=tuple(structures or ()),
+            steps=steps,
+            seeds=seeds,
+            seed=seed,
+            size=size,
+            gaussians=gaussians,
+            stress=stress,
+            device=device,
+            threads=(1 if size == "small" else comparison.cores()) if threads is None else threads,
+            samples=samples,
+            overrides=tuple(override or ()),
+        )
+    command = shlex.join(["iga", *sys.argv[1:]])
+
+    def on_data(dataset: Dataset) -> None:
+        skipped = "".join(f", {count} skipped: {reason}" for reason, count in dataset.skipped.items())
+        for path, reason in dataset.unreadable:
+            say(f"unreadable: {one_line(path)}: {reason}")
+        sides = f"{len(dataset.training)} to train on, {len(dataset.held_out)} held out"
+        chains, breaks = dataset.breaks
+        broken = f", {chains} of them with {breaks} chain breaks" if breaks else ""
+        say(f"{dataset.described}: {sides}{broken}{skipped}")
+
+    try:
+        with misuse(), Bars() as bars:
+
+            def progress(run: str, done: int, total: int, loss: float | None) -> None:
+                if loss is None and done == total:
+                    bars.end(run)
+                else:
+                    bars(run, done, total, "" if loss is None else f"trans_loss {loss:.3g}")
+
+            status = comparison.compare(
+                plan,
+                Path(out),
+                resume=resume,
+                jobs=jobs,
+                wandb=wandb,
+                command=command,
+                on_data=on_data,
+                on_progress=progress if processes.rank() == 0 else None,
+                on_result=_print_summary,
+            )
+    except RuntimeError as error:
+        complain(f"{error}; what was done is kept: --resume goes on")
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        complain("interrupted; what was done is kept: --resume goes on")
+        raise typer.Exit(130) from error
+    if status and processes.rank() == 0:
+        terminal().print(f"{out}/report.md, report.html, result.json", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_summary(result: dict[str, Any]) -> None:
+    """The verdicts, before the files that hold them: a disk may be full."""
+    from iga.experiment.results.verdicts import judge_all
+
+    rows: list[dict[str, Any]] = []
+    for run in result["runs"]:
+        last = run["held_out"][-1] if run["held_out"] else {}
+        stopped = f"not finite at step {run['first_non_finite']}" if run["status"] == "non-finite" else run["status"]
+        seconds = run["seconds_a_step"]
+        rows.append(
+            {
+                "arm": run["arm"],
+                "seed": run["seed"],
+                "status": stopped,
+                "held-out se3_vf_loss": _short(last.get("se3_vf_loss")),
+                "seconds a step": _short(seconds),
+            }
+        )
+    print_rows(rows)
+    judged = judge_all(result)
+    verdicts = [
+        {"claim": f"({one.rule.letter}) {one.rule.claim}", "arm": one.arm, "verdict": one.word}
+        for one in judged
+        if one.steps
+    ]
+    if verdicts:
+        print_rows(verdicts)
+    else:
+        terminal().print(f"no claim is judged: {judged[0].reason}", markup=False, highlight=False)
+    lost = sum(run["samples_not_written"] for run in result["runs"])
+    if lost:
+        words = "not finite; the runs' samples/*/not_written.txt names them"
+        terminal().print(f"samples not written: {lost} ({words})", markup=False, highlight=False)
+
+
+def _short(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"

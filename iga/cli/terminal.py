@@ -1,0 +1,212 @@
+"""What the commands share: misuse in one line, the console, tables, bars, and files that outlive a terminal."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from iga._files import check_target, descriptor
+from iga._text import one_line, visible
+
+__all__ = [
+    "Bars",
+    "CommandError",
+    "UsageError",
+    "check_names",
+    "check_outputs",
+    "command_line",
+    "complain",
+    "console",
+    "kept",
+    "misuse",
+    "print_rows",
+    "remember",
+    "say",
+    "whole_numbers",
+    "words",
+]
+
+# typer carries its own copy of click in some releases and the package in others; both give this base class.
+UsageError: type[Exception] = cast("type[Exception]", typer.BadParameter.__base__)
+CommandError: type[Exception] = cast("type[Exception]", UsageError.__base__)
+
+
+@contextmanager
+def misuse() -> Iterator[None]:
+    """What the library refuses as an argument is misuse of the command; other errors are bugs and keep their trace."""
+    try:
+        yield
+    except BrokenPipeError:  # who read our output is gone: no misuse
+        raise
+    except (ValueError, OSError) as error:
+        raise UsageError(words(error)) from error
+
+
+def words(error: BaseException) -> str:
+    """An error's message; of the system's, the file before what is wrong with it."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
+
+
+def complain(message: str) -> None:
+    say("iga: " + " ".join(message.split()))
+
+
+def say(line: str) -> None:
+    """A line on standard error. Where that is full, nothing: no run ends because its progress can't be shown."""
+    try:
+        print(visible(line), file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
+
+
+def whole_numbers(text: str, option: str = "--points") -> list[int]:
+    try:
+        values = [int(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or min(values) < 1:
+        raise typer.BadParameter(f"expected whole numbers such as 1,8,64; got {text!r}", param_hint=option)
+    return values
+
+
+def check_names(**given: Sequence[str]) -> None:
+    """An empty name, which a Path takes for the current folder, is misuse. Keywords: the options."""
+    for name, values in given.items():
+        if not all(values):
+            raise typer.BadParameter("expected a name, got an empty one", param_hint=f"--{name}")
+
+
+def check_outputs(**files: Path | None) -> None:
+    """What can't be written to, or is named twice, is misuse, before anything is computed. Keywords: the options."""
+    seen: dict[str, str] = {}
+    for name, path in files.items():
+        if path is None:
+            continue
+        option = name if name.isupper() else f"--{name}"
+        try:
+            if not path.name:  # "", which a Path takes for the current folder
+                raise ValueError(f"expected the name of a file, got {os.fspath(path)!r}")
+            check_target(path)
+        except (ValueError, OSError) as error:
+            raise typer.BadParameter(words(error), param_hint=option) from error
+        place = os.path.realpath(path)
+        if place in seen and path.is_file():
+            raise typer.BadParameter(f"{path} is the file of {seen[place]} too; name another", param_hint=option)
+        seen[place] = option
+
+
+@contextmanager
+def kept(*writes: Callable[[], object] | None) -> Iterator[None]:
+    """The files first, since the terminal may go away; where one can't be written, what is printed here first."""
+    failed: list[Exception] = []
+    for write in writes:
+        try:
+            if write is not None:
+                write()
+        except (ValueError, OSError) as error:
+            failed.append(error)
+    yield
+    if failed and isinstance(failed[0], BrokenPipeError):
+        raise failed[0]
+    if failed:
+        raise UsageError("; ".join(map(words, failed))) from failed[0]
+
+
+class _Console(Console):
+    """Strings are shown as they are: control characters escaped, nothing taken for an emoji."""
+
+    def render_str(self, text: str, **options: Any) -> Any:
+        return super().render_str(visible(text), **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), "standard output") from error
+
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704 - called while the BrokenPipeError is handled; rich would exit with 1, "does not hold"
+
+
+def console(beside: Path | None = None) -> Console:
+    """The terminal's width on a terminal; wide enough for one row a line in a log.
+
+    beside  a file that is written too: where that is standard output, what is printed goes to standard error
+    """
+    stderr = beside is not None and descriptor(beside) == 1
+    found = _Console(emoji=False, stderr=stderr)
+    return found if found.is_terminal else _Console(emoji=False, stderr=stderr, width=200)
+
+
+def print_rows(rows: list[Any]) -> None:
+    from rich.table import Table
+
+    table = Table()
+    for name in rows[0]:
+        table.add_column(escape(str(name)), overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(value)) for value in row.values()))
+    console().print(table)
+
+
+class Bars:
+    """A bar on a terminal; in a log, one plain line as each step begins, and where `end` is called one as it ends."""
+
+    def __enter__(self) -> "Bars":
+        self._bar: Progress | None = None
+        self._tasks: dict[str, Any] = {}
+        self._said: set[str] = set()
+        console = _Console(stderr=True, emoji=False)
+        if console.is_terminal:
+            name, note = (TextColumn(f"{{task.{part}}}", markup=False) for part in ("description", "fields[note]"))
+            self._bar = Progress(
+                name, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), note, console=console, transient=True
+            )
+            self._bar.start()
+        return self
+
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
+        if self._bar is None:
+            if what not in self._said:
+                self._said.add(what)
+                say(f"… {one_line(what)}")
+            return
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(one_line(what), total=total, note="")
+        self._bar.update(self._tasks[what], completed=done, note=note)
+
+    def end(self, what: str) -> None:
+        """Take the bar away: there will be many."""
+        if self._bar is None:
+            say(f"… {one_line(what)}: done")
+        elif what in self._tasks:
+            self._bar.remove_task(self._tasks.pop(what))
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+_typed = "iga"
+
+
+def remember(command: str) -> None:
+    """Keep the command as it was typed, for whatever a run writes."""
+    global _typed
+    _typed = command
+
+
+def command_line() -> str:
+    """The command as it was typed."""
+    return _typed

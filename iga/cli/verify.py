@@ -1,0 +1,100 @@
+"""`iga verify`: the checks of a preset, a layer or an overlap function as a command."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iga.cli.terminal import Bars, check_names, check_outputs, command_line, kept, misuse, whole_numbers
+from iga.cli.terminal import console as terminal
+
+__all__ = ["verify"]
+
+
+def verify(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            help="What to check: package.module:attribute or path/to/file.py:attribute. Without it: a preset."
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="What TARGET is, unless it says so itself (iga.testing.target): overlap or layer."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="pre_fix, logdet_clamp, sigma_floor, soft_start or bounded.", show_default="bounded"),
+    ] = None,
+    structures: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A PDB or mmCIF file (.gz or not), a folder, or a quoted glob; repeats. "
+            "Without it: synthetic structures drawn from the seed."
+        ),
+    ] = None,
+    points: Annotated[
+        str | None,
+        typer.Option(help="Numbers of points P to examine, of a layer.", show_default="1,2,4,8,16,32,64"),
+    ] = None,
+    sigma_min: Annotated[
+        float | None,
+        typer.Option(
+            help="Floor of the contract, nm, and of the presets that have the product's floor.",
+            show_default="0.03, or what TARGET claims",
+        ),
+    ] = None,
+    digits: Annotated[
+        int, typer.Option(help="Significant digits asked for: what rounded inputs leave open by more is not judged.")
+    ] = 2,
+    profile: Annotated[str, typer.Option(help="How much to examine: fast, ci or nightly.")] = "fast",
+    only: Annotated[list[str] | None, typer.Option(help="Only this invariant; repeats.")] = None,
+    implementation: Annotated[
+        str | None,
+        typer.Option(
+            help="Which implementation of a preset's layer to judge: reference, cpu or auto.",
+            show_default="reference in the fast profile, else auto",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of parameters, features and synthetic structures.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
+) -> None:
+    """Check the numerical invariants of a preset, of a layer or of an overlap function of yours.
+
+    The contract is the product's: sigma_min 0.03 nm, any geometry with sigma up to 150 nm, any P, unless a target
+    claims less. Ends 0 if all hold, 1 if any does not, 2 on misuse.
+    """
+    if target is not None and preset is not None:
+        raise typer.BadParameter("a preset and a target exclude each other", param_hint="--preset")
+    if target is None and kind is not None:
+        raise typer.BadParameter("says what a TARGET is, and none is given", param_hint="--kind")
+    if target is not None and ":" not in target:
+        expected = "expected package.module:attribute or path/to/file.py:attribute"
+        raise typer.BadParameter(f"{target!r} names no target: {expected}", param_hint="TARGET")
+    if preset is not None and ":" in preset:
+        raise typer.BadParameter(f"unknown preset {preset!r}", param_hint="--preset")
+    check_outputs(json=json)
+    check_names(structures=structures or [])
+    counts = None if points is None else whole_numbers(points)
+    from iga.report.verify import print_report, write_json
+    from iga.testing.verify import prepare
+
+    with misuse():
+        plan = prepare(
+            next((name for name in (target, preset) if name is not None), "bounded"),
+            kind=kind,
+            structures=structures,
+            points=counts,
+            sigma_min=sigma_min,
+            digits=digits,
+            profile=profile,
+            seed=seed,
+            only=only,
+            implementation=implementation,
+        )
+    with Bars() as on_progress:
+        report = plan.run(on_progress)
+    with kept(json and partial(write_json, report, command_line(), json)):
+        print_report(report, terminal(json))
+    raise typer.Exit(report.exit_code)

@@ -1,0 +1,1 @@
+"""A run: its plan, training, evaluation, records, and the processes that share it."""

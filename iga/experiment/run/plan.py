@@ -1,0 +1,140 @@
+"""A comparison's folder: what was asked for, which runs that makes, and whether a new request is the same one.
+
+FOLDER/plan.json        what is compared            FOLDER/data.pt    the chains (`iga.experiment.task.dataset`)
+FOLDER/runs/NAME/…      one folder a run            FOLDER/result.json, report.md, report.html, report_1.png
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from iga._files import write_text
+from iga.experiment._build import built
+from iga.experiment.settings import ARMS, Settings, load_settings
+
+__all__ = ["DATA", "PLAN", "RUNS", "OnRow", "Plan", "check_folder", "chosen_arms", "read", "write"]
+
+PLAN, DATA, RUNS = "plan.json", "data.pt", "runs"
+# Settings that have an option of their own.
+RESERVED = ("training.steps", "training.seed", "model.gaussians", "data.stress", "data.structures")
+_RANGES = {"steps": (1, 10**9), "seeds": (1, 100), "threads": (1, 1024), "samples": (0, 10**6)}
+OnRow = Callable[[dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `iga compare` was asked for.
+
+    seed        the first of `seeds` seeds, and that of the split and of synthetic structures
+    overrides   "training.lr=1e-3", applied to every arm
+    threads     of each run, which decides the order of some sums: a run that is taken up again keeps it
+    samples     structures sampled by every arm with the first seed
+    """
+
+    arms: tuple[str, ...] = ARMS
+    structures: tuple[str, ...] = ()
+    steps: int = 200
+    seeds: int = 3
+    seed: int = 0
+    size: str = "small"
+    gaussians: str = "fixed"
+    stress: bool = False
+    device: str = "cpu"
+    threads: int = 1
+    samples: int = 1
+    overrides: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be a whole number from {least} to {most}, got {getattr(self, name)}")
+        if not self.arms:
+            raise ValueError(f"arms must name at least one of {', '.join(ARMS)}")
+        if len(set(self.arms)) < len(self.arms):
+            raise ValueError(f"arms must be named once each, got {', '.join(self.arms)}")
+        for override in self.overrides:
+            if override.strip().startswith(RESERVED):
+                raise ValueError(f"{override!r} has an option of its own (--steps, --seed, --gaussians, --stress, …)")
+        self.runs()  # refuses what the settings refuse
+
+    def runs(self) -> dict[str, tuple[str, int]]:
+        """Name → (arm, seed), all arms of a seed before the next: what is there early can be compared early."""
+        numbers = range(self.seed, self.seed + self.seeds)
+        return {self._settings(arm, seed).run_name: (arm, seed) for seed in numbers for arm in self.arms}
+
+    def settings_of(self, run: str) -> Settings:
+        return self._settings(*self.runs()[run])
+
+    def any_settings(self, arm: str | None = None) -> Settings:
+        """Of the first seed, and the first arm unless one is named: for what does not depend on them."""
+        return self._settings(arm or self.arms[0], self.seed)
+
+    def _settings(self, arm: str, seed: int) -> Settings:
+        structures = json.dumps(list(self.structures))
+        own = (f"training.steps={self.steps}", f"training.seed={seed}", f"model.gaussians={self.gaussians}")
+        own += (f"data.stress={json.dumps(self.stress)}", f"data.structures={structures}")
+        return load_settings(arm, self.size, (*self.overrides, *own))
+
+
+def read(folder: Path) -> Plan:
+    """The plan of a comparison's folder; ValueError where there is none, or one of another release."""
+    try:
+        state = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{folder} holds no comparison that can be read ({PLAN}): {error}") from error
+    try:
+        return built(Plan, state, PLAN)
+    except ValueError as error:
+        raise ValueError(f"{folder / PLAN} is damaged or of another release: {error}") from error
+
+
+def write(folder: Path, plan: Plan) -> None:
+    write_text(folder / PLAN, json.dumps(asdict(plan), indent=2) + "\n")
+
+
+def check_folder(folder: Path, plan: Plan, *, resume: bool) -> Plan:
+    """The plan to follow in `folder`: `plan`, or with `resume` that of the folder, enlarged to it.
+
+    Arms and seeds may be added, and steps. Raises ValueError where the folder holds anything else; nothing is written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; name a folder that is empty or not there yet")
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):  # without a name: nothing is left
+            pass
+    except OSError as error:
+        raise ValueError(f"{folder} can't be made: {there}: {error.strerror}") from error
+    if not folder.exists() or not any(folder.iterdir()):
+        return plan
+    if not (folder / PLAN).exists():
+        raise ValueError(f"{folder} is not empty and holds no comparison; name a folder that is empty or not there yet")
+    old = read(folder)
+    if not resume:
+        raise ValueError(f"{folder} holds a comparison already; go on with it by --resume, or name another folder")
+    for field in fields(Plan):
+        name, was, now = field.name, getattr(old, field.name), getattr(plan, field.name)
+        if name in ("steps", "seeds", "samples"):
+            if now < was:
+                raise ValueError(
+                    f"{folder} was made with {name} = {was}; --resume can raise that, not lower it to {now}"
+                )
+        elif name == "arms":
+            if missing := [arm for arm in was if arm not in now]:
+                raise ValueError(f"{folder} has the arm {missing[0]} too: name it again, or take another folder")
+        elif name not in ("threads",) and was != now:
+            raise ValueError(f"{folder} was made with {name} = {was!r}, not {now!r}; take another folder")
+    return replace(plan, threads=old.threads)
+
+
+def chosen_arms(text: str | Sequence[str] | None) -> tuple[str, ...]:
+    """ "a,b" as a tuple of known arms, all of them for None; ValueError names those that exist."""
+    if text is None:
+        return ARMS
+    names = tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else tuple(text)
+    for name in names:
+        if name not in ARMS:
+            raise ValueError(f"unknown arm {name!r}; arms: {', '.join(ARMS)}")
+    return names

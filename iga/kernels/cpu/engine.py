@@ -1,0 +1,251 @@
+"""The geometry on a CPU: numba kernels over tiles of keys, threads over fixed units of work.
+
+Keys are packed once, structure of arrays, padded to whole tiles; a unit of work writes what no other unit writes, and
+sums in an order that depends on the shapes alone: the same bits for any number of threads. Memory is linear in
+B·H·P·N. Torch's thread count is respected; with one thread everything runs in the caller's.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from iga._typing import Float, Tensor
+from iga.kernels.cpu._backward import add_tiles
+from iga.kernels.cpu._forward import FIELDS, LANES, add_rows
+from iga.kernels.cpu._pack import pack_keys, widen_range
+from iga.kernels.cpu._points import carry_points
+from iga.kernels.cpu._rows import weigh_rows, weigh_rows_back
+from iga.kernels.cpu.ready import BACKWARD, FORWARD, ready
+from iga.kernels.cpu.team import run_units
+from iga.kernels.engine import Geometry, Gradients, Score
+from iga.kernels.packing import SUMS, finished, tiled
+
+__all__ = ["CpuEngine"]
+
+# A unit of the forward pass is some rows of one entry of the batch: at most this many, and UNITS a thread if there are.
+# It may depend on the threads, since no sum runs over rows.
+UNIT_ROWS, UNITS = 16, 4
+# A unit of the backward pass: heads enough for this many points, which share products of rotations; the keys are split,
+# at the price of an array of the rows' sums each, until there are this many units.
+GROUP_POINTS, UNITS_BACK = 8, 16
+# Numbers that one thread carries alone: a parallel region has its price, on a busy machine the wait for a core.
+FEW_NUMBERS = 1 << 17
+# Student-t in pairs takes ln(1 + x) of the rounded 1 + x, which costs about (ν + 3) units of rounding a point.
+DOF_MAX = 8.0
+# Room left under the ends of the dtype's range, a factor.
+MARGIN = 1e3
+
+
+class CpuEngine:
+    """Engine of `iga.kernels.engine` in float32 or float64 on CPU tensors."""
+
+    def __init__(self, geometry: Geometry, score: Score) -> None:
+        tensors = (geometry.q_mean, geometry.q_sigma, geometry.k_mean, geometry.k_sigma)
+        geometry = Geometry(geometry.rot.detach(), geometry.mask, *(t.detach() for t in tensors))
+        self.geometry, self.score = geometry, score
+        self.dtype = geometry.rot.dtype
+        ready(_name(self.dtype), FORWARD)
+        batch, n = geometry.mask.shape
+        self.tiles = -(-n // LANES)
+        self.rot = geometry.rot.reshape(batch, n, 9)
+        self.rot_keys = tiled(self.rot, LANES)
+        self.keys, ranges = _packed(geometry, self.tiles)
+        self.pooled = _may_pool(ranges, score, self.dtype)
+        self.student = score.kind == "student_t"
+        self._arrays = tuple(
+            t.numpy() for t in (self.rot, geometry.q_mean, geometry.q_sigma, self.rot_keys, self.keys, geometry.mask)
+        )
+        self._forward, self._backward = _constants(score, self.dtype)
+        self._valid = geometry.mask.to(self.dtype).numpy()
+        self._key_sums: np.ndarray | None = None
+        self._row_sums: np.ndarray | None = None
+
+    def sums(self, start: int, stop: int, lowest: bool = False, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        g = self.geometry
+        batch, heads, _, n, _ = g.k_mean.shape
+        if out is None:
+            out = g.rot.new_empty(batch, heads, stop - start, n)
+        low = g.rot.new_full((batch, heads, stop - start) if lowest else (0, 0, 0), float("inf"))
+        rows = min(UNIT_ROWS, -(-batch * (stop - start) // (UNITS * torch.get_num_threads())))
+        written = (lowest, out.numpy(), low.numpy())
+
+        def unit(b: int, row: int) -> None:
+            end = min(stop, row + rows)
+            add_rows(*self._arrays, self._forward, self.student, self.pooled, b, row, end, start, *written)
+
+        run_units(unit, [(b, row) for b in range(batch) for row in range(start, stop, rows)])
+        return out, low.log_() if lowest else low.reshape(0)
+
+    def add_gradients(self, start: int, stop: int, gamma: Float[Tensor, "b h r n"]) -> None:
+        ready(_name(self.dtype), BACKWARD)
+        g = self.geometry
+        batch, heads, points, n, _ = g.k_mean.shape
+        group = min(heads, -(-GROUP_POINTS // points))
+        groups = -(-heads // group)
+        parts = min(self.tiles, -(-UNITS_BACK // (batch * groups)))
+        size = -(-self.tiles // parts)
+        if self._key_sums is None or self._row_sums is None:
+            kind = self._arrays[0].dtype
+            self._key_sums = np.zeros((batch, heads, points, self.tiles, SUMS * LANES), kind)
+            self._row_sums = np.zeros((batch, heads, points, n, SUMS), kind)
+        keys, weights = self._key_sums, gamma.detach().contiguous().numpy()
+        rows = np.zeros((parts, batch, heads, points, stop - start, SUMS), keys.dtype)
+
+        def unit(b: int, head: int, part: int) -> None:
+            tile = part * size
+            where = (b, head, min(heads, head + group), tile, min(self.tiles, tile + size), start)
+            add_tiles(*self._arrays[:5], weights, self._backward, self.student, *where, rows[part], keys)
+
+        run_units(unit, [(b, h, k) for b in range(batch) for h in range(0, heads, group) for k in range(parts)])
+        for part in rows:
+            self._row_sums[:, :, :, start:stop] += part
+
+    def weigh(
+        self, logits: Tensor, scores: Tensor, geo_weight: Tensor, cap: float, start: int, watched: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `iga.kernels.rows.Rows.weigh`, whole rows in one pass."""
+        lse, largest = logits.new_empty(logits.shape[:3]), logits.new_zeros(*logits.shape[:3], 2)
+        arrays = (logits.numpy(), scores.numpy(), self._valid, _whole(geo_weight))
+        written, constants = (start, lse.numpy(), watched, largest.numpy()), self._row_constants(cap)
+
+        def unit(b: int, head: int, row: int, end: int) -> None:
+            weigh_rows(*arrays, *constants, b, head, row, end, *written)
+
+        run_units(unit, self._row_units(logits, start))
+        return lse, largest[..., 0], largest[..., 1]
+
+    def weigh_back(
+        self,
+        logits: Tensor,
+        scores: Tensor,
+        d_weights: Tensor,
+        geo_weight: Tensor,
+        cap: float,
+        start: int,
+        lse: Tensor,
+        d_lse: Tensor,
+    ) -> Float[Tensor, "b h"]:
+        """As `iga.kernels.rows.Rows.weigh_back`."""
+        ready(_name(self.dtype), BACKWARD)
+        d_weight = logits.new_empty(logits.shape[:3])
+        arrays = (
+            logits.numpy(),
+            scores.numpy(),
+            d_weights.numpy(),
+            self._valid,
+            geo_weight.detach().contiguous().numpy(),
+        )
+        written = (start, *(t.contiguous().numpy() for t in (lse, d_lse)), d_weight.numpy())
+        constants = self._row_constants(cap)
+
+        def unit(b: int, head: int, row: int, end: int) -> None:
+            weigh_rows_back(*arrays, *constants, b, head, row, end, *written)
+
+        run_units(unit, self._row_units(logits, start))
+        return d_weight.sum(dim=-1, dtype=torch.float64)
+
+    def out(self, points: Tensor, rot: Tensor, trans: Tensor) -> Float[Tensor, "b h n p3"]:
+        """As `iga.kernels.placing.out`."""
+        return _carried(points, rot, trans, False)
+
+    def back(self, points: Tensor, rot: Tensor, trans: Tensor) -> Float[Tensor, "b h n p3"]:
+        """As `iga.kernels.placing.back`."""
+        return _carried(points, rot, trans, True)
+
+    def _row_units(self, block: Tensor, start: int) -> list[tuple[int, ...]]:
+        """(b, head, row, end): UNITS a thread at the least, where there are as many heads or rows."""
+        batch, heads, rows, _ = block.shape
+        parts = min(rows, -(-UNITS * torch.get_num_threads() // (batch * heads)))
+        size = -(-rows // parts)
+        return [
+            (b, h, start + first, start + min(rows, first + size))
+            for b in range(batch)
+            for h in range(heads)
+            for first in range(0, rows, size)
+        ]
+
+    def _row_constants(self, cap: float) -> tuple[np.floating, np.floating]:
+        kind = self._arrays[0].dtype.type
+        return kind(cap), kind(1.0)
+
+    def gradients(self) -> Gradients:
+        g = self.geometry
+        if self._key_sums is None or self._row_sums is None:
+            return Gradients(*(torch.zeros_like(t) for t in (g.rot, g.q_mean, g.q_sigma, g.k_mean, g.k_sigma)))
+        n = g.rot.shape[1]
+        key_sums = torch.from_numpy(self._key_sums).unflatten(-1, (SUMS, LANES)).mT.flatten(-3, -2)[..., :n, :]
+        rot_q, q_mean, q_sigma = finished(g.rot, g.q_sigma, torch.from_numpy(self._row_sums))
+        rot_k, k_mean, k_sigma = finished(g.rot, g.k_sigma, key_sums)
+        return Gradients(rot_q + rot_k, q_mean, q_sigma, -k_mean, k_sigma)
+
+
+def _whole(x: Tensor) -> np.ndarray:
+    """Contiguous: a kernel is compiled for no other arrays."""
+    return x.detach().contiguous().numpy()
+
+
+def _name(dtype: torch.dtype) -> str:
+    return "float32" if dtype == torch.float32 else "float64"
+
+
+def _carried(points: Tensor, rot: Tensor, trans: Tensor, home: bool) -> Tensor:
+    points = points.contiguous()
+    moved = torch.empty_like(points)
+    arrays = (points.numpy(), rot.flatten(-2).contiguous().numpy(), trans.contiguous().numpy())
+    written, (batch, heads, n, columns) = moved.numpy(), points.shape
+    rows = max(-(-batch * n // torch.get_num_threads()), FEW_NUMBERS // (heads * max(1, columns)), 1)
+    units = [(b, row) for b in range(batch) for row in range(0, n, rows)]
+    run_units(lambda b, row: carry_points(*arrays, home, b, row, min(n, row + rows), written), units)
+    return moved
+
+
+def _constants(score: Score, dtype: torch.dtype) -> tuple[tuple[np.floating, ...], tuple[np.floating, ...]]:
+    """(½, 1, 1/ν, (ν + 3)/2, log_det_min) for the forward kernels, (½, 1, ν, (ν + 3)/2, least det) for the others."""
+    kind = np.float32 if dtype == torch.float32 else np.float64
+    dof = score.dof if score.kind == "student_t" else 1.0
+    power = 0.5 * (dof + 3.0)
+    least = math.exp(min(score.log_det_min, 700.0))
+    with np.errstate(over="ignore"):
+        forward = tuple(kind(x) for x in (0.5, 1.0, 1.0 / dof, power, score.log_det_min))
+        return forward, tuple(kind(x) for x in (0.5, 1.0, dof, power, least))
+
+
+def _may_pool(ranges: list[np.ndarray], score: Score, dtype: torch.dtype) -> bool:
+    """Whether two points may share a division and a logarithm: see the module `_forward`.
+
+    With v = σ² in [v₀, v₁], S has its eigenvalues in [2v₀, 2v₁]: det in [8v₀³, 8v₁³], num ≤ |δ|² (2v₁)² and dist_sq ≤
+    |δ|²/(2v₀) bound every product of two. A clamp needs each log_det, unless no det can come under it. NaN: no.
+    `ranges`: [2, 3], least and largest coordinates, of query means, query sigmas, key means, key sigmas.
+    """
+    if score.kind == "student_t" and score.dof > DOF_MAX:
+        return False
+    query, q_sigma, key, k_sigma = ranges
+    low, high = float(np.minimum(q_sigma[0], k_sigma[0]).min()), float(np.maximum(q_sigma[1], k_sigma[1]).max())
+    reach = np.maximum(query[1] - key[0], key[1] - query[0])
+    dof = score.dof if score.kind == "student_t" else 1.0
+    v_low, v_high, delta_sq = low**2, high**2, float((reach.astype(np.float64) ** 2).sum())
+    least, most = 8 * v_low**3, 8 * v_high**3 + delta_sq * (2 * v_high) ** 2 * max(1.0, 1.0 / dof)
+    limits = torch.finfo(dtype)
+    in_range = 0 < low and least**2 > MARGIN * limits.tiny and 2 * most**2 < limits.max / MARGIN
+    grown = 1 + delta_sq / (2 * v_low * dof) if in_range else math.inf
+    inert = score.log_det_min == -math.inf or (in_range and math.log(least) >= score.log_det_min)
+    return in_range and inert and grown**2 < limits.max / MARGIN
+
+
+def _packed(g: Geometry, tiles: int) -> tuple[Tensor, list[np.ndarray]]:
+    """`tiled(key_fields(…), LANES)`, and the ranges that `_may_pool` asks for, NaN where a coordinate is."""
+    batch, heads, points, _, _ = g.k_mean.shape
+    keys = g.k_mean.new_empty(batch, heads, points, tiles, FIELDS * LANES)
+    packed, arrays = keys.numpy(), tuple(t.numpy() for t in (g.q_mean, g.q_sigma, g.k_mean, g.k_sigma))
+    ranges = [np.array([[np.inf] * 3, [-np.inf] * 3], dtype=packed.dtype) for _ in arrays]
+
+    def unit(b: int, h: int) -> None:
+        if b < 0:
+            widen_range(arrays[h].reshape(-1, 3), ranges[h])
+        else:
+            pack_keys(*arrays[2:], LANES, b, h, packed)
+
+    of_ranges = [(-1, number) for number in range(len(arrays))]
+    run_units(unit, of_ranges + [(b, h) for b in range(batch) for h in range(heads)])
+    return keys, ranges

@@ -1,0 +1,53 @@
+"""Guards: a layer whose output shows nothing of its trace or its geometry proves nothing.
+
+Whether a layer's forward is what its trace says: the same output, or the same but for rounding.
+
+`InvariantGaussianAttention.forward` may be computed by another implementation than its dense trace. Two evaluations of
+one function lie within twice the budget of one (docs/theory.md, section 13).
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from iga.functional import Trace
+from iga.testing.layer.cases import Case
+from iga.testing.layer.sensitivity import two_evaluations
+from iga.testing.layer.subject import Subject
+from iga.testing.tally import Tally
+
+__all__ = ["require_geometry", "require_own_output", "rolled"]
+
+
+def require_own_output(
+    subject: Subject, layer: nn.Module, case: Case, trace: Trace, where: str, tally: Tally, seed: int = 0
+) -> None:
+    """Fails the tally where forward's output is not its trace's; NaN in either is a difference."""
+    with torch.no_grad():
+        output = subject.output(layer, case)
+    if trace.output is not None:
+        if torch.equal(output, trace.output):
+            return
+        difference = (output - trace.output).abs()
+        for least in (True, False):  # most differences are under what a fifth of the work shows to be allowed
+            if bool((difference <= two_evaluations(subject, layer, case, seed, tally, least=least)).all()):
+                return
+    tally.fail(where, "forward does not return its trace's output")
+
+
+def require_geometry(subject: Subject, layer: torch.nn.Module, case: Case, tally: Tally) -> None:
+    """Void the tally if the layer's output is zero or the same whatever residue sits where: it then shows nothing."""
+    with torch.no_grad():
+        output, other = subject.output(layer, case), subject.output(layer, rolled(case))
+    if bool((output == 0).all()):
+        tally.void(f"{case.label}: the output is identically zero")
+    elif torch.equal(output, other):
+        tally.void(f"{case.label}: the output does not depend on the geometry")
+
+
+def rolled(case: Case) -> Case:
+    """The case with every residue's Gaussian handed to the residue half a chain further; features stay."""
+    n = case.s.shape[-2]
+    index = torch.arange(n).roll(max(n // 2, 1))
+    return replace(case, rigid=case.rigid[:, index])

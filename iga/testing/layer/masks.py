@@ -1,0 +1,156 @@
+"""`mask_inertness`: what lies behind the mask leaves no trace in outputs or gradients, and masked rows are zero."""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from iga._typing import Tensor
+from iga.frame import Frame
+from iga.gaussian import GaussianRigid
+from iga.testing.contract import Contract
+from iga.testing.layer import budgets
+from iga.testing.layer.cases import Case
+from iga.testing.layer.edits import build, cast, gradients, leaves, masked, native, rebuilt, tensors
+from iga.testing.layer.guards import require_geometry
+from iga.testing.layer.sensitivity import two_evaluations
+from iga.testing.layer.subject import Subject
+from iga.testing.tally import Tally
+
+__all__ = ["mask_inertness"]
+
+
+def mask_inertness(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
+    """Exact: a masked key has weight 0 and its contents are replaced before any arithmetic, so nothing may differ.
+
+    A third of the residues is masked. The output must be bitwise the same whether they hold what they held, other
+    numbers or NaN; weights of masked keys and masked rows must be 0; gradients to masked inputs must be 0 and the
+    others finite; and removing the masked residues altogether, or appending some, must change the valid outputs by
+    rounding only.
+    """
+    if not subject.traced:
+        _by_outputs(subject, cases, contract, seed, tally)
+        return
+    for index, case in enumerate(cases):
+        points = contract.points[index % len(contract.points)]
+        where = f"{case.label}, P = {points}"
+        generator = torch.Generator().manual_seed(seed + index)
+        mask = torch.rand(case.mask.shape, generator=generator) > 1 / 3
+        mask[..., 0] = True
+        case = replace(case, mask=mask)
+        layer = subject.random(points, seed)
+        plain = subject.output(layer, case).detach()
+        require_geometry(subject, layer, case, tally)
+        with torch.no_grad():
+            trace = subject.trace(layer, case)
+        shut_keys = ~mask[..., None, None, :].expand(trace.weights.shape)
+        tally.add(trace.weights[shut_keys], 0.0, f"{where}: weights of masked keys")
+        valid = plain[mask]
+        tally.add(plain[~mask].abs(), 0.0, f"{where}: masked rows")
+        for name, fill in (("large numbers", 1e4), ("NaN", torch.nan)):
+            hidden = _behind_mask(case, fill)
+            inputs = [hidden.s, hidden.z, hidden.rigid.rot, hidden.rigid.trans]
+            inputs += [hidden.rigid.local_mean, hidden.rigid.log_scale]
+            for tensor in inputs:
+                tensor.requires_grad_(True)
+            output = subject.output(layer, hidden)
+            tally.add((output - plain).detach().abs(), 0.0, f"{where}: {name} behind the mask")
+            gradients = torch.autograd.grad(output.square().sum(), inputs, allow_unused=True)
+            for gradient, tensor in zip(gradients, inputs, strict=True):
+                if gradient is None:
+                    continue
+                shut = ~(mask[..., :, None] & mask[..., None, :]) if tensor is hidden.z else ~mask
+                tally.add(gradient[shut].abs(), 0.0, f"{where}: gradient behind the mask")
+                tally.add((~gradient.isfinite()).double().sum(), 0.0, f"{where}: gradient beside {name}")
+        # Removing the masked residues changes the order of sums and the rounding of the centre, no more.
+        cropped = subject.output(layer, _cropped(case)).detach()
+        logit = budgets.geometry_logit(trace, subject.iga_config, contract, 2 * budgets.displacement(trace, contract))
+        logit = trace.geo_weight.detach().double() / subject.iga_config.temperature * logit
+        allowed = 2 * budgets.output(trace, logit, 0.0, layer)
+        could_fail = allowed[mask] < valid.abs().amax()
+        tally.add((cropped[0] - valid).abs(), allowed[mask], f"{where}: masked against removed", could_fail=could_fail)
+        _padding(subject, layer, case, plain, allowed, where, tally)
+
+
+def _by_outputs(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
+    """The same for a layer that shows only outputs, at valid residues: what it gives at masked ones is its own affair.
+
+    Still exact behind the mask: a weight of 0 times a number is 0, and adding 0 rounds nothing.
+    """
+    for index, given in enumerate(cases):
+        points = contract.points[index % len(contract.points)]
+        where = f"{given.label}, P = {points}"
+        layer = build(subject, points, seed)
+        case = masked(cast(given, native(subject)), seed + index, share=1 / 3)
+        mask = case.mask
+        require_geometry(subject, layer, case, tally)
+        plain = subject.output(layer, case).detach()
+        for name, fill in (("large numbers", 1e4), ("NaN", torch.nan)):
+            hidden, inputs = leaves(_behind_mask(case, fill))
+            output = subject.output(layer, hidden)[mask]
+            tally.add((output - plain[mask]).detach().abs(), 0.0, f"{where}: {name} behind the mask")
+            for part, gradient in gradients(output.square().sum(), inputs).items():
+                if gradient is None:
+                    continue
+                shut = ~(mask[..., :, None] & mask[..., None, :]) if part == "z" else ~mask
+                tally.add(gradient[shut].abs(), 0.0, f"{where}: gradient of {part} behind the mask")
+                tally.add((~gradient.isfinite()).double().sum(), 0.0, f"{where}: gradient of {part} beside {name}")
+        allowed = two_evaluations(subject, layer, case, seed, tally)
+        cropped = subject.output(layer, _cropped(case)).detach()
+        could_fail = allowed[mask] < plain[mask].abs().amax()
+        difference = (cropped[0] - plain[mask]).abs()
+        tally.add(difference, allowed[mask], f"{where}: masked against removed", could_fail=could_fail)
+        _padding(subject, layer, case, plain, allowed, where, tally)
+
+
+def _padding(
+    subject: Subject, layer: nn.Module, case: Case, plain: Tensor, allowed: Tensor, where: str, tally: Tally
+) -> None:
+    """Masked residues appended, as batches of unequal lengths have them: zeros, which are no rotations, or garbage."""
+    n, valid = case.s.shape[-2], case.mask
+    for count in (1, 16):
+        for name, fill in (("zeros", 0.0), ("large numbers", 1e4)):
+            with torch.no_grad():
+                output = subject.output(layer, _padded(case, count, fill))[:, :n]
+            difference = (output - plain)[valid].abs()
+            could_fail = allowed[valid] < plain[valid].abs().amax()
+            tally.add(difference, allowed[valid], f"{where}: {count} appended, {name}", could_fail=could_fail)
+
+
+def _padded(case: Case, count: int, fill: float) -> Case:
+    def longer(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+        for dim in dims:
+            shape = list(x.shape)
+            shape[dim] = count
+            x = torch.cat([x, x.new_full(shape, fill)], dim=dim)
+        return x
+
+    parts = {name: longer(x, (1, 2) if name == "z" else (1,)) for name, x in tensors(case).items()}
+    mask = torch.cat([case.mask, case.mask.new_zeros(1, count)], dim=-1)
+    return replace(rebuilt(case, parts), mask=mask)
+
+
+def _behind_mask(case: Case, fill: float) -> Case:
+    shut = ~case.mask
+    pairs = shut[..., :, None] | shut[..., None, :]
+
+    def filled(x: Tensor, where: Tensor) -> Tensor:
+        while where.ndim < x.ndim:
+            where = where[..., None]
+        return torch.where(where, torch.full_like(x, fill), x)
+
+    r = case.rigid
+    frame = Frame(filled(r.rot, shut), filled(r.trans, shut))
+    rigid = GaussianRigid(frame, filled(r.local_mean, shut), filled(r.log_scale, shut))
+    return replace(case, s=filled(case.s, shut), z=filled(case.z, pairs), rigid=rigid)
+
+
+def _cropped(case: Case) -> Case:
+    keep = case.mask[0].nonzero().flatten()
+    return replace(
+        case,
+        s=case.s[:, keep],
+        z=case.z[:, keep][:, :, keep],
+        rigid=case.rigid[:, keep],
+        mask=case.mask[:, keep],
+    )

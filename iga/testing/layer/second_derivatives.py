@@ -1,0 +1,77 @@
+"""`second_derivatives`: gradients of gradients, against differences of autograd's own gradients in float64.
+
+`torch.autograd.gradgradcheck` on two residues and one head, entry by entry, to s, translations and log scales. Its
+differences have a step of 10⁻⁶: they err by p·u/10⁻⁶ of the gradient's size and by 10⁻¹² of its third derivative, which
+for lengths over 0.03 nm is within (1/0.03)³ ≈ 4·10⁴ of it; the allowance is a hundred times their sum, 10⁻⁵ at least.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from iga._typing import Tensor
+from iga.testing.contract import Contract
+from iga.testing.layer.cases import Case
+from iga.testing.layer.edits import cast, gradients, kept, leaves, rebuilt
+from iga.testing.layer.guards import require_geometry
+from iga.testing.layer.sensitivity import chain
+from iga.testing.layer.subject import Subject
+from iga.testing.tally import Tally
+from iga.testing.targets import one_line
+
+__all__ = ["second_derivatives"]
+
+EPS = 1e-6
+RESIDUES = 2
+SIZES = {"c_s": 2, "c_z": 2, "c_hidden": 2, "no_heads": 1, "no_v_points": 1}
+NAMES = ("s", "translations", "log scales")
+
+
+def second_derivatives(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
+    """One example per input and case: does every entry of its second derivative agree; zeros show nothing."""
+    if torch.float64 not in subject.dtypes:
+        tally.void("float64 is not claimed: differences of float32 gradients judge nothing")
+        return
+    profile = replace(subject.profile, **SIZES)
+    tiny = replace(subject, profile=profile)
+    for index, given in enumerate(cases):
+        layer = tiny.random(2, seed + index).double()
+        case = cast(kept(given, torch.arange(min(RESIDUES, given.s.shape[-2]))), torch.float64)
+        case = replace(case, s=case.s[..., : profile.c_s], z=case.z[..., : profile.c_z])
+        require_geometry(tiny, layer, case, tally)
+        terms = chain(tiny, 2, RESIDUES)
+        for name in NAMES:
+            where = f"{given.label}, two residues: {name}"
+            _judge(tiny, layer, case, name, terms, seed, where, tally)
+
+
+def _judge(
+    subject: Subject, layer: nn.Module, case: Case, name: str, terms: int, seed: int, where: str, tally: Tally
+) -> None:
+    _, inputs = leaves(case, (name,))
+    x = inputs[name]
+
+    def function(value: Tensor) -> Tensor:
+        return subject.output(layer, rebuilt(case, {name: value}))
+
+    gradient = gradients(function(x).square().sum(), {name: x}, create_graph=True)[name]
+    second = None
+    try:
+        if gradient is not None:
+            second = gradients(gradient.square().sum(), {name: x})[name]
+        if second is None or not bool((second != 0).any()):
+            tally.add(0.0, 0.0, where, could_fail=False)
+            return
+        assert gradient is not None
+        size = float(gradient.detach().abs().amax())
+        allowed = max(1e-5, 100 * (terms * 2.0**-53 / EPS + EPS**2 * 4e4)) * max(size, 1.0)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            torch.autograd.gradgradcheck(
+                function, (x,), eps=EPS, atol=allowed, rtol=1e-3, gen_non_contig_grad_outputs=False
+            )
+    except RuntimeError as error:  # GradcheckError, or a layer without a second derivative
+        tally.fail(where, f"second derivative: {one_line(error)}")
+        return
+    tally.add((~second.isfinite()).double().sum(), 0.0, where)

@@ -1,0 +1,146 @@
+"""How far rounding may move the output of a layer whose inside is unknown. Derived in docs/theory.md, section 13.
+
+The layer is evaluated in float64 with every input and parameter turned by a small random amount: what that changes,
+over the size of the amount, is how much of a rounding error reaches the output. A backward stable layer computes the
+output of inputs and parameters that err by at most p·u, p the number of roundings along its longest chain of sums:
+
+    budget = p · (u · S_features + u_geometry · (S_geometry + reach · S_position))
+
+S_features is the change per relative error of s, z and parameters, S_geometry per radian of the frames, per e-fold of
+the scales and per relative error of the lengths, S_position per nm of the origins, `reach` nm from the origin of space.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from iga import bounds, rotation
+from iga._typing import Float, Tensor
+from iga.testing.layer.cases import Case
+from iga.testing.layer.edits import cast, native, rebuilt, tensors
+from iga.testing.layer.subject import Subject
+from iga.testing.tally import Tally
+from iga.testing.targets import TargetError
+
+__all__ = ["Sensitivity", "chain", "sensitivity", "shaken", "two_evaluations"]
+
+PROBES = 3
+FEATURES = ("s", "z", "parameters")
+GEOMETRY = ("rotations", "lengths", "log scales")
+POSITION = ("translations",)
+
+
+@dataclass(frozen=True, eq=False)
+class Sensitivity:
+    """Largest change of each residue's output, [*b, n, 1], per unit of error; `output` [*b, n, c_s] is unperturbed.
+
+    terms   p, the roundings along the longest chain of sums
+    reach   the largest distance of a residue from the origin of space, nm
+    """
+
+    output: Tensor
+    features: Tensor
+    geometry: Tensor
+    position: Tensor
+    terms: int
+    reach: float
+
+    def budget(
+        self, u: float, *, u_geometry: float | None = None, reach: float | None = None, terms: int | None = None
+    ) -> Float[Tensor, "*b n c"]:
+        """Allowed error of the output. `terms` in place of p for the features, where sums are kept in more digits."""
+        by_geometry = self.geometry + (self.reach if reach is None else reach) * self.position
+        by_features = (self.terms if terms is None else terms) * u * (self.features + self.output.abs())
+        return by_features + self.terms * (u if u_geometry is None else u_geometry) * by_geometry
+
+
+def chain(subject: Subject, points: int, residues: int) -> int:
+    """p: the sums of a projection, a logit, softmax, the values, the last projection; 64 for what is elementwise."""
+    p = subject.profile
+    last = p.no_heads * (p.c_hidden + 4 * p.no_v_points + p.c_z)
+    return p.c_s + p.c_z + p.c_hidden + 3 * points + 2 * residues + last + 64
+
+
+def sensitivity(
+    subject: Subject, layer: nn.Module, case: Case, seed: int, tally: Tally, *, least: bool = False
+) -> Sensitivity:
+    """Measured in float64 at steps of 2⁻²⁴; where float64 is not claimed, in float32 at steps of 2⁻¹² (and noted).
+
+    `least`: from one of the ten evaluations, and so from below: nothing here exceeds what the whole measurement gives.
+    """
+    if torch.float64 in subject.dtypes:
+        layer, case, step = copy.deepcopy(layer).double(), cast(case, torch.float64), 2.0**-24
+    else:
+        layer, case, step = copy.deepcopy(layer), cast(case, native(subject)), 2.0**-12
+        tally.note("float64 is not claimed: budgets from float32 at steps of 2⁻¹²")
+    points = max(subject.profile.no_v_points, getattr(layer, "no_qk_points", 0))
+    with torch.no_grad():
+        output = subject.output(layer, case)
+        if output.dtype != case.s.dtype:
+            raise TargetError(f"{case.label}: {case.s.dtype} parameters and inputs gave {output.dtype}")
+        terms = chain(subject, points, case.s.shape[-2])
+        sizes = [step] * (PROBES - 1) + [terms**0.5 * step]
+
+        def largest(what: tuple[str, ...]) -> Tensor:
+            changes = [
+                (subject.output(*shaken(layer, case, size, what, seed + index)) - output).abs() / size
+                for index, size in enumerate(sizes)
+            ]
+            return torch.stack(changes).double().amax(dim=0).amax(dim=-1, keepdim=True)
+
+        if least:
+            sizes = sizes[:1]
+            features = largest(FEATURES)
+            geometry = position = torch.zeros_like(features)
+        else:
+            features, geometry, position = largest(FEATURES), largest(GEOMETRY), largest(POSITION)
+    reach = float(case.rigid.trans.double().norm(dim=-1).amax())
+    return Sensitivity(output.double(), features, geometry, position, terms, reach)
+
+
+def shaken(layer: nn.Module, case: Case, size: float, what: tuple[str, ...], seed: int) -> tuple[nn.Module, Case]:
+    """Copies of both in which the numbers named in `what` err by `size` with random signs.
+
+    "s", "z", "parameters": relative. "rotations": `size` radians about each axis,
+    and then every entry relative. "log scales": absolute. "lengths":
+    local means relative, and translations relative to their mean. "translations": `size` nm.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def signs(x: Tensor) -> Tensor:
+        draw = torch.randint(0, 2, x.shape, generator=generator, dtype=torch.int8)
+        return size * (2.0 * draw.to(x.dtype) - 1.0)
+
+    parts = tensors(case)
+    new: dict[str, Tensor] = {}
+    trans = parts["translations"]
+    for name in what:
+        if name in ("s", "z"):
+            new[name] = parts[name] * (1 + signs(parts[name]))
+        elif name == "log scales":
+            new[name] = parts[name] + signs(parts[name])
+        elif name == "rotations":
+            turn = rotation.exp(signs(trans).double())
+            turned = rotation.multiply(parts[name].double(), turn).to(trans.dtype)
+            new[name] = turned * (1 + signs(turned))  # rounded matrices are no rotations
+        elif name == "lengths":
+            new["local means"] = parts["local means"] * (1 + signs(trans))
+            new["translations"] = trans + signs(trans) * (trans - trans.mean(dim=-2, keepdim=True))
+        elif name == "translations":
+            new[name] = trans + signs(trans)
+    if "parameters" in what:
+        layer = copy.deepcopy(layer)
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.mul_(1 + signs(parameter))
+    return layer, rebuilt(case, new)
+
+
+def two_evaluations(
+    subject: Subject, layer: nn.Module, case: Case, seed: int, tally: Tally, *, least: bool = False
+) -> Float[Tensor, "*b n c"]:
+    """How far apart two ways of computing the layer's output on this case may be: twice one's own budget."""
+    found = sensitivity(subject, layer, case, seed, tally, least=least)
+    return 2 * found.budget(bounds.unit_roundoff(native(subject)))

@@ -1,0 +1,175 @@
+"""What is judged: a layer of any number of points, fresh, re-randomised from a seed, or with all points equal."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from iga._typing import Tensor
+from iga.attention import InvariantGaussianAttention
+from iga.functional import Trace
+from iga.presets import IGAConfig
+from iga.testing.contract import Profile
+from iga.testing.layer.cases import Case
+from iga.testing.targets import DTYPES, Target, TargetError, one_line
+
+__all__ = ["Subject", "layer_subject", "randomise", "tie_points"]
+
+LayerFactory = Callable[..., nn.Module]
+
+
+def randomise(layer: nn.Module, seed: int, *, gain: float = 1.0) -> nn.Module:
+    """Draw every parameter anew, in place: a zero-initialised projection hides everything behind it.
+
+    Matrices are normal with variance gain²/fan-in, so that unit features give outputs of size `gain`; vectors (biases,
+    geo_scale) move from where they are by a normal of a quarter, resp. one half for the per-head scales.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            draw = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
+            if parameter.ndim >= 2:
+                parameter.copy_(draw * gain * parameter.shape[-1] ** -0.5)
+            else:
+                parameter.add_(draw * (0.25 if name.endswith("bias") else 0.5))
+    return layer
+
+
+def tie_points(layer: nn.Module, single: nn.Module) -> nn.Module:
+    """Give `layer` (P points) the parameters of `single` (one point), every point a copy of that one, in place.
+
+    Point parameters are those whose first dimension is [h · P · 3] where `single` has [h · 3], heads outermost.
+    """
+    source = dict(single.named_parameters())
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            one = source[name]
+            if one.shape == parameter.shape:
+                parameter.copy_(one)
+                continue
+            points = parameter.shape[0] // one.shape[0]
+            rest = one.shape[1:]
+            parameter.copy_(one.reshape(-1, 1, 3, *rest).expand(-1, points, 3, *rest).reshape(parameter.shape))
+    return layer
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A layer under test.
+
+    layer          builds it: layer(c_s, c_z, …, config=config); if `foreign`, layer(c_s=…, c_z=…, …) by keyword
+    config         its IGAConfig; None for a foreign layer that offers no trace
+    dtypes         those it claims
+    pair_features  whether it takes z
+    foreign        somebody else's: what it raises is a finding (TargetError), not an error of the suite
+    implementation  which of `iga.kernels` runs, for the report; None: the layer's own affair
+    """
+
+    name: str
+    config: IGAConfig | None
+    profile: Profile
+    layer: LayerFactory = InvariantGaussianAttention
+    dtypes: tuple[torch.dtype, ...] = DTYPES
+    pair_features: bool = True
+    foreign: bool = False
+    implementation: str | None = None
+
+    @property
+    def traced(self) -> bool:
+        """Whether the layer shows its scores: `trace`, and the IGAConfig that they follow."""
+        return self.config is not None
+
+    @property
+    def iga_config(self) -> IGAConfig:
+        """The config of a traced layer."""
+        assert self.config is not None, "only traced layers have one"
+        return self.config
+
+    def fresh(self, points: int, seed: int) -> nn.Module:
+        """The layer as it is at the start of a training run."""
+        p = self.profile
+        sizes = {"c_s": p.c_s, "c_z": p.c_z, "c_hidden": p.c_hidden, "no_heads": p.no_heads}
+        sizes |= {"no_qk_points": points, "no_v_points": p.no_v_points}
+        with torch.random.fork_rng(devices=[]), self._named("building it"):
+            torch.manual_seed(seed)
+            built = self.layer(**sizes) if self.foreign else self.layer(*sizes.values(), config=self.config)
+        if not isinstance(built, nn.Module):
+            raise TargetError(f"the factory must return a torch.nn.Module, got {type(built).__name__}")
+        return built.eval()
+
+    def random(self, points: int, seed: int, *, gain: float = 1.0) -> nn.Module:
+        """The layer with all parameters re-randomised; a large gain drives every bounded amount to its bound."""
+        return randomise(self.fresh(points, seed), seed, gain=gain)
+
+    def coherent(self, points: int, seed: int) -> nn.Module:
+        """The layer with all points equal, and the same for every number of points."""
+        return tie_points(self.fresh(points, seed), self.fresh(1, seed))
+
+    def inputs(self, case: Case) -> dict[str, Any]:
+        """What forward needs beyond the case: the flow time, late, where a time gate asks for it."""
+        if self.config is None or self.config.time_gate is None:
+            return {}
+        return {"t": torch.ones(case.s.shape[:-2], dtype=case.s.dtype)}
+
+    def call(self, case: Case) -> tuple[Any, ...]:
+        """The positional arguments of forward: z is None for a layer without pair features."""
+        return (case.s, case.z if self.pair_features else None, case.rigid, case.mask)
+
+    def trace(self, layer: nn.Module, case: Case) -> Trace:
+        """The layer's trace of the case."""
+        with self._named(case.label):
+            return layer.trace(*self.call(case), **self.inputs(case))  # pyright: ignore[reportCallIssue]
+
+    def output(self, layer: nn.Module, case: Case) -> Tensor:
+        """The layer's output on the case, [*b, n, c_s]."""
+        with self._named(case.label):
+            output = layer(*self.call(case), **self.inputs(case))
+        if not isinstance(output, Tensor) or output.shape != case.s.shape:
+            got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise TargetError(f"{case.label}: expected an output of shape {list(case.s.shape)}, got {got}")
+        if output.device != case.s.device:
+            raise TargetError(f"{case.label}: inputs on {case.s.device}, output on {output.device}")
+        return output
+
+    @contextmanager
+    def _named(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except TargetError:
+            raise
+        except Exception as error:  # whatever somebody else's layer raises is a finding about that layer
+            if not self.foreign:
+                raise
+            raise TargetError(f"{doing}: it raised {one_line(error)}") from error
+
+
+def layer_subject(target: Target, profile: Profile, probe: Case) -> Subject:
+    """The Subject of a layer target, after one call on an ordinary case.
+
+    Raises ValueError, one line, for what is not a layer: a wrong signature, a wrong shape, a wrong device.
+    """
+    subject = Subject(target.name, None, profile, target.function, target.dtypes, target.pair_features, foreign=True)
+    dtype = torch.float32 if torch.float32 in target.dtypes else torch.float64
+    probe = replace(probe, rigid=probe.rigid.to(dtype=dtype), s=probe.s.to(dtype), z=probe.z.to(dtype))
+    try:
+        layer = subject.fresh(2, seed=0).to(dtype)
+        with torch.no_grad():
+            subject.output(layer, probe)
+    except TargetError as error:
+        call = "f(*, c_s, c_z, c_hidden, no_heads, no_qk_points, no_v_points) -> Module; forward(s, z, r, mask)"
+        raise ValueError(f"{target.name} cannot be called as a layer, {call}: {error}") from error
+    if dtype != torch.float32:  # the checks of scores are made in float32
+        return subject
+    config = getattr(layer, "config", None)
+    if callable(getattr(layer, "trace", None)) and isinstance(config, IGAConfig):
+        traced = replace(subject, config=config)
+        try:
+            with torch.no_grad():
+                shown = traced.trace(layer, probe)
+        except TargetError as error:
+            raise ValueError(f"{target.name} offers a trace that cannot be called: {error}") from error
+        return traced if isinstance(shown, Trace) else subject
+    return subject

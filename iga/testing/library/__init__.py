@@ -1,0 +1,1 @@
+"""Checks of this package's own frames and diagnostics, each given as a library of functions."""

@@ -1,0 +1,183 @@
+"""Checks of an overlap function's derivatives, and the calls that they take.
+
+The derivatives of an overlap: their values, that they are finite, that they keep their bounds, and the second ones.
+
+`gradient_values`      every first derivative against autograd through the float64 QR
+`gradient_finiteness`  finite on every degenerate pair, and 0 where the means coincide
+`gradient_bounds`      |∂dist_sq/∂δ| ≤ |δ|/σ_min², Σ|∂dist_sq/∂log σ| ≤ 2 dist_sq, 0 ≤ ∂log_det/∂log σ ≤ 2 with sum 6,
+                       the torque within κ dist_sq/√2 (docs/theory.md, 9.1): where the values are beyond float32
+`second_derivatives`   gradgradcheck on single pairs in float64
+
+First derivatives of an overlap function in a residue's own coordinates: means, log scales, turns of the frames.
+
+A turn is R → R exp([ω]×): off SO(3) two forms of one function differ, along it they do not (docs/theory.md, 9.3).
+"""
+
+import torch
+
+from iga import bounds
+from iga._typing import Tensor
+from iga.rotation import exp, multiply
+from iga.testing.judges import overlap as oracle
+from iga.testing.overlap import budgets
+from iga.testing.overlap.accuracy import label_of, name_of
+from iga.testing.overlap.pairs import Inputs
+from iga.testing.overlap.subject import OverlapSubject, Pair
+from iga.testing.tally import Tally
+from iga.testing.targets import TargetError, one_line
+
+__all__ = ["NAMES", "derivatives", "gradient_bounds", "gradient_finiteness", "gradient_values", "second_derivatives"]
+
+MODERATE = 10.0  # κ up to which a wrong per cent shows in float32
+SINGLE = 2  # pairs of the second derivatives
+
+
+def gradient_values(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
+    """Each derivative over its budget: κ up to 10 in both dtypes, and any κ in float64."""
+    reference = OverlapSubject("reference", oracle.overlap_reference)
+    for dtype in function.dtypes:
+        batches = [("moderate", inputs.few(dtype, seed, spread=MODERATE))]
+        if dtype == torch.float64:
+            batches.append(("degenerate", inputs.few(dtype, seed)))
+        for label, pair in batches:
+            _, _, found = derivatives(function, pair)
+            double: Pair = tuple(x.double() for x in pair)  # pyright: ignore[reportAssignmentType] - six of them
+            dist_sq, _, expected = derivatives(reference, double)
+            kappa, smallest = oracle.condition(pair[2], pair[5]), _smallest(pair)
+            allowed = budgets.gradient_budgets(dist_sq, kappa, smallest, dtype)
+            for name in NAMES:
+                error = (found[name] - expected[name]).norm(dim=-1)
+                size, limit = expected[name].norm(dim=-1), allowed[name]
+                ratio = budgets.share(error, limit)
+                where = label_of(pair, f"{label}, {name_of(dtype)}: d {name}")
+                tally.add(ratio, 1.0, where, could_fail=(limit <= 0.5 * size) | (limit == 0))
+
+
+def gradient_finiteness(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
+    """Counts derivatives that are not finite; with equal means those of dist_sq have to be 0."""
+    for dtype in function.dtypes:
+        pair = inputs.few(dtype, seed)
+        together: Pair = (*pair[:4], pair[1].clone(), pair[5])
+        shared: Pair = (*pair[:3], pair[0].clone(), pair[4], pair[2].clone())
+        itself: Pair = (*pair[:3], *(x.clone() for x in pair[:3]))  # pyright: ignore[reportAssignmentType]
+        batches = {"degenerate": pair, "equal means": together, "equal frames": shared, "a Gaussian and itself": itself}
+        for label, batch in batches.items():
+            _, _, found = derivatives(function, batch)
+            if label == "degenerate" and not bool((found["dist_sq by mean"] != 0).any()):
+                tally.void("no mean leads to dist_sq")
+            for name in NAMES:
+                where = label_of(batch, f"{label}, {name_of(dtype)}: d {name}")
+                lost = (~found[name].isfinite()).any(dim=-1).double()
+                reached = bool((found[name] != 0).any()) or name == "log_det by mean"
+                tally.add(lost, 0.0, where, could_fail=reached or label in ("equal means", "a Gaussian and itself"))
+                if name.startswith("dist_sq") and torch.equal(batch[1], batch[4]):
+                    tally.add(found[name].abs().amax(dim=-1), 0.0, where)
+
+
+def gradient_bounds(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
+    """Sizes of derivatives over what theory allows them, rounding included, on pairs of any κ."""
+    for dtype in function.dtypes:
+        pair = inputs.few(dtype, seed, share=4)
+        _, _, found = derivatives(function, pair)
+        double: Pair = tuple(x.double() for x in pair)  # pyright: ignore[reportAssignmentType] - six of them
+        dist_sq, log_det = oracle.overlap_reference(*double)
+        kappa, smallest = oracle.condition(pair[2], pair[5]), _smallest(pair)
+        rounding = budgets.gradient_budgets(dist_sq, kappa, smallest, dtype)
+        delta = (double[1] - double[4]).norm(dim=-1)
+        by_sigma = found["log_det by log sigma"]
+        slack = rounding["log_det by log sigma"]
+        sizes = {
+            "dist_sq by mean": (
+                found["dist_sq by mean"].unflatten(-1, (2, 3)).norm(dim=-1).amax(dim=-1),
+                bounds.dist_sq_gradient_bound(delta, smallest),
+            ),
+            "dist_sq by log sigma": (found["dist_sq by log sigma"].abs().sum(dim=-1), 2 * dist_sq),
+            "dist_sq by rotation": (
+                found["dist_sq by rotation"].abs().amax(dim=-1),
+                bounds.torque_bound(dist_sq, kappa),
+            ),
+        }
+        for name, (size, bound) in sizes.items():
+            limit = torch.as_tensor(bound) + 6**0.5 * rounding[name]  # a sum of six within √6 of a norm
+            ratio = budgets.share(size, limit)
+            where = label_of(pair, f"{name_of(dtype)}: d {name}")
+            tally.add(ratio, 1.0, where, could_fail=limit.isfinite())
+        where = label_of(pair, f"{name_of(dtype)}: d log_det by log sigma")
+        able = slack <= 1.0
+        tally.add(by_sigma.amax(dim=-1), 2 + slack, where, could_fail=able)
+        tally.add(by_sigma.amin(dim=-1), -slack, where, lower=True, could_fail=able)
+        tally.add((by_sigma.sum(dim=-1) - 6).abs(), 6**0.5 * slack, where, could_fail=able)
+
+
+def second_derivatives(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
+    """torch.autograd.gradgradcheck, float64, by means, log scales and turns of both frames; and that there are any."""
+    pairs = inputs.few(torch.float64, seed, spread=MODERATE)
+    still = torch.zeros(3, dtype=torch.float64)
+    # unit lengths, so that gradgradcheck's own step and tolerance (1e-6, 1e-4) fit the function
+    for k in range(SINGLE):
+        q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = (x[k].double() for x in pairs)
+        unit = float(torch.minimum(q_sigma.amin(), k_sigma.amin()))
+        apart = torch.nn.functional.normalize(q_mean - k_mean, dim=-1)
+        where = label_of(pairs, "float64")((k,))
+
+        def of(x: Tensor) -> Tensor:
+            delta, q_log, k_log, q_turn, k_turn = x.split(3)
+            turned = multiply(q_rot, exp(q_turn)), multiply(k_rot, exp(k_turn))  # noqa: B023 - called at once
+            dist_sq, log_det = function(turned[0], unit * delta, q_log.exp(), turned[1], unit * still, k_log.exp())  # noqa: B023
+            return dist_sq.log1p() + log_det
+
+        x = torch.cat([apart, q_sigma.log(), k_sigma.log(), still, still]).requires_grad_(True)
+        answer = of(x)
+        first = torch.autograd.grad(answer, x, allow_unused=True)[0] if answer.requires_grad else None
+        if first is None or not bool((first != 0).any()):
+            tally.fail(where, "no input leads to the answer")
+            continue
+        try:
+            with torch.random.fork_rng(devices=[]):  # it draws its direction from the global generator
+                torch.manual_seed(seed + k)
+                torch.autograd.gradgradcheck(of, x)
+            agrees = 0.0
+        except RuntimeError as error:  # GradcheckError is one
+            agrees = 1.0
+            tally.note(one_line(error))
+        tally.add(agrees, 0.0, where)
+
+
+def _smallest(pair: Pair) -> Tensor:
+    return torch.minimum(pair[2].amin(-1), pair[5].amin(-1)).double()
+
+
+NAMES = tuple(f"{value} by {by}" for value in ("dist_sq", "log_det") for by in ("mean", "log sigma", "rotation"))
+
+
+def derivatives(function: OverlapSubject, pair: Pair) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """(dist_sq [n], log_det [n], {name of NAMES: [n, 3 or 6]}) of n pairs, in float64 as the function gave them.
+
+    Both ends' derivatives stand side by side, query first. A result that no input leads to has derivative 0. Raises
+    TargetError where autograd does.
+    """
+    leaves = [x.detach().clone().requires_grad_(True) for x in pair]
+    values = function(*leaves)
+    result: dict[str, Tensor] = {}
+    for name, value in zip(("dist_sq", "log_det"), values, strict=True):
+        if value.requires_grad:
+            try:
+                grads = torch.autograd.grad(value.sum(), leaves, retain_graph=True, allow_unused=True)
+            except RuntimeError as error:
+                raise TargetError(f"the gradient of {name} raised {one_line(error)}") from error
+        else:
+            grads = [None] * len(leaves)
+        full = [(torch.zeros_like(x) if g is None else g).double() for g, x in zip(grads, leaves, strict=True)]
+        rots, sigmas = (leaves[0], leaves[3]), (leaves[2], leaves[5])
+        result[f"{name} by mean"] = torch.cat([full[1], full[4]], dim=-1)
+        by_sigma = [g * s.detach().double() for g, s in zip((full[2], full[5]), sigmas, strict=True)]
+        result[f"{name} by log sigma"] = torch.cat(by_sigma, dim=-1)
+        turned = [_torque(r.detach().double(), g) for r, g in zip(rots, (full[0], full[3]), strict=True)]
+        result[f"{name} by rotation"] = torch.cat(turned, dim=-1)
+    return values[0].detach().double(), values[1].detach().double(), result
+
+
+def _torque(rot: Tensor, grad: Tensor) -> Tensor:
+    """The derivative by ω: twice the skew part of Rᵀ ∂R, as a vector [..., 3]."""
+    m = (rot[..., :, :, None] * grad[..., :, None, :]).sum(-3)
+    return torch.stack([m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]], dim=-1)

@@ -1,0 +1,140 @@
+"""Pairs of Gaussians on which overlap functions are judged, and how many of them.
+
+The pairs that overlap functions are judged on: of structures, degenerate, and exactly aligned.
+
+All are rounded to the dtype once; what a function is compared with is computed from the rounded numbers.
+
+What overlap functions are run on: how many pairs, of which structures, and how many digits are asked for.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from iga import rotation
+from iga._typing import Tensor
+from iga.search.pairs import Domain, decode, degenerate_pairs
+from iga.structure import Structure
+from iga.testing.judges.overlap import nearest_rotation
+from iga.testing.overlap.subject import Pair
+
+__all__ = ["Inputs", "aligned_pairs", "broken_up", "degenerate", "joined", "signed_permutations", "structure_pairs"]
+
+
+def degenerate(count: int, sigma_range: tuple[float, float], dtype: torch.dtype, seed: int) -> Pair:
+    """`count` pairs with σ between and at the ends of the range: needles, pancakes, spheres, frames nearly shared,
+    means from 10⁻³ nm to 10³ nm apart (`iga.search.pairs`); the first 64 are spheres at either end."""
+    generator = torch.Generator().manual_seed(seed)
+    domain = Domain(*sigma_range, dtype)
+    genome = degenerate_pairs(count, generator, domain)
+    ends = torch.tensor([math.log(x) for x in sigma_range], dtype=torch.float64).repeat_interleave(32)[:count]
+    genome[: len(ends), 7:13] = ends[:, None]
+    return decode(genome, domain)
+
+
+def structure_pairs(structures: list[Structure], count: int, dtype: torch.dtype, sigma_min: float, seed: int) -> Pair:
+    """Up to `count` pairs of different residues of one structure, half of them neighbours; σ raised to `sigma_min`."""
+    generator = torch.Generator().manual_seed(seed)
+    each = -(-count // len(structures))
+    parts = []
+    for structure in structures:
+        valid = structure.mask.nonzero().flatten()
+        i = torch.randint(0, len(valid), (each,), generator=generator)
+        near = (i + torch.randint(-4, 5, (each,), generator=generator)).clamp(0, len(valid) - 1)
+        far = torch.randint(0, len(valid), (each,), generator=generator)
+        j = torch.where(torch.rand(each, generator=generator) < 0.5, near, far)
+        ends = []
+        other = i != j
+        for index in (valid[i[other]], valid[j[other]]):
+            g = structure.gaussian[index]
+            # a float32 matrix is no rotation in float64: the nearest one is
+            rot = g.rot if dtype == torch.float32 else nearest_rotation(g.rot)
+            ends += [rot, g.mean, g.sigma.clamp(min=sigma_min)]
+        parts.append(tuple(x.to(dtype) for x in ends))
+    return tuple(torch.cat(column)[:count] for column in zip(*parts, strict=True))  # pyright: ignore[reportReturnType]
+
+
+def signed_permutations() -> Tensor:
+    """The 24 rotations that permute and flip axes, [24, 3, 3], float64: exact in every dtype."""
+    matrices = []
+    for order in itertools.permutations(range(3)):
+        for signs in itertools.product((1.0, -1.0), repeat=3):
+            matrix = torch.zeros(3, 3, dtype=torch.float64)
+            for row, (column, sign) in enumerate(zip(order, signs, strict=True)):
+                matrix[row, column] = sign
+            if torch.linalg.det(matrix) > 0:
+                matrices.append(matrix)
+    return torch.stack(matrices)
+
+
+def aligned_pairs(count: int, sigma_range: tuple[float, float], dtype: torch.dtype, seed: int) -> Pair:
+    """Pairs whose frames are exact multiples of a right angle: axis-aligned boxes, equal frames, δ along an axis.
+
+    A third share one frame, a third have both frames among the 24 aligned rotations, a third have one frame at random
+    and the other equal to it bit by bit.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(low: float, high: float, *size: int) -> Tensor:
+        return low + (high - low) * torch.rand(*size, generator=generator, dtype=torch.float64)
+
+    group = signed_permutations()
+    i, j = (group[torch.randint(0, 24, (count,), generator=generator)] for _ in range(2))
+    kind = torch.arange(count) % 3
+    j = torch.where((kind == 0)[:, None, None], i, j)
+    anywhere = rotation.random(count, generator=generator, dtype=torch.float64)
+    i, j = (torch.where((kind == 2)[:, None, None], anywhere, x) for x in (i, j))
+    low, high = math.log(sigma_range[0]), math.log(sigma_range[1])
+    # within a factor of 10 of each other, so that float32 can tell right from wrong
+    centre = uniform(low, max(high - math.log(10.0), low), count, 1)
+    sigma = (centre + uniform(0.0, min(math.log(10.0), high - low), count, 6)).exp()
+    delta = torch.randn(count, 3, generator=generator, dtype=torch.float64) * sigma.amax(-1, keepdim=True)
+    along = torch.nn.functional.one_hot(torch.randint(0, 3, (count,), generator=generator), 3).double()
+    delta = torch.where((kind == 1)[:, None], delta * along, delta)
+    mean = torch.randn(count, 3, generator=generator, dtype=torch.float64)
+    ends = (i, mean, sigma[:, :3], j, mean + delta, sigma[:, 3:])
+    return tuple(x.to(dtype) for x in ends)  # pyright: ignore[reportReturnType] - six of them
+
+
+def joined(*pairs: Pair) -> Pair:
+    """One batch after the other."""
+    return tuple(torch.cat(column) for column in zip(*pairs, strict=True))  # pyright: ignore[reportReturnType]
+
+
+def broken_up(pair: Pair, index: Tensor | slice) -> Pair:
+    """The pairs of the index."""
+    return tuple(x[index] for x in pair)  # pyright: ignore[reportReturnType] - six of them
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """`count` degenerate pairs of a dtype for the values, a tenth of them for each other check.
+
+    digits        significant digits required: pairs that no implementation could give them for are left out
+    digits_pairs  pairs judged against 50 digits
+    """
+
+    structures: list[Structure]
+    sigma_range: tuple[float, float]
+    count: int
+    digits: int = 2
+    digits_pairs: int = 50
+
+    def sampled(self, dtype: torch.dtype, seed: int) -> Iterator[tuple[str, Pair]]:
+        """Labelled batches: pairs of residues as they are, and degenerate pairs over the whole range of σ."""
+        low = self.sigma_range[0]
+        ordinary = structure_pairs(self.structures, self.count // 4, dtype, low, seed)
+        inside = (torch.maximum(ordinary[2].amax(-1), ordinary[5].amax(-1)) <= self.sigma_range[1]).nonzero().flatten()
+        if len(inside):
+            yield "residues", broken_up(ordinary, inside)
+        yield "degenerate", degenerate(self.count, self.sigma_range, dtype, seed)
+
+    def few(self, dtype: torch.dtype, seed: int, *, spread: float | None = None, share: int = 10) -> Pair:
+        """A `share`-th of the pairs; with κ up to `spread` only, where float32 can tell right from wrong."""
+        low, high = self.sigma_range
+        if spread is not None:
+            high = min(high, low * spread)
+        return degenerate(max(self.count // share, 64), (low, high), dtype, seed)

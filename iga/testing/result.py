@@ -1,0 +1,65 @@
+"""The result of a run: a finding for each check, and the report with the exit code that follows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from iga.testing.contract import Contract
+
+__all__ = ["Finding", "Report"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the table. `verdict` is "holds", "broken" or "vacuous".
+
+    worst and budget are in `unit` at the worst example, which `worst_example` names; `examples` were judged, of which
+    `vacuous` could not have failed and `undecided` could not be judged.
+    """
+
+    name: str
+    verdict: str
+    worst: float
+    budget: float
+    unit: str
+    examples: int
+    vacuous: int
+    undecided: int
+    worst_example: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run found. `exit_code` is 0 if every invariant that applies holds (an expected failure: fails), else 1.
+
+    not_applicable   invariant → why it did not run
+    expected_broken  invariant → reason, as the target claims
+    implementation   which of `iga.kernels` was judged, of a preset
+    """
+
+    target: str
+    profile: str
+    seed: int
+    contract: Contract
+    seconds: float
+    findings: list[Finding]
+    structures: list[dict[str, object]]
+    kind: str = "layer"
+    not_applicable: dict[str, str] = field(default_factory=dict)
+    expected_broken: Mapping[str, str] = field(default_factory=dict)
+    implementation: str | None = None
+
+    def as_wanted(self, finding: Finding) -> bool:
+        """Whether the finding lets the gate pass: it holds; or it is broken and the target says that it would be."""
+        return finding.verdict == ("broken" if finding.name in self.expected_broken else "holds")
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if all(self.as_wanted(finding) for finding in self.findings) else 1
+
+    def __getitem__(self, name: str) -> Finding:
+        """The finding of the invariant `name`."""
+        for finding in self.findings:
+            if finding.name == name:
+                return finding
+        raise KeyError(f"no invariant {name!r}; there are {', '.join(f.name for f in self.findings)}")

@@ -1,0 +1,1 @@
+"""What tests share: inputs by subject, and the assertions that go with them."""

@@ -1,0 +1,52 @@
+"""Small layers and seeded inputs that several test files share."""
+
+from dataclasses import dataclass
+
+import torch
+
+from iga import rotation
+from iga.attention import InvariantGaussianAttention
+from iga.frame import Frame
+from iga.gaussian import GaussianRigid
+from iga.presets import IGAConfig
+from iga.testing.layer.subject import randomise
+
+SIZES = {"c_s": 12, "c_z": 8, "c_hidden": 4, "no_heads": 3, "no_qk_points": 2, "no_v_points": 2}
+
+
+class DenseAttention(InvariantGaussianAttention):
+    """Its forward is its trace: a fault planted in the one is in the other."""
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, implementation="reference", **options)
+
+
+@dataclass
+class Inputs:
+    s: torch.Tensor
+    z: torch.Tensor
+    r: GaussianRigid
+    mask: torch.Tensor
+
+    def __iter__(self):
+        return iter((self.s, self.z, self.r, self.mask))
+
+
+def layer_inputs(
+    n: int = 7, *, batch: tuple[int, ...] = (2,), seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Inputs:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    frame = Frame(rotation.random(*batch, n, generator=generator, dtype=dtype), normal(*batch, n, 3))
+    rigid = GaussianRigid(frame, 0.1 * normal(*batch, n, 3), -2.0 + 0.5 * normal(*batch, n, 3))
+    mask = torch.ones(*batch, n, dtype=torch.bool)
+    return Inputs(normal(*batch, n, SIZES["c_s"]), normal(*batch, n, n, SIZES["c_z"]), rigid, mask)
+
+
+def small_layer(config: IGAConfig | str = "bounded", *, seed: int = 0, **sizes: int) -> InvariantGaussianAttention:
+    built = InvariantGaussianAttention(**(SIZES | sizes), config=config)
+    randomise(built, seed)
+    return built

@@ -1,0 +1,234 @@
+"""Every implementation of the attention operator agrees with the dense float64 judge, outputs and all gradients.
+
+Budgets: p·u·S with S measured in float64 on the judge, section 13 of docs/theory.md. The faults at the end are planted
+in each implementation, and each has to be seen.
+"""
+
+import functools
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from iga.kernels import ops, placing
+from iga.kernels.blocks import BLOCK
+from iga.structure import read_structure
+from iga.structure.synthetic import synthetic_structures
+from iga.testing.judges.attention import Judged, judge
+from iga.testing.judges.attention_problem import CONFIGS, Problem, degenerate_problem, random_problem, structure_problem
+
+IMPLEMENTATIONS = ("reference", "cpu", "fused")
+EVERY_RESULT = 23  # 4 outputs, 3 statistics, 16 gradients
+
+
+def agrees(found: list[Judged], *, results: int = EVERY_RESULT) -> None:
+    assert len(found) == results
+    wrong = {one.name: one.ratio for one in found if not one.ratio <= 1.0}
+    assert not wrong, f"error over budget: {wrong}"
+
+
+def sensitive(found: list[Judged]) -> None:
+    blind = [one.name for one in found if not one.could_fail]
+    assert not blind, f"zeros in place of {blind} would pass"
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_outputs_and_gradients_agree_on_random_masked_ragged_batches(implementation: str, config: str) -> None:
+    found = judge(random_problem(config, seed=1), implementation)
+    agrees(found)
+    sensitive(found)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_outputs_and_gradients_agree_on_degenerate_gaussians(implementation: str, config: str) -> None:
+    agrees(judge(degenerate_problem(config, seed=2), implementation))
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_outputs_and_gradients_agree_on_a_synthetic_backbone(implementation: str) -> None:
+    structure = synthetic_structures(1, seed=3)[0]
+    for config in CONFIGS:
+        agrees(judge(structure_problem(config, structure, seed=3), implementation))
+
+
+@pytest.mark.parametrize("name", ["1fna", "102m"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_outputs_and_gradients_agree_on_real_structures(implementation: str, name: str, structures_dir) -> None:
+    paths = [path for path in sorted(structures_dir.iterdir()) if path.name.lower().startswith(name)]
+    if not paths:
+        pytest.skip(f"no {name} among the structures")
+    structure = read_structure(paths[0])
+    agrees(judge(structure_problem("bounded", structure, seed=4, residues=37), implementation))
+    agrees(judge(structure_problem("gaussian, clamped", structure, seed=5, residues=18), implementation))
+
+
+@pytest.mark.parametrize("implementation", ["reference", "cpu"])
+def test_float64_agrees_to_float64(implementation: str) -> None:
+    for config in CONFIGS:
+        agrees(judge(random_problem(config, seed=6, dtype=torch.float64), implementation))
+
+
+@pytest.mark.parametrize("points", [1, 2, 5, 8])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_any_number_of_points_and_one_head_agree(implementation: str, points: int) -> None:
+    problem = random_problem("bounded", seed=7 + points, batch=1, heads=1, points=points, residues=9)
+    agrees(judge(problem, implementation))
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_absent_bias_pair_features_and_gate_are_absent(implementation: str) -> None:
+    problem = random_problem("bounded", seed=8)
+    agrees(judge(problem.without("bias", "z", "z_weight", "gate"), implementation), results=EVERY_RESULT - 5)
+    agrees(judge(problem.without("z_weight", "bias"), implementation), results=EVERY_RESULT - 2)
+
+
+@pytest.mark.parametrize("residues", [1, 2, 31, 33])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_sizes_around_the_vector_width_agree(implementation: str, residues: int) -> None:
+    problem = random_problem("bounded", seed=9, batch=1, residues=residues, points=2, masked=False)
+    agrees(judge(problem, implementation))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_half_precision_features_are_computed_in_float32(implementation: str, dtype: torch.dtype) -> None:
+    problem = random_problem("bounded", seed=10).with_half(dtype)
+    agrees(judge(problem, implementation))
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_rows_without_keys_and_masked_rows_are_zero_whatever_stands_there(implementation: str) -> None:
+    problem = random_problem("bounded", seed=11)
+    problem.mask[0] = False
+    problem.mask[1, ::3] = False
+    gone = ~problem.mask
+    for name, tensor in problem.tensors.items():
+        if name in ("q", "k", "v", "value_points"):
+            tensor.transpose(1, 2)[gone] = torch.nan
+        elif name.endswith(("_mean", "_sigma")):
+            tensor.movedim(3, 1)[gone] = torch.nan
+        elif name in ("rot", "trans"):
+            tensor[gone] = torch.nan
+        elif name == "bias":
+            tensor.movedim(1, 3)[gone[:, :, None] | gone[:, None, :]] = torch.inf
+        elif name == "z":
+            tensor[gone[:, :, None] | gone[:, None, :]] = torch.nan
+    agrees(judge(problem, implementation))
+    out = problem.run(implementation)
+    for value in (out.values, out.points, out.pair):
+        assert value is not None and bool((value.movedim(1, 2)[gone] == 0).all())
+    assert bool((out.lse.movedim(1, 2)[gone] == -torch.inf).all())
+
+
+@pytest.mark.parametrize("implementation", ["cpu", "fused"])
+def test_many_blocks_of_rows_give_what_one_gives(implementation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_problem("bounded", seed=12)
+    batch, heads, n, _ = problem.tensors["q"].shape
+    for rows in (5,) if implementation == "fused" else (1, 5):
+        monkeypatch.setitem(BLOCK, "cpu", rows * batch * heads * n)
+        agrees(judge(problem, implementation))
+
+
+# --- each implementation, with a fault in it --------------------------------------------------------------------
+
+
+def wrapped(change: Callable[[str, tuple, object], object]) -> Callable[[str], Callable]:
+    """`engine_for` whose engines are wrong: change(method, arguments, result) gives what they return instead."""
+    right = ops.engine_for
+
+    def engine_for(implementation: str) -> Callable:
+        def build(geometry, score):
+            engine = right(implementation)(geometry, score)
+
+            class Wrong:
+                def __getattr__(self, name: str):
+                    method = getattr(engine, name)
+                    return lambda *args, **named: change(name, args, functools.partial(method, **named))
+
+            return Wrong()
+
+        return build
+
+    return engine_for
+
+
+def fault(method: str, change: Callable) -> Callable[[str, tuple, Callable], object]:
+    def wrong(name: str, args: tuple, right: Callable) -> object:
+        return change(right, *args) if name == method else right(*args)
+
+    return wrong
+
+
+def on_gradient(index: int, change: Callable) -> Callable:
+    def wrong(right: Callable) -> object:
+        found = list(right())
+        found[index] = change(found[index])
+        return type(right())(*found)
+
+    return fault("gradients", wrong)
+
+
+def last_key_lost(right, start, stop):
+    sums, low = right(start, stop)
+    sums[..., -1] = sums[..., -2]
+    return sums, low
+
+
+FAULTS = {
+    "scores 10⁻³ too large": fault("sums", lambda right, a, b: (right(a, b)[0] * 1.001, right(a, b)[1])),
+    "the last key of a ragged tile": fault("sums", last_key_lost),
+    "rows of a block out of order": fault("sums", lambda right, a, b: (right(a, b)[0].flip(2), right(a, b)[1])),
+    "the two ends exchanged": fault("sums", lambda right, a, b: (right(a, b)[0].mT.contiguous(), right(a, b)[1])),
+    "one point too few": fault("sums", lambda right, a, b: (right(a, b)[0] * (1 / 2), right(a, b)[1])),
+    "lowest log_det of masked keys too": fault("sums", lambda right, a, b: (right(a, b)[0], right(a, b)[1] * 0)),
+    "gradient of half the size": fault("add_gradients", lambda right, a, b, g: right(a, b, g * 0.5)),
+    "gradient of the wrong rows": fault("add_gradients", lambda right, a, b, g: right(a, b, g.flip(2))),
+    "a block's gradient added twice": fault("add_gradients", lambda right, *a: (right(*a), right(*a))),
+    "rotation's gradient transposed": on_gradient(0, lambda g: g.mT),
+    "rotation without gradient": on_gradient(0, torch.zeros_like),
+    "sign of the query means": on_gradient(1, torch.neg),
+    "variance in place of sigma": on_gradient(2, lambda g: g * 0.5),
+    "sign of the key means": on_gradient(3, torch.neg),
+    "key sigmas 1 % off": on_gradient(4, lambda g: g * 1.01),
+    "axes exchanged": on_gradient(4, lambda g: g.roll(1, -1)),
+    "value points left in space": fault("back", lambda right, points, rot, trans: points),
+    "value points turned the wrong way": fault(
+        "out", lambda right, x, rot, trans: right(x, rot.mT.contiguous(), trans)
+    ),
+    "value points without their place": fault("out", lambda right, x, rot, trans: right(x, rot, trans * 0)),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("implementation", ["cpu", "fused"])
+def test_a_faulty_kernel_is_seen(implementation: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = small(implementation)
+    monkeypatch.setattr(ops, "engine_for", wrapped(FAULTS[name]))
+    assert max(one.ratio for one in judge(problem, implementation)) > 10
+
+
+PLACING_FAULTS = {
+    "transposed": lambda outer: lambda a, b: outer(b, a),
+    "of half the size": lambda outer: lambda a, b: outer(a, b) * 0.5,
+}
+
+
+@pytest.mark.parametrize("name", PLACING_FAULTS)
+def test_a_wrong_gradient_of_the_rotations_that_carry_value_points_is_seen(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = small("cpu")
+    monkeypatch.setattr(placing, "outer", PLACING_FAULTS[name](placing.outer))
+    assert max(one.ratio for one in judge(problem, "cpu")) > 10
+
+
+@functools.cache
+def small(implementation: str) -> Problem:
+    """One that the implementation gets right without a fault."""
+    heads = 1 if implementation == "fused" else 2  # the interpreter takes its time
+    problem = random_problem("bounded", seed=13, batch=1, residues=11, heads=heads, points=2)
+    problem.mask[:, -2:] = True  # the last keys count
+    agrees(judge(problem, implementation))
+    return problem

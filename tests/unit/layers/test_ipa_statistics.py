@@ -1,0 +1,77 @@
+"""What InvariantPointAttention reports of its rows: the layer's own output, and numbers that a plain loop finds too."""
+
+import math
+
+import pytest
+import torch
+
+from helpers.ipa import C, H, P, assert_within, inputs, monomer_tables, randomised
+
+
+def by_loops(layer, s, z, frame, mask):
+    """(largest point term, largest weight), each [h, n], in float64 from algorithm 22, one pair at a time."""
+    state = {name: value.double().numpy() for name, value in layer.state_dict().items()}
+    t = monomer_tables(state, s.double().numpy())
+    rot, trans = frame.rot.double().numpy(), frame.trans.double().numpy()
+    valid = [i for i in range(len(s)) if mask[i]]
+    absmax, largest = torch.zeros(H, len(s)).double(), torch.zeros(H, len(s)).double()
+    for h in range(H):
+        gamma = math.log1p(math.exp(state["head_weights"][h]))
+        for i in valid:
+            terms, logits = [], []
+            for j in valid:
+                squares = 0.0
+                for p in range(P):
+                    apart = (rot[i] @ t.qp[i, h, p] + trans[i]) - (rot[j] @ t.kp[j, h, p] + trans[j])
+                    squares += float(apart @ apart)
+                terms.append(math.sqrt(1 / 3) * 0.5 * gamma * math.sqrt(2 / (9 * P)) * squares)
+                bias = state["linear_b.weight"][h] @ z[i, j].double().numpy() + state["linear_b.bias"][h]
+                logits.append(math.sqrt(1 / 3) * (t.q[i, h] @ t.k[j, h] / math.sqrt(C) + bias) - terms[-1])
+            absmax[h, i] = max(terms)
+            largest[h, i] = 1 / sum(math.exp(logit - max(logits)) for logit in logits)
+    return absmax, largest
+
+
+@pytest.mark.parametrize("valid", [[1, 1, 1, 1, 1, 1], [1, 0, 1, 1, 0, 1], [0, 0, 0, 1, 0, 0]])
+def test_statistics_are_the_largest_point_term_and_weight_of_every_row(valid):
+    layer = randomised(3, dtype=torch.float64)
+    s, z, frame, _ = inputs(6, seed=13, dtype=torch.float64)
+    mask = torch.tensor(valid).bool()
+    _, found = layer.with_statistics(s, z, frame, mask)
+    absmax, largest = by_loops(layer, s, z, frame, mask)
+    # float64 on both sides: as in test_ipa, logits of some hundreds carry 2⁻⁵³·10³·(their ~100 operations)
+    assert_within(found.geo_absmax - absmax, 1e-9)
+    assert_within(found.weight_max - largest, 1e-9)
+    assert torch.equal(found.log_det_min, torch.full((H, 6), math.inf, dtype=torch.float64))
+    assert (found.geo_absmax[:, ~mask] == 0).all() and (found.weight_max[:, ~mask] == 0).all()
+    assert (found.geo_absmax[:, mask] > 1).any(), "vacuous"
+
+
+def test_the_output_beside_the_statistics_is_that_of_forward_to_the_bit_and_so_are_its_gradients():
+    layer, (s, z, frame, mask) = randomised(), inputs(2, 7)
+    mask[0, 2] = False
+    s.requires_grad_()
+    plain, (watched, statistics) = layer(s, z, frame, mask), layer.with_statistics(s, z, frame, mask)
+    assert torch.equal(plain, watched)
+    slopes = [torch.autograd.grad(x.square().sum(), [s, *layer.parameters()]) for x in (plain, watched)]
+    assert all(torch.equal(a, b) for a, b in zip(*slopes, strict=True))
+    assert not any(x.requires_grad for x in statistics)
+
+
+def test_masked_residues_are_not_seen_in_the_statistics_whatever_they_hold():
+    layer, (s, z, frame, mask) = randomised(), inputs(2, 7)
+    mask[:, 3] = False
+    expected = layer.with_statistics(s, z, frame, mask)[1]
+    s[:, 3], z[:, 3], z[:, :, 3] = math.nan, math.inf, math.nan
+    frame.trans[:, 3] = 1e30
+    found = layer.with_statistics(s, z, frame, mask)[1]
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_without_residues_or_without_valid_ones_the_statistics_are_as_empty():
+    layer, (s, z, frame, mask) = randomised(), inputs(2, 0)
+    output, found = layer.with_statistics(s, z, frame, mask)
+    assert output.shape == s.shape and all(x.shape == (2, H, 0) for x in found)
+    s, z, frame, mask = inputs(2, 4)
+    found = layer.with_statistics(s, z, frame, torch.zeros_like(mask))[1]
+    assert (found.geo_absmax == 0).all() and (found.weight_max == 0).all()

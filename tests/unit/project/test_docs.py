@@ -1,0 +1,142 @@
+"""What the documents claim is run: their Python examples, the names they mention, and the commands of the README."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_the_readme_example_runs(structures_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = blocks("README.md", "python")
+    monkeypatch.chdir(structures_dir)
+    names: dict[str, object] = {}
+    exec(example, names)
+    s = names["s"]
+    assert tuple(s.shape) == (1, 76, 256)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_examples_of_the_preset_guide_run() -> None:
+    (example,) = blocks("docs/presets.md", "python")
+    names: dict[str, object] = {}
+    exec(example, names)
+    assert names["layer"].config.sigma_min == 0.05  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_example_of_the_kernels_runs() -> None:
+    (example,) = blocks("docs/kernels.md", "python")
+    names: dict[str, object] = {}
+    exec(example, names)
+    assert names["out"].implementation == "cpu" and names["out"].values.shape == (1, 8, 64, 16)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_swap_is_under_twenty_lines_and_its_new_lines_are_this_packages() -> None:
+    swap = blocks("docs/swap.md", "python")[0]
+    before, after = swap.split("# after")
+    lines = [line for line in after.splitlines() if line.strip()]
+    assert "openfold" in before and len(lines) < 20
+    assert "from iga import InvariantGaussianAttention" in after
+
+
+def test_every_bound_that_the_theory_names_exists() -> None:
+    from iga import bounds
+
+    text = (ROOT / "docs/theory.md").read_text(encoding="utf-8")
+    table = text[text.index("| theorem | `iga.bounds.` |") : text.index("## 11.")]
+    names = {name for name in re.findall(r"`([a-z][a-z0-9_]+)`", table) if name != "iga"}
+    assert len(names) > 20
+    assert not {name for name in names if not hasattr(bounds, name)}
+
+
+def test_every_option_that_the_documents_use_exists() -> None:
+    import typer.main
+
+    from iga.cli.app import app
+
+    known = {
+        name: {option for parameter in command.params for option in parameter.opts}
+        for name, command in typer.main.get_command(app).commands.items()  # pyright: ignore[reportAttributeAccessIssue]
+    }
+    used = 0
+    for document in ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]:
+        for line in (ROOT / document).read_text(encoding="utf-8").splitlines():
+            for name, rest in re.findall(r"(?:^|[ /`])iga (\w+)((?: +[^`#]*)?)", line):
+                if name not in known:
+                    continue
+                for option in re.findall(r"--[a-z-]+", rest):
+                    assert option in known[name], f"{document}: iga {name} {option}"
+                    used += 1
+    assert used > 5
+
+
+def test_the_targets_of_the_verification_guide_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from iga.testing.targets import load_target
+
+    targets, use = blocks("docs/verification.md", "python")
+    (tmp_path / "mine.py").write_text(targets, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_target(f"{tmp_path / 'mine.py'}:layer").kind == "layer"
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # and afterwards it is forgotten again
+    names: dict[str, object] = {}
+    exec(use, names)
+    del sys.modules["mine"]
+    assert {finding.name for finding in names["report"].findings} == {"accuracy", "gradient_values"}  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_every_invariant_has_its_row_in_the_verification_guide() -> None:
+    from iga.testing.checks import INVARIANTS
+    from iga.testing.overlap.checks import OVERLAP_INVARIANTS
+
+    text = (ROOT / "docs/verification.md").read_text(encoding="utf-8")
+    of_layers = text[text.index("## The invariants of a layer") : text.index("## The invariants of an overlap")]
+    of_overlaps = text[text.index("## The invariants of an overlap") : text.index("## That no check is idle")]
+    for rows, registry in ((of_layers, INVARIANTS), (of_overlaps, OVERLAP_INVARIANTS)):
+        named = set(re.findall(r"`([a-z_0-9]+)`", "\n".join(re.findall(r"^\| (`[^|]+)\|", rows, flags=re.MULTILINE))))
+        assert named == set(registry)
+
+
+@pytest.mark.parametrize("mark", ["verify", "test"])
+def test_the_readmes_commands_are_single_lines_that_install_with_the_constraints(mark: str) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(rf"<!-- command: {mark} -->\n```sh\n(.*?)\n```", text, flags=re.DOTALL)
+    assert found is not None
+    command = found.group(1)
+    assert "\n" not in command and "-c constraints.txt" in command
+
+
+def test_the_step_times_of_the_arms_are_those_of_the_committed_run() -> None:
+    arms = json.loads((ROOT / "benches/results/experiment_step.json").read_text(encoding="utf-8"))["arms"]
+    page = (ROOT / "docs/experiment_network.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^\| `(\w+)` \| ([\d |]+) \|$", page, re.M))
+    columns = ("median_ms", "least_ms", "flushed_median_ms", "flushed_least_ms")
+    assert shown == {arm: " | ".join(f"{row[name]:.0f}" for name in columns) for arm, row in arms.items()}
+
+
+def test_the_results_page_follows_from_the_committed_results() -> None:
+    from iga.experiment.results.readings import read_result
+    from iga.experiment.results.sections import blocks_of, title_of
+    from iga.report.document import Picture, as_markdown
+
+    (command,) = re.findall(
+        r"<!-- command: results -->\n```sh\n(.*?)```", (ROOT / "docs/experiment.md").read_text(), re.S
+    )
+    files = [path for word in command.split() if ".json" in word for path in sorted(ROOT.glob(word))]
+    assert files and "--sizes small,paper" in command and "--markdown docs/results.md" in command
+    results = [(path.name, read_result(path)) for path in files]
+    # The pictures are not drawn again: what Markdown says of them is their name and their words.
+    pictures = {
+        number: Picture(f"results_{number + 1}.png", "", "", f"Curves of {title_of(result)}")
+        for number, (_, result) in enumerate(results)
+    }
+    assert as_markdown(blocks_of(results, pictures, ["small", "paper"])) == (ROOT / "docs/results.md").read_text(
+        encoding="utf-8"
+    )
+    assert all((ROOT / "docs" / picture.file).exists() for picture in pictures.values())

@@ -1,0 +1,158 @@
+"""The budget of a layer whose inside is unknown: wide enough for correct arithmetic, narrow enough to judge by."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from iga.attention import InvariantGaussianAttention
+from iga.ipa import InvariantPointAttention
+from iga.structure.synthetic import synthetic_structures
+from iga.testing.contract import PROFILES, Contract
+from iga.testing.layer.cases import PERTURBATIONS, Case, make_case, perturbed_case
+from iga.testing.layer.edits import build, cast
+from iga.testing.layer.sensitivity import PROBES, chain, sensitivity, shaken, two_evaluations
+from iga.testing.layer.subject import Subject
+from iga.testing.tally import Tally
+from iga.testing.targets import TargetError
+
+SMALL = replace(PROFILES["fast"], c_s=16, c_z=4, c_hidden=4, no_heads=2, no_v_points=2)
+U = 2.0**-24
+
+
+def foreign(layer, **options) -> Subject:
+    return Subject("foreign", None, SMALL, lambda **sizes: layer(**sizes), foreign=True, **options)
+
+
+def some_case(seed: int = 0, residues: int = 16) -> Case:
+    return make_case(synthetic_structures(1, seed=seed)[0], SMALL, residues=residues, seed=seed)
+
+
+class Linear(nn.Module):
+    """out = (w·s) + a·t_x, of which every derivative is known."""
+
+    def __init__(self, a: float = 3.0, w: float = 2.0) -> None:
+        super().__init__()
+        self.w, self.a = nn.Parameter(torch.tensor(w)), a
+
+    def forward(self, s, z, r, mask):
+        return self.w * s + self.a * r.trans[..., :1]
+
+
+def test_a_linear_layer_has_the_sensitivity_that_its_coefficients_say() -> None:
+    case, layer = some_case(), Linear()
+    found = sensitivity(foreign(Linear), layer, case, 0, Tally("", ""))
+    # s and w err by h each, with either sign: 2 h |w s| where they agree, which one channel of 16 surely does
+    largest = 2 * layer.w.detach().double() * case.s.double().abs()
+    assert (found.features[..., 0] <= largest.amax(dim=-1) * (1 + 1e-6)).all()
+    assert (found.features[..., 0] >= 0.1 * largest.amax(dim=-1)).all()
+    torch.testing.assert_close(found.position, torch.full_like(found.position, 3.0), rtol=1e-6, atol=0)
+    centred = (case.rigid.trans - case.rigid.trans.mean(dim=-2, keepdim=True)).double()
+    torch.testing.assert_close(found.geometry[..., 0], 3 * centred[..., 0].abs(), rtol=1e-5, atol=1e-5)
+    assert found.output.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("layer", "label"),
+    [
+        *((InvariantGaussianAttention, label) for label in (None, *PERTURBATIONS)),
+        *((InvariantPointAttention, label) for label in (None, "coincident residues", "far away")),
+    ],
+)
+def test_float32_lies_well_within_the_budget_and_the_budget_well_within_the_output(layer, label: str | None) -> None:
+    subject = foreign(layer)
+    case = some_case()
+    if label is not None:
+        case = perturbed_case(case, label, Contract(), seed=0)
+    built = build(subject, 2, 0)
+    found = sensitivity(subject, built, case, 0, Tally("", ""))
+    with torch.no_grad():
+        error = (subject.output(built, case).double() - found.output).abs()
+    budget = found.budget(U)
+    assert torch.isfinite(error).all() and (error <= budget).all()
+    assert (budget.amax() < 0.5 * found.output.abs().amax()) or label == "far away"
+
+
+def test_float64_lies_within_the_budget_scaled_to_its_own_unit() -> None:
+    subject, case = foreign(InvariantPointAttention, dtypes=(torch.float64,)), cast(some_case(), torch.float64)
+    layer = build(subject, 2, 0)
+    allowed = two_evaluations(subject, layer, case, 0, Tally("", ""))
+    assert (allowed > 0).all() and allowed.amax() < 1e-9
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = subject.output(layer, case)
+        turned = replace(case, s=case.s[:, order], z=case.z[:, order][:, :, order], rigid=case.rigid[:, order])
+        difference = (subject.output(layer, turned)[:, order.argsort()] - plain).abs()
+    assert (difference <= allowed).all()
+
+
+@pytest.mark.parametrize("share", [2.0**-8, 2.0**-11])
+def test_coordinates_in_half_precision_are_far_outside_the_budget(share: float) -> None:
+    class Short(InvariantPointAttention):
+        def forward(self, s, z, r, mask):
+            if s.dtype == torch.float32:
+                trans = share * (r.trans / share).round()
+                r = replace(r, frame=replace(r.frame, trans=trans))
+            return super().forward(s, z, r, mask)
+
+    subject, case = foreign(Short), some_case()
+    layer = build(subject, 2, 0)
+    found = sensitivity(subject, layer, case, 0, Tally("", ""))
+    with torch.no_grad():
+        error = (subject.output(layer, case).double() - found.output).abs()
+    assert (error > found.budget(U)).any()
+
+
+@pytest.mark.parametrize("label", [None, *PERTURBATIONS])
+def test_what_a_fifth_of_the_work_allows_is_never_more_than_the_whole(label: str | None) -> None:
+    subject, case = foreign(InvariantGaussianAttention), some_case()
+    if label is not None:
+        case = perturbed_case(case, label, Contract(), seed=0)
+    layer = build(subject, 2, 0)
+    whole = two_evaluations(subject, layer, case, 0, Tally("", ""))
+    least = two_evaluations(subject, layer, case, 0, Tally("", ""), least=True)
+    assert (least <= whole).all()
+    assert (least > 0).all()
+
+
+def test_without_float64_the_budget_comes_from_float32_and_says_so() -> None:
+    exact, tally = foreign(InvariantPointAttention), Tally("", "")
+    narrow = foreign(InvariantPointAttention, dtypes=(torch.float32,))
+    case, layer = some_case(), build(exact, 2, 0)
+    first = sensitivity(exact, layer, case, 0, Tally("", "")).budget(U)
+    second = sensitivity(narrow, layer, case, 0, tally).budget(U)
+    assert "float64 is not claimed" in tally.notes[0]
+    assert (second < 3 * first).all() and (second > first / 3).all()
+
+
+def test_float32_out_of_float64_is_an_error_that_names_both() -> None:
+    class Casts(InvariantPointAttention):
+        def forward(self, s, z, r, mask):
+            return super().forward(s, z, r, mask).float()
+
+    subject = foreign(Casts)
+    with pytest.raises(TargetError, match=r"float64 .* gave torch\.float32"):
+        sensitivity(subject, build(subject, 2, 0), some_case(), 0, Tally("", ""))
+
+
+def test_what_is_shaken_errs_by_the_size_asked_for_and_nothing_else_does() -> None:
+    case, layer = cast(some_case(), torch.float64), InvariantPointAttention(16, 4, 4, 2, 2, 2).double()
+    size = 1e-6
+    _, moved = shaken(layer, case, size, ("translations",), 0)
+    torch.testing.assert_close((moved.rigid.trans - case.rigid.trans).abs(), torch.full_like(case.rigid.trans, size))
+    assert moved.s is case.s and moved.rigid.rot is case.rigid.rot
+    other, same = shaken(layer, case, size, ("parameters",), 0)
+    assert same.s is case.s
+    for (_, new), (_, old) in zip(other.named_parameters(), layer.named_parameters(), strict=True):
+        torch.testing.assert_close((new - old).abs(), size * old.abs(), rtol=1e-6, atol=0)
+    _, turned = shaken(layer, case, size, ("rotations",), 0)
+    angle = (turned.rigid.rot - case.rigid.rot).square().sum((-2, -1)).sqrt()
+    assert (angle > size).all() and (angle < size * (math.sqrt(6) + math.sqrt(3))).all()
+
+
+def test_the_chain_grows_with_residues_and_points_and_there_are_several_probes() -> None:
+    subject = foreign(InvariantPointAttention)
+    assert chain(subject, 2, 16) < chain(subject, 8, 16) < chain(subject, 8, 64)
+    assert PROBES >= 3
