@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import iga.bench.run
 import iga.experiment.compare
@@ -32,6 +33,8 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(iga.testing.faults.matrix, "ProcessPoolExecutor", runs)
     monkeypatch.setattr(iga.testing.preset_sweep, "synthetic_structures", runs)
     monkeypatch.setattr("iga.kernels.cpu.ready.ready", runs)
+    # Whether numba serves is found out once a process, by compiling: no later test must hear otherwise from here.
+    monkeypatch.setattr("iga.kernels.choice._found", {torch.float32: None, torch.float64: None})
     monkeypatch.setattr(iga.bench.run, "_run", runs)
     monkeypatch.setattr(iga.experiment.compare, "prepare", runs)
     monkeypatch.chdir(tmp_path)
