@@ -1,4 +1,4 @@
-"""What an argument may be: a number in a range, a whole number, a dense tensor of a known dtype.
+"""Checks of single arguments: a number in a range, a whole number, a dense tensor of a known dtype.
 
 Anything else is a ValueError that names the argument, says what was expected and what came.
 """

@@ -1,12 +1,9 @@
-"""What both attention layers share: input checks, masks, centring, softmax, initial weights.
-
-What both attention layers do around their geometry: masks, the origin, softmax, and value points.
+"""The shared ground of both attention layers: input checks, masks, the origin, softmax, value points, initial weights.
 
 A mask is bool, True = valid. What stands behind it may be anything, NaN included: it is replaced before it is read,
 so that neither outputs nor gradients carry a trace. Frames map local to global, x = R x_loc + t, in nm.
 
-Initial weights of the layers' projections, as AlphaFold 2 and OpenFold draw them.
-
+The projections' initial weights are drawn as AlphaFold 2 and OpenFold draw them.
 Source: Jumper et al. 2021, supplement 1.11.4; LeCun et al. 1998 for the variance 1/fan_in.
 """
 

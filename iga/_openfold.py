@@ -1,4 +1,4 @@
-"""What OpenFold's callers hand to an attention layer beside the tensors, and the shapes that broadcasting allows.
+"""The arguments that OpenFold's callers pass to an attention layer beside the tensors, and the shapes they broadcast.
 
 OpenFold adds −inf to masked logits, may overwrite its inputs (`inplace_safe`), and at inference takes z from a list of
 one, `_z_reference_list`, so that it can be moved out of the accelerator's memory (`_offload_inference`). Here masked

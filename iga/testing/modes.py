@@ -1,11 +1,10 @@
 """Modes of a process that the checks set for a while: short matrix products, and silence.
 
-Matrix products with short operands, on any machine: what TF32 and autocast make of float32.
+Short products show on any machine what TF32 and autocast make of float32. TF32 (NVIDIA, from Ampere on) multiplies
+float32 operands with 10 bits of mantissa and adds up in float32; a process switches it on for every product in it. Here
+the operands are cut to so many bits before the product.
 
-TF32 (NVIDIA, from Ampere on) multiplies float32 operands with 10 bits of mantissa and adds up in float32; a process
-switches it on for every product in it. Here the operands are cut to so many bits before the product.
-
-Silence for calls that may fail loudly: a compiler logs, and prints, the whole graph of what it cannot take.
+Silence is for calls that may fail loudly: a compiler logs, and prints, the whole graph of what it cannot take.
 """
 
 import io

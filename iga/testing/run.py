@@ -1,8 +1,7 @@
 """Every chosen check on its inputs: the run over a layer and the run over an overlap function.
 
-The run over a layer: every invariant on structures, their degenerate perturbations, and every P.
-
-The run over an overlap function: every invariant that applies, on pairs of residues and on degenerate ones.
+A layer is run on structures, their degenerate perturbations, and every P; an overlap function on pairs of residues and
+on degenerate ones.
 """
 
 import time

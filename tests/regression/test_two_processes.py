@@ -41,7 +41,7 @@ def work(rank: int, store: Path, wrap: Callable[[nn.Module], Any], answer: Conne
         layer = wrap(attention())
         answer.send([{name: g.numpy() for name, g in step(layer, rank).items()} for _ in range(2)])
         dist.destroy_process_group()
-    except BaseException:
+    except BaseException:  # whatever it was, the parent has to hear of it: the assertion there shows it
         answer.send(traceback.format_exc())
 
 

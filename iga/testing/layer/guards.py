@@ -1,7 +1,6 @@
 """Guards: a layer whose output shows nothing of its trace or its geometry proves nothing.
 
-Whether a layer's forward is what its trace says: the same output, or the same but for rounding.
-
+A layer's forward must give what its trace says: the same output, or the same but for rounding.
 `InvariantGaussianAttention.forward` may be computed by another implementation than its dense trace. Two evaluations of
 one function lie within twice the budget of one (docs/theory.md, section 13).
 """

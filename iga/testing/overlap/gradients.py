@@ -1,6 +1,4 @@
-"""Checks of an overlap function's derivatives, and the calls that they take.
-
-The derivatives of an overlap: their values, that they are finite, that they keep their bounds, and the second ones.
+"""Checks of an overlap function's derivatives: values, finiteness, bounds, and the second ones.
 
 `gradient_values`      every first derivative against autograd through the float64 QR
 `gradient_finiteness`  finite on every degenerate pair, and 0 where the means coincide
@@ -8,9 +6,8 @@ The derivatives of an overlap: their values, that they are finite, that they kee
                        the torque within κ dist_sq/√2 (docs/theory.md, 9.1): where the values are beyond float32
 `second_derivatives`   gradgradcheck on single pairs in float64
 
-First derivatives of an overlap function in a residue's own coordinates: means, log scales, turns of the frames.
-
-A turn is R → R exp([ω]×): off SO(3) two forms of one function differ, along it they do not (docs/theory.md, 9.3).
+First derivatives are taken in a residue's own coordinates: means, log scales, turns of the frames. A turn is
+R → R exp([ω]×): off SO(3) two forms of one function differ, along it they do not (docs/theory.md, 9.3).
 """
 
 import torch

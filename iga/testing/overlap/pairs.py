@@ -1,10 +1,7 @@
-"""Pairs of Gaussians on which overlap functions are judged, and how many of them.
+"""The pairs of Gaussians on which overlap functions are judged: of structures, degenerate, and exactly aligned.
 
-The pairs that overlap functions are judged on: of structures, degenerate, and exactly aligned.
-
-All are rounded to the dtype once; what a function is compared with is computed from the rounded numbers.
-
-What overlap functions are run on: how many pairs, of which structures, and how many digits are asked for.
+All are rounded to the dtype once; what a function is compared with is computed from the rounded numbers. The source of
+a run's pairs says how many there are, of which structures, and how many digits are asked for.
 """
 
 import itertools

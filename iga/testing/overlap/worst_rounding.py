@@ -1,8 +1,6 @@
-"""The search for the pairs on which rounding costs an overlap most.
+"""The search for the pairs on which rounding costs the closed form most: sample degenerate pairs, judge, climb.
 
-What the search judges: values of the closed form's error, each beside what is required and what is proven.
-
-Adversarial search for the worst rounding of the closed form: sample degenerate pairs, judge, climb.
+Each error stands beside what is required and what is proven.
 
 `python -m iga.testing.overlap.worst_rounding` draws pairs (needles, pancakes, nearly shared frames, δ along and across
 the long axes), judges `gaussian_overlap` in float32 against float64, the worst of them against 50 digits, climbs from
