@@ -16,9 +16,10 @@ from typing import Any
 import torch
 
 from iga._runtime import check_room, threads
+from iga._statistics import exponent, median, ratio
 from iga.bench.gate import Verdict, Yardstick, cotangents, sampled_rows
 from iga.bench.implementations import OURS, Implementation, lookup, step
-from iga.bench.measure import Clock, clock, exponent, interleaved, median, ratio
+from iga.bench.measure import Clock, clock, interleaved
 from iga.bench.memory import available_megabytes, peak_megabytes, peaks_of_child
 from iga.bench.probe import Limit, measure_limit
 from iga.bench.problem import Case, make_problem

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import math
-import random
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from iga._statistics import ratio
 from iga.bench import baseline, run
 from iga.bench.gate import Yardstick, cotangents, sampled_rows
 from iga.bench.implementations import IMPLEMENTATIONS, Implementation, step
-from iga.bench.measure import coverage, exponent, interleaved, median, ratio
+from iga.bench.measure import interleaved
 from iga.bench.probe import Limit
 from iga.bench.problem import CONFIG, Case, Problem, make_problem
 from iga.cli.app import main
@@ -58,51 +58,6 @@ def bench(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, st
 
 
 Bench = Callable[..., tuple[int, str, str]]
-
-
-def test_the_exponent_of_an_exact_power_law_is_its_exponent_and_its_interval_has_no_width() -> None:
-    sizes = [1, 2, 4, 8, 16]
-    found = exponent(sizes, [3.0 * s**1.5 for s in sizes])
-    assert found.value == pytest.approx(1.5, abs=1e-12)
-    assert found.interval is not None and found.interval[1] - found.interval[0] < 1e-6
-
-
-def test_two_sizes_give_an_exponent_without_an_interval_and_one_size_gives_none() -> None:
-    assert exponent([2, 4], [1.0, 4.0]) == (pytest.approx(2.0), None)
-    with pytest.raises(ValueError, match="two different sizes"):
-        exponent([2, 2], [1.0, 4.0])
-
-
-def test_a_bent_law_widens_the_interval_of_the_exponent() -> None:
-    found = exponent([1, 2, 4, 8], [1.0, 2.0, 4.0, 16.0])
-    assert found.interval is not None and found.interval[0] < 1.0 < found.interval[1] - 0.5
-
-
-def test_coverage_is_that_of_the_binomial_distribution() -> None:
-    assert coverage(6, 1) == 1 - 2 / 64
-    assert coverage(2, 2) == 0.0 and coverage(0, 1) == 0.0
-    assert coverage(21, 6) == pytest.approx(0.9734, abs=1e-4)
-
-
-def test_the_interval_covers_the_true_median_as_often_as_it_says() -> None:
-    generator = random.Random(0)
-    trials, hits = 1000, 0
-    for _ in range(trials):
-        low, high = median([generator.expovariate(1.0) for _ in range(15)]).interval or (0.0, 0.0)
-        hits += low <= math.log(2.0) <= high
-    # 15 samples: [x_4, x_12] covers with probability 0.9648; 5 deviations of a binomial count below it
-    expected = coverage(15, 4)
-    assert expected >= 0.95 > coverage(15, 5)
-    assert hits / trials >= expected - 5 * math.sqrt(expected * (1 - expected) / trials)
-    assert hits < trials
-
-
-def test_a_ratio_is_taken_repeat_by_repeat() -> None:
-    drifting = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
-    found = ratio([3.0 * x for x in drifting], drifting)
-    assert found == (3.0, (3.0, 3.0))
-    with pytest.raises(ValueError):
-        ratio([1.0], [1.0, 2.0])
 
 
 def test_every_repeat_calls_everyone_and_the_order_rotates() -> None:
