@@ -1,6 +1,6 @@
 """lucidrains' InvariantPointAttention (invariant-point-attention 0.2.2 on PyPI) as a target of `iga verify`.
 
-    pip install iga[peers]
+    pip install "invariant-gaussian-attention[peers]"
     iga verify docs/examples/lucidrains_ipa.py:layer
     iga verify docs/examples/lucidrains_ipa.py:layer_with_known_failures
     iga verify docs/examples/lucidrains_ipa.py:mended

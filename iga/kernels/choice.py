@@ -29,7 +29,7 @@ def obstacle(implementation: str, device: torch.device, dtype: torch.dtype, conf
     if dtype != torch.float32:
         return f"its geometry is float32, and the frames are {dtype}; convert them, or take reference or cpu"
     if importlib.util.find_spec("triton") is None:
-        return 'triton is not installed: pip install "iga[triton]"'
+        return 'triton is not installed: pip install "invariant-gaussian-attention[triton]"'
     if device.type != "cuda" and not (device.type == "cpu" and interpreted()):
         return f"the tensors are on {device}, and it runs on CUDA (on a CPU with TRITON_INTERPRET=1 only)"
     return None

@@ -15,7 +15,7 @@ def check_plot(path: Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ValueError("drawing needs matplotlib: install iga with its extra, pip install 'iga[plot]'") from error
+        raise ValueError("drawing needs matplotlib: pip install 'invariant-gaussian-attention[plot]'") from error
     if _kind(path) not in FigureCanvasAgg(Figure()).get_supported_filetypes():
         raise ValueError(f"{path}: a picture's name ends in .png, .svg or .pdf")
 

@@ -48,7 +48,7 @@ def check_plot() -> None:
     try:
         import matplotlib.figure  # noqa: F401 - asked for only to see whether it is there
     except ImportError as error:
-        raise ValueError("the curves need matplotlib: install iga with its extra, pip install 'iga[plot]'") from error
+        raise ValueError("the curves need matplotlib: pip install 'invariant-gaussian-attention[plot]'") from error
 
 
 def png(result: Result, *, dark: bool = False) -> bytes:
