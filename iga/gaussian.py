@@ -40,7 +40,7 @@ class GaussianRigid(RigidVerbs):
 
     def __post_init__(self) -> None:
         if not isinstance(self.frame, Frame):
-            raise ValueError(f"frame must be an iga.Frame, got {type(self.frame).__name__}; pass iga.frame.rigid_to_frame(frame)")
+            raise ValueError(f"frame must be an iga.Frame, got {type(self.frame).__name__}; pass rigid_to_frame(frame)")
         for name in ("local_mean", "log_scale"):
             given = getattr(self, name)
             if (x := rotation.promoted(given, self.frame.trans)) is not given:

@@ -173,7 +173,7 @@ def check_arguments(
             check_dense(name, tensor, FEATURE_DTYPES)
     check_mask(mask)
     if not isinstance(frame, Frame):
-        raise ValueError(f"frame must be an iga.Frame, got {type(frame).__name__}; pass iga.frame.rigid_to_frame(frame)")
+        raise ValueError(f"frame must be an iga.Frame, got {type(frame).__name__}: iga.frame.rigid_to_frame makes one")
     if frame.dtype not in GEOMETRY_DTYPES:
         raise ValueError(
             f"frame must be float32 or float64, got {frame.dtype}; call .float(): geometry needs the digits"
