@@ -64,8 +64,8 @@ def compare(
     check_names(structures=structures or [], out=[out])
     from iga.experiment import compare as comparison
     from iga.experiment.run import processes
+    from iga.experiment.run.dataset import Dataset
     from iga.experiment.run.plan import Plan, chosen_arms
-    from iga.experiment.task.dataset import Dataset
 
     with misuse():
         plan = Plan(

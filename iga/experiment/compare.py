@@ -21,16 +21,16 @@ import torch
 from iga._files import write_text
 from iga._runtime import check_room, threads
 from iga._text import visible
-from iga.experiment.hold import Hold
 from iga.experiment.model.arms import network_of
 from iga.experiment.results.collect import collect
 from iga.experiment.results.curves import check_plot
 from iga.experiment.results.page import write_report
 from iga.experiment.run import plan as plans
 from iga.experiment.run import processes, tracking, worker
+from iga.experiment.run.dataset import Dataset, load_dataset, prepare, save_dataset
+from iga.experiment.run.hold import Hold
 from iga.experiment.run.plan import Plan
 from iga.experiment.run.train import status_of
-from iga.experiment.task.dataset import Dataset, load_dataset, prepare, save_dataset
 
 __all__ = ["Progress", "check_device", "compare", "cores", "report"]
 

@@ -2,21 +2,23 @@
 
     defaults (the dataclasses below) ← configs/sizes/SIZE.yaml ← configs/arms/ARM.yaml ← overrides ("training.lr=1e-3")
 
-Each file holds any part of what `to_yaml` writes; a later one wins, key by key. Nothing is taken silently: a key that
-does not exist and a value of another type are errors that name what does exist. Lengths are nm, sizes are residues.
+Each file holds any part of what `to_yaml` writes; a later one wins, key by key. OmegaConf reads and merges them, and
+checks them against the dataclasses. A key that does not exist and a value of another type are errors that name what
+does exist. A reference (`${…}`) to another value or to the environment is refused. Lengths are nm, sizes are residues.
 """
 
-import copy
 import functools
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
-from iga.experiment._build import built, merge, nested, refuse_unknown, typed_field
-from iga.experiment._yaml import dump, parse, parse_mapping
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
 from iga.presets import IGAConfig, preset
 
 __all__ = [
@@ -27,9 +29,11 @@ __all__ = [
     "Model",
     "Settings",
     "Training",
+    "built",
     "from_yaml",
     "load_arm",
     "load_settings",
+    "refuse_references",
     "to_yaml",
 ]
 
@@ -48,6 +52,17 @@ SIZES: tuple[str, ...] = ("small", "paper")
 GAUSSIANS = ("fixed", "learned")
 LAYERS = ("ipa", "iga")
 IMPLEMENTATIONS = ("auto", "fused", "cpu", "reference")  # of iga.kernels, which loads torch
+
+# What a field of each type holds, in the words of a message.
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    float | None: "a number or null",
+    bool: "true or false",
+    str: "text",
+    tuple[str, ...]: "a list of texts",
+}
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -85,13 +100,15 @@ class Arm:
         if "preset" not in given:
             raise ValueError('arm.attention.preset is missing; layer "iga" starts from a preset (iga.presets)')
         name = given.pop("preset")
-        changes = {key: typed_field(IGAConfig, key, value, "arm.attention") for key, value in given.items()}
-        return preset(name, **changes)
+        try:
+            return built(IGAConfig, asdict(preset(name)), given, source="arm.attention")
+        except ValueError as error:
+            raise ValueError(f"arm.attention: {error}") from error
 
 
 @dataclass(frozen=True)
 class Model:
-    """Sizes of the network (docs/experiment_network.md). gaussians "learned": scales and local means move as well."""
+    """Sizes of the network (docs/experiment/network.md). gaussians "learned": scales and local means move as well."""
 
     c_s: int = 256
     c_z: int = 128
@@ -208,7 +225,7 @@ class Settings:
 
 def load_arm(name: str) -> Arm:
     """The arm of configs/arms/NAME.yaml. Raises ValueError for an unknown one, naming those that exist."""
-    return built(Arm, _arm_file(name)["arm"], "arm")
+    return built(Arm, _arm_file(name).arm)
 
 
 def load_settings(arm: str, size: str, overrides: Sequence[str] = ()) -> Settings:
@@ -220,29 +237,25 @@ def load_settings(arm: str, size: str, overrides: Sequence[str] = ()) -> Setting
 
     Raises ValueError for an unknown arm or size, and for keys and values that do not fit.
     """
+    return _loaded(arm, size, tuple(overrides))
+
+
+@functools.cache  # a plan of eight arms and three seeds asks for the settings of each run many times
+def _loaded(arm: str, size: str, overrides: tuple[str, ...]) -> Settings:
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}; sizes: {', '.join(SIZES)}")
-    tree: dict[str, Any] = {"name": size}
-    merge(tree, _file(f"sizes/{size}.yaml"))
-    merge(tree, _arm_file(arm))
-    label, attention = tree["arm"]["label"], dict(tree["arm"]["attention"])
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        path = [part.strip() for part in key.split(".")]
-        if not separator or not all(path):
-            raise ValueError(f"an override must be KEY=VALUE, as training.lr=1e-3, got {override!r}")
-        refuse_unknown(Settings, path)
-        merge(tree, nested(path, parse(text, f"the value of {'.'.join(path)}")))
-    settings = built(Settings, tree, "")
-    if settings.arm.label == label:
-        changed = [f"_{key}{value}" for key, value in settings.arm.attention.items() if attention.get(key) != value]
-        settings = replace(settings, arm=replace(settings.arm, label=label + "".join(changed)))
-    return settings
+    files = ({"name": size}, _file(f"sizes/{size}.yaml"), _arm_file(arm))
+    settings = built(Settings, *files, *map(_override, overrides))
+    plain, made = load_arm(arm), settings.arm
+    if made.label != plain.label:
+        return settings
+    changed = [f"_{key}{value}" for key, value in made.attention.items() if plain.attention.get(key) != value]
+    return replace(settings, arm=replace(made, label=plain.label + "".join(changed)))
 
 
 def to_yaml(settings: Settings) -> str:
     """All settings as YAML; `from_yaml` gives them back exactly."""
-    return dump(asdict(settings))
+    return OmegaConf.to_yaml(OmegaConf.structured(settings))
 
 
 def from_yaml(text: str) -> Settings:
@@ -250,21 +263,95 @@ def from_yaml(text: str) -> Settings:
 
     Raises ValueError where the text is no YAML mapping, and for keys and values that do not fit.
     """
-    return built(Settings, parse_mapping(text, "the settings"), "")
+    return built(Settings, _parsed(text, "the settings"))
 
 
-def _file(name: str) -> dict[str, Any]:
-    """A copy, which may be changed."""
-    return copy.deepcopy(_parsed(name))
+def built(cls: type[_T], *parts: Any, source: str = "the settings") -> _T:
+    """The dataclass `cls` from mappings, of which a later one wins, key by key.
+
+    Raises ValueError of one line that names the key and what was expected there.
+    """
+    for part in parts:
+        if not isinstance(part, Mapping):
+            raise ValueError(f"{source} must be a mapping of keys to values, got {part!r}")
+    try:
+        configs = [OmegaConf.create(dict(part)) if isinstance(part, dict) else part for part in parts]
+        for config in configs:
+            _refuse_gaps(cls, config)
+        tree = OmegaConf.merge(_template(cls), *configs)
+        if missing := OmegaConf.missing_keys(tree):
+            raise ValueError(f"{min(missing)} is missing; give it a value")
+        return typing.cast(_T, OmegaConf.to_object(tree))
+    except (OmegaConfBaseException, TypeError) as error:
+        raise ValueError(_words(error, source)) from error
 
 
-@functools.cache  # a plan of eight arms and three seeds asks for each file dozens of times
-def _parsed(name: str) -> dict[str, Any]:
+@functools.cache
+def _template(cls: type) -> Any:
+    return OmegaConf.structured(cls)
+
+
+def _refuse_gaps(cls: type, config: Any) -> None:
+    """ValueError for a value that is left open (`???`), which OmegaConf passes over, and for one where a section is."""
+    if missing := OmegaConf.missing_keys(config):
+        raise ValueError(f"{min(missing)} must not be ???; give it a value")
+    for key, kind in typing.get_type_hints(cls).items():
+        if is_dataclass(kind) and not isinstance(config.get(key, {}), Mapping):
+            raise ValueError(f"{key} must be a mapping of keys to values, got {config[key]!r}")
+
+
+def _words(error: Exception, source: str) -> str:
+    """One line for an error of OmegaConf, or for its TypeError where a list meets a mapping."""
+    first = str(error).partition("\n")[0]
+    if not isinstance(error, OmegaConfBaseException):
+        return f"{source}: {first}"
+    key, owner = error.full_key or "", error.object_type
+    known = typing.get_type_hints(owner) if is_dataclass(owner) else {}
+    section, _, name = key.rpartition(".")
+    if isinstance(error, ConfigKeyError):
+        return f"unknown key {key!r}; keys of {section or source}: {', '.join(known)}"
+    return (
+        f"{key or source} must be {_KINDS[known[name]]}: {first}"
+        if known.get(name) in _KINDS
+        else f"{key or source}: {first}"
+    )
+
+
+def _parsed(text: str, source: str) -> Any:
+    return _read(OmegaConf.create, text, source)
+
+
+def _override(text: str) -> Any:
+    key, separator, value = text.partition("=")
+    path = [part.strip() for part in key.split(".")]
+    if not separator or not all(path):
+        raise ValueError(f"an override must be KEY=VALUE, as training.lr=1e-3, got {text!r}")
+    name = ".".join(path)
+    return _read(OmegaConf.from_dotlist, [f"{name}={value}"], f"the value of {name}")
+
+
+def refuse_references(text: str, source: str) -> None:
+    """ValueError where `text` refers to another value or to the environment, which OmegaConf would look up."""
+    if "${" in text:
+        raise ValueError(f"{source}: a reference (${{…}}) is not followed; write the value that it stands for")
+
+
+def _read(reader: Callable[[Any], Any], given: Any, source: str) -> Any:
+    refuse_references(str(given), source)
+    try:
+        return reader(given)
+    except Exception as error:  # OmegaConf hands on whatever its YAML parser raises
+        words = " ".join(str(error).split()) or "neither a mapping nor a list"
+        raise ValueError(f"{source} is no YAML: {words}") from error
+
+
+@functools.cache
+def _file(name: str) -> Any:
     text = resources.files("iga.experiment").joinpath("configs", *name.split("/")).read_text(encoding="utf-8")
-    return parse_mapping(text, f"configs/{name}")
+    return _parsed(text, f"configs/{name}")
 
 
-def _arm_file(name: str) -> dict[str, Any]:
+def _arm_file(name: str) -> Any:
     if name not in ARMS:
         raise ValueError(f"unknown arm {name!r}; arms: {', '.join(ARMS)}")
     return _file(f"arms/{name}.yaml")

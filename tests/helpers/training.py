@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from iga.experiment.run.dataset import Dataset, prepare
 from iga.experiment.run.records import read_table
 from iga.experiment.settings import Settings, load_settings
-from iga.experiment.task.dataset import Dataset, prepare
 
 TINY = (
     *("model.c_s=16", "model.c_z=8", "model.c_hidden=4", "model.heads=2", "model.points=2", "model.value_points=2"),

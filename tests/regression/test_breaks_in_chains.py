@@ -16,10 +16,10 @@ from iga.cli import compare
 from iga.experiment import compare as comparison
 from iga.experiment.results.collect import collect
 from iga.experiment.run import plan as plans
+from iga.experiment.run.dataset import load_dataset, prepare, save_dataset
 from iga.experiment.run.plan import Plan
 from iga.experiment.settings import load_settings
 from iga.experiment.task.chains import chains_of
-from iga.experiment.task.dataset import load_dataset, prepare, save_dataset
 from iga.structure import Structure, read_structure
 
 

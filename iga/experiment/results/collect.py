@@ -7,11 +7,11 @@ from typing import Any
 from iga._runtime import environment
 from iga.experiment.model.arms import load_arm
 from iga.experiment.run import plan as plans
+from iga.experiment.run.dataset import Dataset
 from iga.experiment.run.evaluate import Evaluation
 from iga.experiment.run.records import COLUMNS, HELD_OUT_COLUMNS, read_table
 from iga.experiment.run.samples import not_written
 from iga.experiment.run.train import status_of
-from iga.experiment.task.dataset import Dataset
 
 __all__ = ["collect"]
 

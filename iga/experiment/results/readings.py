@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iga._statistics import student
+
 __all__ = [
-    "COVERAGE",
     "Estimate",
     "check_result",
     "estimate",
@@ -24,12 +25,10 @@ __all__ = [
     "runs_of",
     "seeds_of",
     "series",
-    "student",
     "went_non_finite",
     "window_length",
 ]
 
-COVERAGE = 0.95
 _SERIES = ("trans_loss", "rots_vf_loss", "se3_vf_loss")
 _STATUS = ("finished", "non-finite", "running")
 
@@ -175,30 +174,6 @@ def estimate(values: Sequence[float]) -> Estimate:
     variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
     half = student(count - 1) * math.sqrt(variance / count)
     return Estimate(mean, (mean - half, mean + half), tuple(values))
-
-
-def student(freedom: int, coverage: float = COVERAGE) -> float:
-    """t with P(|T| < t) = coverage for `freedom` degrees of freedom, by bisection of the closed form for integers.
-
-    Abramowitz and Stegun 26.7.3 and 26.7.4, with θ = arctan(t/√ν). Error: a few ulp.
-    """
-    if freedom < 1:
-        raise ValueError(f"freedom must be at least 1, got {freedom}")
-    low, high = 0.0, math.pi / 2
-    while low < (middle := 0.5 * (low + high)) < high:
-        low, high = (middle, high) if _central(middle, freedom) < coverage else (low, middle)
-    return math.sqrt(freedom) * math.tan(low)
-
-
-def _central(theta: float, freedom: int) -> float:
-    """P(|T| < √ν tan θ): a finite sum of powers of cos θ."""
-    cosine = math.cos(theta)
-    odd = freedom % 2
-    total, term = 0.0, cosine if odd else 1.0
-    for k in range(freedom // 2):
-        total += term
-        term *= cosine**2 * (2 * k + 1 + odd) / (2 * k + 2 + odd)
-    return 2.0 / math.pi * (theta + math.sin(theta) * total) if odd else math.sin(theta) * total
 
 
 def _finite(value: Any) -> float | None:

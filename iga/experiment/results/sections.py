@@ -50,7 +50,7 @@ def blocks_of(results: Sequence[Named], pictures: dict[int, Picture], sizes: Seq
             "Written by `python -m iga.experiment.results.page`; do not edit. All numbers come from the results named."
         ),
         Heading(2, "Verdicts on the four claims"),
-        Paragraph(f"Against `{BEFORE}`, the state before the change, by the rules of `docs/comparison_rules.md`:"),
+        Paragraph(f"Against `{BEFORE}`, the state before the change, by the rules of `docs/experiment/rules.md`:"),
         _summary_table(results),
         *_rules(),
     ]

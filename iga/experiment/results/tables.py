@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from iga._statistics import COVERAGE
 from iga.experiment.results.columns import Group, Metric, mean_of, number
 from iga.experiment.results.readings import (
-    COVERAGE,
     Estimate,
     Result,
     Run,

@@ -1,4 +1,4 @@
-"""Four claims about the σ floor, each judged by a rule that was fixed before any run; docs/comparison_rules.md.
+"""Four claims about the σ floor, each judged by a rule that was fixed before any run; docs/experiment/rules.md.
 
 A claim compares an arm (`after`) with the state before the change (`before`), seed by seed, over the steps that both
 runs of the seed made. Every claim has a premise, something that must be there for the change to mend; without it the

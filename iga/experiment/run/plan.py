@@ -1,6 +1,6 @@
 """A comparison's folder: what was asked for, which runs that makes, and whether a new request is the same one.
 
-FOLDER/plan.json        what is compared            FOLDER/data.pt    the chains (`iga.experiment.task.dataset`)
+FOLDER/plan.json        what is compared            FOLDER/data.pt    the chains (`iga.experiment.run.dataset`)
 FOLDER/runs/NAME/…      one folder a run            FOLDER/result.json, report.md, report.html, report_1.png
 """
 
@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from iga._files import write_text
-from iga.experiment._build import built
-from iga.experiment.settings import ARMS, Settings, load_settings
+from iga.experiment.settings import ARMS, Settings, built, load_settings, refuse_references
 
 __all__ = ["DATA", "PLAN", "RUNS", "OnRow", "Plan", "check_folder", "chosen_arms", "read", "write"]
 
@@ -72,20 +71,22 @@ class Plan:
         return self._settings(arm or self.arms[0], self.seed)
 
     def _settings(self, arm: str, seed: int) -> Settings:
-        structures = json.dumps(list(self.structures))
-        own = (f"training.steps={self.steps}", f"training.seed={seed}", f"model.gaussians={self.gaussians}")
-        own += (f"data.stress={json.dumps(self.stress)}", f"data.structures={structures}")
-        return load_settings(arm, self.size, (*self.overrides, *own))
+        data = f"{{stress: {json.dumps(self.stress)}, structures: {json.dumps(self.structures)}}}"
+        own = (f"training.steps={self.steps}", f"model.gaussians={self.gaussians}", f"data={data}")
+        settings = load_settings(arm, self.size, (*self.overrides, *own))
+        return replace(settings, training=replace(settings.training, seed=seed))
 
 
 def read(folder: Path) -> Plan:
     """The plan of a comparison's folder; ValueError where there is none, or one of another release."""
     try:
-        state = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        text = (folder / PLAN).read_text(encoding="utf-8")
+        state = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{folder} holds no comparison that can be read ({PLAN}): {error}") from error
     try:
-        return built(Plan, state, PLAN)
+        refuse_references(text, PLAN)
+        return built(Plan, state, source=PLAN)
     except ValueError as error:
         raise ValueError(f"{folder / PLAN} is damaged or of another release: {error}") from error
 

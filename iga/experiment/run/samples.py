@@ -4,14 +4,13 @@ import re
 from pathlib import Path
 
 from iga._files import write_text
-from iga.experiment import checkpoint
-from iga.experiment.cif import write_mmcif
 from iga.experiment.model.arms import network_of
-from iga.experiment.run import processes
+from iga.experiment.run import checkpoint, processes
+from iga.experiment.run.dataset import Dataset
 from iga.experiment.settings import Settings
 from iga.experiment.task.chains import collate, cropped
-from iga.experiment.task.dataset import Dataset
 from iga.experiment.task.sampling import ca_rmsd, sample
+from iga.structure.mmcif import write_mmcif
 from iga.structure.write import PdbLimit, write_pdb
 
 __all__ = ["Behind", "not_written", "write_samples"]

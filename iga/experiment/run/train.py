@@ -21,16 +21,15 @@ from iga import _runtime as _memory
 from iga import diagnostics
 from iga._files import write_text
 from iga._typing import Tensor
-from iga.experiment import checkpoint
 from iga.experiment.model.arms import network_of
 from iga.experiment.model.network import FlowNetwork
-from iga.experiment.run import processes
+from iga.experiment.run import checkpoint, processes
+from iga.experiment.run.dataset import Dataset
 from iga.experiment.run.evaluate import Evaluation
 from iga.experiment.run.records import LOSSES, WATCHED, Logger, Tables, lacking
 from iga.experiment.settings import Settings, from_yaml, to_yaml
 from iga.experiment.task.batches import Batches
 from iga.experiment.task.chains import Batch
-from iga.experiment.task.dataset import Dataset
 from iga.experiment.task.flow import TRANS_CLAMP, losses, noised
 from iga.kernels import Statistics
 

@@ -13,9 +13,9 @@ import torch
 
 from iga._runtime import flushed_denormals
 from iga.experiment.run import plan, processes, tracking
+from iga.experiment.run.dataset import load_dataset
 from iga.experiment.run.samples import Behind, write_samples
 from iga.experiment.run.train import train
-from iga.experiment.task.dataset import load_dataset
 
 __all__ = ["main", "run"]
 

@@ -8,7 +8,8 @@ State x_t = (frame (R_t, t_t), local mean m_t, log scale l_t) of every residue, 
               l_t = (1 − t) l_0 + t l_1            l_0 normal about log 0.1, deviation 0.5
     fixed     m_t = m_1,  l_t = l_1
 
-The losses divide by 1 − c, c = min(t, 0.9), since what is left to go shrinks as 1 − t. docs/experiment.md has them all.
+The losses divide by 1 − c, c = min(t, 0.9), because the way that is left shrinks as 1 − t. All of them:
+docs/experiment/README.md.
 
 Source: J. Yim et al., "Fast protein backbone generation with SE(3) flow matching" (FrameFlow), arXiv:2310.05297, and
 its code for the weights and the clamp; the Gaussians, and the stress, are this package's own.

@@ -18,14 +18,13 @@ import torch
 from helpers.training import data, metrics, tiny
 from iga import _runtime as _memory
 from iga._files import write_text
-from iga.experiment import checkpoint
 from iga.experiment.model.arms import network_of
-from iga.experiment.run import train
+from iga.experiment.run import checkpoint, train
+from iga.experiment.run.dataset import Dataset, distinct, load_dataset, prepare, save_dataset
 from iga.experiment.run.evaluate import NOISE_SEED, SAMPLES, Evaluation
 from iga.experiment.run.records import COLUMNS, read_table
 from iga.experiment.settings import ARMS, from_yaml
 from iga.experiment.task.batches import Batches
-from iga.experiment.task.dataset import Dataset, distinct, load_dataset, prepare, save_dataset
 from iga.experiment.task.flow import noised
 
 

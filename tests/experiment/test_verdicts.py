@@ -13,6 +13,7 @@ import mpmath
 import pytest
 
 from helpers.comparison import STEPS, find_run, make_result, stop
+from iga._statistics import student
 from iga.experiment.results import verdicts
 from iga.experiment.results.readings import (
     check_result,
@@ -22,13 +23,12 @@ from iga.experiment.results.readings import (
     read_result,
     runs_of,
     series,
-    student,
     window_length,
 )
 from iga.experiment.results.verdicts import CLAMP, GENERAL_RULES, RULES, judge, judge_all
 from iga.experiment.task.flow import TRANS_CLAMP
 
-RULES_PAGE = Path(__file__).resolve().parents[3] / "docs" / "comparison_rules.md"
+RULES_PAGE = Path(__file__).resolve().parents[2] / "docs/experiment/rules.md"
 STUCK, FREE = -39.37, -19.0
 
 

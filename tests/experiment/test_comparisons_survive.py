@@ -20,18 +20,17 @@ import torch
 from helpers.training import TINY, metrics
 from iga import read_structure
 from iga.cli.app import main
-from iga.experiment import checkpoint
 from iga.experiment import compare as comparison
-from iga.experiment.cif import write_mmcif
-from iga.experiment.hold import Hold
 from iga.experiment.results.readings import read_result
-from iga.experiment.run import evaluate, samples, train, worker
+from iga.experiment.run import checkpoint, evaluate, samples, train, worker
 from iga.experiment.run import plan as plans
+from iga.experiment.run.dataset import load_dataset
+from iga.experiment.run.hold import Hold
 from iga.experiment.run.plan import Plan
 from iga.experiment.run.records import read_table
 from iga.experiment.settings import Settings
-from iga.experiment.task.dataset import load_dataset
 from iga.frame import Frame
+from iga.structure.mmcif import write_mmcif
 
 SMALLEST = Plan(arms=("ipa", "bounded"), steps=4, seeds=1, samples=1, overrides=(*TINY, "data.synthetic=6"))
 
@@ -363,7 +362,7 @@ def test_an_option_of_compare_that_nobody_can_mean_is_one_line_and_2(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(comparison, "_beside", runs)
-    monkeypatch.setattr("iga.experiment.task.dataset.synthetic_structures", runs)
+    monkeypatch.setattr("iga.experiment.run.dataset.synthetic_structures", runs)
     (tmp_path / "file").touch()
     few = () if option == "--arms" else ("--arms", "bounded")
     for value in MISUSE[option]:

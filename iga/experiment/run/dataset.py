@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from iga.experiment.checkpoint import load, save
+from iga.experiment.run.checkpoint import load, save
 from iga.experiment.settings import Settings
 from iga.experiment.task.chains import Chain, chains_of, split
 from iga.frame import Frame

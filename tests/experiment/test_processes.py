@@ -17,7 +17,7 @@ import torch
 from helpers.training import TINY, metrics
 from iga.experiment.run import processes
 
-SCRIPT = Path(__file__).parents[2] / "helpers" / "two_processes.py"
+SCRIPT = Path(__file__).parents[1] / "helpers" / "two_processes.py"
 STEPS = 4
 LOSSES = ("trans_loss", "trans_loss_raw", "rots_vf_loss", "se3_vf_loss", "grad_norm")
 

@@ -400,7 +400,7 @@ def test_without_matplotlib_the_error_names_the_extra_and_nothing_is_written(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     names = [str(tmp_path / "r.json"), "--markdown", str(tmp_path / "out.md")]
     assert page.main(names) == 2
-    assert "iga[plot]" in capsys.readouterr().err
+    assert "[plot]'" in capsys.readouterr().err
     assert not (tmp_path / "out.md").exists()
     assert page.main([*names, "--no-curves"]) == 0
     assert "![" not in (tmp_path / "out.md").read_text(encoding="utf-8")
