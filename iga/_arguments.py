@@ -1,16 +1,26 @@
-"""Checks of single arguments: a number in a range, a whole number, a dense tensor of a known dtype.
+"""Checks of single arguments: a number in a range, a whole number, a dense tensor of a known dtype, its values.
 
 Anything else is a ValueError that names the argument, says what was expected and what came.
 """
 
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["FEATURE_DTYPES", "GEOMETRY_DTYPES", "check_dense", "check_mask", "check_number", "check_whole", "is_dense"]
+__all__ = [
+    "FEATURE_DTYPES",
+    "GEOMETRY_DTYPES",
+    "check_dense",
+    "check_mask",
+    "check_number",
+    "check_whole",
+    "holds",
+    "is_dense",
+]
 
 GEOMETRY_DTYPES = (torch.float32, torch.float64)
 FEATURE_DTYPES = (torch.float16, torch.bfloat16, *GEOMETRY_DTYPES)
@@ -59,3 +69,15 @@ def check_mask(mask: Any) -> None:
     if isinstance(mask, Tensor) and mask.dtype != torch.bool:
         raise ValueError(f"mask must be bool (True = valid), got {mask.dtype}; a float mask: mask > 0.5")
     check_dense("mask", mask, (torch.bool,))
+
+
+def holds(condition: Callable[[Tensor], Tensor], x: Tensor) -> bool:
+    """Whether `condition` holds for every number of `x`; True, too, where they are not to be read: on a GPU, which
+    would stall (and cannot while a graph is captured), of a fake tensor, under torch.compile or vmap."""
+    plain = type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu"  # a fake tensor is of a class of its own
+    if not plain or torch.compiler.is_compiling():
+        return True
+    try:
+        return bool(condition(x).all())
+    except RuntimeError:  # under vmap
+        return True

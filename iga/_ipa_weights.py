@@ -10,13 +10,12 @@
 Sources: openfold/model/structure_module.py; model/ipa_pytorch.py of se3_diffusion; models/ipa_pytorch.py of FrameFlow.
 """
 
-import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from iga._layers import linear
+from iga._layers import Attached, linear
 
 __all__ = ["accept_spellings", "point_projection"]
 
@@ -31,28 +30,21 @@ def point_projection(in_features: int, out_features: int) -> nn.Linear:
     return layer
 
 
-class _Itself:
-    """The layer that holds it, under another name. The reference is weak, for a layer that held itself would keep its
-    memory until the garbage collector comes; copies and pickles make it anew."""
-
-    def __init__(self, layer: nn.Linear) -> None:
-        vars(self)["_layer"] = weakref.ref(layer)
+class _Itself(Attached):
+    """The layer that carries it, under another name: reading, writing and calling reach the layer."""
 
     @property
     def __class__(self) -> type:  # isinstance(…, nn.Module) is what get_submodule asks
-        return type(vars(self)["_layer"]())
+        return nn.Linear
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(vars(self)["_layer"](), name)
+        return getattr(self._layer(), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(vars(self)["_layer"](), name, value)
+        setattr(self._layer(), name, value)
 
     def __call__(self, *args: Any) -> Any:
-        return vars(self)["_layer"]()(*args)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Itself, (vars(self)["_layer"](),)
+        return self._layer()(*args)
 
 
 def accept_spellings(module: Any, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
@@ -77,16 +69,12 @@ def _from_multimer(heads: int, state_dict: dict[str, Tensor], prefix: str) -> No
     def pop(name: str, *rows: int) -> Tensor:
         return state_dict.pop(f"{prefix}{name}").unflatten(0, (heads, *rows))
 
-    def merged(k: Tensor, v: Tensor, dim: int) -> Tensor:
-        return torch.cat([k, v], dim=dim)
-
     for part in ("weight", "bias"):
         if f"{prefix}linear_k.{part}" in state_dict:
-            kv = merged(pop(f"linear_k.{part}", -1), pop(f"linear_v.{part}", -1), 1)
+            kv = torch.cat([pop(f"linear_k.{part}", -1), pop(f"linear_v.{part}", -1)], dim=1)
             state_dict[f"{prefix}linear_kv.{part}"] = kv.flatten(0, 1)
         q = pop(f"linear_q_points.{part}", 3, -1)
-        k = pop(f"linear_k_points.{part}", 3, -1)
-        kv = merged(k, pop(f"linear_v_points.{part}", 3, -1), 2)
+        kv = torch.cat([pop(f"linear_{x}_points.{part}", 3, -1) for x in "kv"], dim=2)
         state_dict[f"{prefix}linear_q_points.{part}"] = q.transpose(0, 1).flatten(0, 2)
         state_dict[f"{prefix}linear_kv_points.{part}"] = kv.transpose(0, 1).flatten(0, 2)
     for name in ("linear_q", "linear_kv"):

@@ -16,15 +16,15 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import is_fake
 
-from iga._arguments import FEATURE_DTYPES, check_dense, check_number, check_whole
+from iga._arguments import FEATURE_DTYPES, check_dense, check_number, check_whole, holds
 from iga._runtime import check_room
 from iga._typing import Bool, Float, Tensor
-from iga._values import holds
 from iga.frame import Frame
 from iga.rotation import rotate, rotate_inverse
 
 __all__ = [
     "SOFTPLUS_INVERSE_ONE",
+    "Attached",
     "centre",
     "check_inputs",
     "check_sizes",
@@ -42,21 +42,25 @@ MASK_DTYPES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, to
 _MANY = 2**28  # numbers, a GiB of float32: with fewer, memory is not asked after
 
 
-def check_sizes(c_z: int, pair_value_dim: int | None = None, **sizes: int) -> None:
+def check_sizes(
+    c_s: int, c_z: int, c_hidden: int, no_heads: int, no_qk_points: int, no_v_points: int, pair_value_dim: int | None
+) -> None:
     """Raises ValueError, by name, for a size that is no whole number, or under 1 (c_z under 0), and for weights that
     the machine has no memory for (those that are made on a CPU; elsewhere torch says so)."""
+    sizes = {"c_s": c_s, "c_hidden": c_hidden, "no_heads": no_heads}
+    sizes |= {"no_qk_points": no_qk_points, "no_v_points": no_v_points}
     for name, value in sizes.items():
         check_whole(name, value, 1)
     check_whole("c_z", c_z, 0, " (0: no pair features)")
     if pair_value_dim is not None:
         check_whole("pair_value_dim", pair_value_dim, 1, " (or None)")
     pair = c_z if pair_value_dim is None else pair_value_dim
-    each = 4 * sizes["c_hidden"] + 9 * sizes["no_qk_points"] + 7 * sizes["no_v_points"] + pair
-    numbers_in_weights = sizes["no_heads"] * (sizes["c_s"] * each + c_z) + c_z * pair
+    numbers_in_weights = (
+        no_heads * (c_s * (4 * c_hidden + 9 * no_qk_points + 7 * no_v_points + pair) + c_z) + c_z * pair
+    )
     if numbers_in_weights > _MANY and torch.get_default_device().type == "cpu":
-        given = {**sizes, "c_z": c_z, "pair_value_dim": pair}
-        name = max(given, key=lambda one: given[one])
-        check_room(f"{name} = {given[name]}: the weights", 4 * numbers_in_weights)
+        name, value = max((sizes | {"c_z": c_z, "pair_value_dim": pair}).items(), key=lambda one: one[1])
+        check_room(f"{name} = {value}: the weights", 4 * numbers_in_weights)
 
 
 def check_inputs(s: Any, z: Any, frame: Frame, mask: Any, *, c_s: int, c_z: int) -> Bool[Tensor, "*b n"]:
@@ -242,25 +246,31 @@ def reset_children(module: nn.Module) -> None:
             reset()
 
 
-class _Reset:
-    """`reset_parameters` of one nn.Linear, as an attribute: FSDP and others call it on each module, in any order.
+class Attached:
+    """An attribute of an nn.Linear that has to know its layer.
 
-    A subclass would say it better; but tools that choose by exact type (torch.ao's quantize_dynamic) would pass it
-    over, and so would `iga._plain`. The reference is weak, and made anew in copies and pickles.
+    The reference is weak, for a layer that held itself would keep its memory until the garbage collector comes; copies
+    and pickles make it anew. A subclass of nn.Linear would say it better; but tools that choose by exact type
+    (torch.ao's quantize_dynamic) would pass it over, and so would `iga._plain`.
     """
 
-    def __init__(self, layer: nn.Linear, init: Init) -> None:
-        self._layer = weakref.ref(layer)
-        self._init: Init = init
+    _layer: Any
+    _options: tuple[Any, ...]
+
+    def __init__(self, layer: nn.Linear, *options: Any) -> None:
+        vars(self).update(_layer=weakref.ref(layer), _options=options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._layer(), *self._options)
+
+
+class _Reset(Attached):
+    """`reset_parameters` of one layer: FSDP and others call it on each module, in any order."""
 
     def __call__(self) -> None:
         layer = self._layer()
-        assert layer is not None
         type(layer).reset_parameters(layer)
-        _fill(layer, self._init)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Reset, (self._layer(), self._init)
+        _fill(layer, *self._options)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""InvariantGaussianAttention: the parameters and projections around `iga.functional`.
+"""InvariantGaussianAttention: the parameters and projections around `iga.functional` and `iga.kernels`.
 
 Constructor and call are those of AlphaFold 2's Invariant Point Attention (supplementary algorithm 22) as OpenFold
 spells them; the Gaussians' local mean and scale come with the rigid object, or beside it.
@@ -6,16 +6,16 @@ spells them; the Gaussians' local mean and scale come with the rigid object, or 
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from iga import kernels
-from iga._layers import centre, check_inputs, check_sizes, linear, reset_children, sanitise, time_gate
-from iga._openfold import EPS, INF, aligned, check_options, pair_features
-from iga._plain import is_plain, with_absent
-from iga._typing import Float, Tensor
+from iga._attention_layer import EPS, INF, AttentionLayer, aligned, pair_features
+from iga._layers import centre, check_inputs, linear, sanitise, time_gate
+from iga._plain import is_plain
+from iga._typing import Bool, Float, Tensor
 from iga.functional import Trace, gaussian_attention, joined, point_gaussians
 from iga.gaussian import GaussianRigid
 from iga.kernels import Statistics, choose
@@ -23,29 +23,10 @@ from iga.presets import DEFAULT_PRESET, IGAConfig, check_config, preset
 
 __all__ = ["InvariantGaussianAttention"]
 
-
-class _Projected(NamedTuple):
-    """What the projections make of s: [*b, h, n, ·] and, for the Gaussians, (raw_u, raw_s) [*b, h, p, n, 3]."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    value_points: Tensor
-    raw_query: tuple[Tensor, Tensor]
-    raw_key: tuple[Tensor, Tensor]
+_Raw = tuple[Tensor, Tensor]
 
 
-class _PairTerms(NamedTuple):
-    """What z gives to the attention: see `iga.kernels.gaussian_attention`."""
-
-    bias: Tensor | None
-    z: Tensor | None
-    z_weight: Tensor | None
-    row_bias: Tensor | None  # of linear_b, the same for every key
-    down_z: bool  # whether the attended z still has to go through it
-
-
-class InvariantGaussianAttention(nn.Module):
+class InvariantGaussianAttention(AttentionLayer):
     """Attention whose geometry term is the log-overlap of anisotropic Gaussians; invariant under rigid motions.
 
     c_s, c_z, c_hidden: channels of the single, the pair and the hidden representation; c_z = 0: no pair features.
@@ -79,20 +60,14 @@ class InvariantGaussianAttention(nn.Module):
         config: IGAConfig | str = DEFAULT_PRESET,
         implementation: str = "auto",
     ) -> None:
-        super().__init__()
-        self.config = preset(config) if isinstance(config, str) else check_config(config)
-        sizes = {"c_s": c_s, "c_hidden": c_hidden, "no_heads": no_heads}
-        sizes |= {"no_qk_points": no_qk_points, "no_v_points": no_v_points}
-        check_sizes(c_z, self.config.pair_value_dim, **sizes)
-        check_options(inf, eps, is_multimer)
-        self.inf, self.eps, self.is_multimer = inf, eps, is_multimer
+        config = preset(config) if isinstance(config, str) else check_config(config)
+        sizes = (c_s, c_z, c_hidden, no_heads, no_qk_points, no_v_points)
+        super().__init__(sizes, inf, eps, is_multimer, config.pair_value_dim)
         if implementation not in ("auto", *kernels.IMPLEMENTATIONS):
             known = ", ".join(map(repr, ("auto", *kernels.IMPLEMENTATIONS)))
             raise ValueError(f"implementation must be one of {known}; got {implementation!r}")
-        self.implementation = implementation
-        self.c_s, self.c_z, self.c_hidden = c_s, c_z, c_hidden
-        self.no_heads, self.no_qk_points, self.no_v_points = no_heads, no_qk_points, no_v_points
-        self.c_pair_values = 0 if c_z == 0 else self.config.pair_value_dim or max(c_z // 4, 1)
+        self.config, self.implementation = config, implementation
+        pair_values = 0 if c_z == 0 else config.pair_value_dim or max(c_z // 4, 1)
 
         hidden, gaussians = no_heads * c_hidden, no_heads * no_qk_points * 3
         self.linear_q = linear(c_s, hidden, bias=not is_multimer)
@@ -104,20 +79,11 @@ class InvariantGaussianAttention(nn.Module):
         self.linear_v_points = linear(c_s, no_heads * no_v_points * 3)
         if c_z:
             self.linear_b = linear(c_z, no_heads)
-            self.down_z = linear(c_z, self.c_pair_values)
+            self.down_z = linear(c_z, pair_values)
         self.geo_scale = nn.Parameter(torch.empty(no_heads))
         # The same for every key, so softmax cancels it: kept for the logs and checkpoints of models that have it.
         self.geo_bias = nn.Parameter(torch.empty(no_heads))
-        self.linear_out = linear(no_heads * (c_hidden + 4 * no_v_points + self.c_pair_values), c_s, init="final")
-        self._reset_heads()
-
-    def reset_parameters(self) -> None:
-        """Draws every parameter as the constructor does: the same numbers from the same seed.
-
-        For a layer that was made on the meta device and moved by `to_empty`, whose memory holds anything.
-        """
-        reset_children(self)
-        self._reset_heads()
+        self._make_output(pair_values)
 
     @torch.no_grad()
     def _reset_heads(self) -> None:
@@ -158,14 +124,7 @@ class InvariantGaussianAttention(nn.Module):
         rigid = self._rigid(r, local_mean, log_scale)
         if _offload_inference and isinstance(z, Tensor):
             z = z.to(rigid.device)
-        chosen = choose(self.implementation, rigid.device, torch.promote_types(rigid.dtype, torch.float32), self.config)
-        if chosen == "reference":
-            output = self.trace(s, z, rigid, mask, t=t).output
-            assert output is not None
-        else:
-            output = self._attended(s, z, rigid, mask, t, chosen, statistics=False)[0]
-        self._observed(s, z, rigid, mask, t)
-        return output
+        return self._run(s, z, rigid, mask, t, statistics=False)[0]
 
     def with_statistics(
         self,
@@ -183,39 +142,37 @@ class InvariantGaussianAttention(nn.Module):
         `iga.diagnostics.statistics_metrics` turns the second into the three numbers that tell of a blow-up.
         """
         rigid = self._rigid(r, local_mean, log_scale)
-        chosen = choose(self.implementation, rigid.device, torch.promote_types(rigid.dtype, torch.float32), self.config)
-        output, statistics = self._attended(s, z, rigid, mask, t, chosen, statistics=True)
+        output, statistics = self._run(s, z, rigid, mask, t, statistics=True)
         assert statistics is not None
-        self._observed(s, z, rigid, mask, t)
         return output, statistics
 
+    def _run(
+        self, s: Tensor, z: Tensor | None, rigid: GaussianRigid, mask: Tensor, t: Any, *, statistics: bool
+    ) -> tuple[Tensor, Statistics | None]:
+        chosen = choose(self.implementation, rigid.device, torch.promote_types(rigid.dtype, torch.float32), self.config)
+        if chosen == "reference" and not statistics:
+            output, watched = self.trace(s, z, rigid, mask, t=t).output, None
+            assert output is not None
+        else:
+            output, watched = self._attended(s, z, rigid, mask, t, chosen, statistics)
+        if self._observer is not None and not torch.compiler.is_exporting():
+            self._observer(self, (s, z, rigid, mask), {"t": t})
+        return output, watched
+
     def _attended(
-        self,
-        s: Tensor,
-        z: Tensor | None,
-        rigid: GaussianRigid,
-        mask: Tensor,
-        t: Tensor | float | None,
-        implementation: str,
-        *,
-        statistics: bool,
+        self, s: Tensor, z: Tensor | None, rigid: GaussianRigid, mask: Tensor, t: Any, chosen: str, statistics: bool
     ) -> tuple[Tensor, Statistics | None]:
         """forward by `iga.kernels`: z stays as it came, and nothing else of size n² exists."""
-        z, rigid, mask = aligned(s, z, rigid, mask)
-        valid = check_inputs(s, z, rigid.frame, mask, c_s=self.c_s, c_z=self.c_z)
-        s, rigid = sanitise(s, valid), _neutral(rigid, valid)
+        s, z, rigid, valid = self._prepared(s, z, rigid, mask)
         geometry = torch.promote_types(rigid.dtype, torch.float32)
-        projected = self._projected(s)
-        query, key = (
-            point_gaussians(rigid, raw[0].to(geometry), raw[1].to(geometry), self.config)
-            for raw in (projected.raw_query, projected.raw_key)
-        )
-        bias, z, z_weight, row_bias, down_z = self._pair_terms(z, valid)
+        (q, k, v, value_points), raw = self._projected(s)
+        query, key = (point_gaussians(rigid, u.to(geometry), d.to(geometry), self.config) for u, d in raw)
+        pair_terms, row_bias, down_z = self._pair_terms(z, valid)
         out = kernels.gaussian_attention(
-            projected.q,
-            projected.k,
-            projected.v,
-            projected.value_points.to(geometry),
+            q,
+            k,
+            v,
+            value_points.to(geometry),
             (query.mean, query.sigma),
             (key.mean, key.sigma),
             rigid.frame.to(geometry),
@@ -225,28 +182,29 @@ class InvariantGaussianAttention(nn.Module):
             geo_bias=self.geo_bias if row_bias is None else self.geo_bias + row_bias,
             config=self.config,
             gate=time_gate(t, self.config.time_gate, s),
-            bias=bias,
-            z=z,
-            z_weight=z_weight,
-            implementation=implementation,
+            implementation=chosen,
             statistics=statistics,
+            **pair_terms,
         )
-        pair = None
-        if out.pair is not None:
-            pair = out.pair.transpose(-3, -2)
-            pair = self._pair_values(pair, valid) if down_z else pair
+        pair = None if out.pair is None else out.pair.transpose(-3, -2)
+        if pair is not None and down_z:  # Σ_j a_ij (W z_ij + b) = W Σ_j a_ij z_ij + b, with nothing of size n² · c
+            pair = self.down_z(pair.to(self.down_z.weight.dtype))
+            pair = sanitise(pair, valid & valid.any(dim=-1, keepdim=True))
         return self._projected_out(joined(out.values, out.points, pair, self.eps), valid), out.statistics
 
-    def _pair_terms(self, z: Tensor | None, valid: Tensor) -> "_PairTerms":
-        """The short way where `linear_b` and `down_z` are plain; else what their calls make of z, of size n² · h."""
+    def _pair_terms(self, z: Tensor | None, valid: Tensor) -> tuple[dict[str, Tensor], Tensor | None, bool]:
+        """What z gives to `kernels.gaussian_attention`, the bias that linear_b adds to all keys of a row alike, and
+        whether the attended z still has to go through down_z.
+
+        The short way where `linear_b` and `down_z` are plain; else what their calls make of z, of size n² · h.
+        """
         if z is None:
-            return _PairTerms(None, None, None, None, False)
+            return {}, None, False
         plain = is_plain(self.down_z)
         if plain and is_plain(self.linear_b):
-            return _PairTerms(None, z, self.linear_b.weight, self.linear_b.bias, True)
-        clean = sanitise(z, valid[..., :, None] & valid[..., None, :])
-        bias = self.linear_b(clean).movedim(-1, -3)
-        return _PairTerms(bias, z if plain else self.down_z(clean), None, None, plain)
+            return {"z": z, "z_weight": self.linear_b.weight}, self.linear_b.bias, True
+        z = sanitise(z, valid[..., :, None] & valid[..., None, :])
+        return {"bias": self.linear_b(z).movedim(-1, -3), "z": z if plain else self.down_z(z)}, None, plain
 
     def trace(
         self,
@@ -260,25 +218,18 @@ class InvariantGaussianAttention(nn.Module):
         t: Tensor | float | None = None,
     ) -> Trace:
         """The call with every intermediate score kept, in dense memory; `forward` is its `output`, but for rounding."""
-        z, rigid, mask = aligned(s, z, self._rigid(r, local_mean, log_scale), mask)
-        valid = check_inputs(s, z, rigid.frame, mask, c_s=self.c_s, c_z=self.c_z)
-        s = sanitise(s, valid)
-        rigid = _neutral(rigid, valid)
+        s, z, rigid, valid = self._prepared(s, z, self._rigid(r, local_mean, log_scale), mask)
         pair_bias = pair_values = None
         if z is not None:
             z = sanitise(z, valid[..., :, None] & valid[..., None, :])
             pair_bias = self.linear_b(z).movedim(-1, -3)
             pair_values = self.down_z(z)
 
-        projected = self._projected(s)
+        features, raw = self._projected(s)
         trace = gaussian_attention(
-            projected.q,
-            projected.k,
-            projected.v,
-            projected.value_points,
+            *features,
             rigid,
-            projected.raw_query,
-            projected.raw_key,
+            *raw,
             valid,
             geo_scale=self.geo_scale,
             geo_bias=self.geo_bias,
@@ -290,42 +241,31 @@ class InvariantGaussianAttention(nn.Module):
         )
         return replace(trace, output=self._projected_out(trace.features, valid))
 
-    def _observed(self, *call: Any) -> None:
-        if self._observer is not None and not torch.compiler.is_exporting():
-            self._observer(self, *call)
-
     def extra_repr(self) -> str:
         sizes = f"heads={self.no_heads}, points={self.no_qk_points}"
         return f"{sizes}, implementation={self.implementation!r}, config={self.config}"
 
-    def _projected(self, s: Float[Tensor, "*b n c_s"]) -> "_Projected":
-        heads = (self.no_heads, -1)
-        k, v = self.linear_kv(s).unflatten(-1, heads).transpose(-3, -2).chunk(2, dim=-1)
-        return _Projected(
-            self.linear_q(s).unflatten(-1, heads).transpose(-3, -2),
-            k,
-            v,
-            self.linear_v_points(s).unflatten(-1, (*heads, 3)).transpose(-4, -3),
-            (self._points(self.linear_q_offsets, s), self._points(self.linear_q_scales, s)),
-            (self._points(self.linear_k_offsets, s), self._points(self.linear_k_scales, s)),
-        )
+    def _prepared(
+        self, s: Tensor, z: Tensor | None, rigid: GaussianRigid, mask: Tensor
+    ) -> tuple[Tensor, Tensor | None, GaussianRigid, Bool[Tensor, "*b n"]]:
+        """(s, z, rigid, valid): compared, and what is masked neutral but for z; the origin is amid the residues."""
+        z, rigid, mask = aligned(s, z, rigid, mask)
+        valid = check_inputs(s, z, rigid.frame, mask, c_s=self.c_s, c_z=self.c_z)
+        local_mean, log_scale = sanitise(rigid.local_mean, valid), sanitise(rigid.log_scale, valid)
+        return sanitise(s, valid), z, GaussianRigid(centre(rigid.frame, valid), local_mean, log_scale), valid
 
-    def _pair_values(self, pair: Float[Tensor, "*b n h c_z"], valid: Tensor) -> Float[Tensor, "*b n h c"]:
-        """down_z after the attention: Σ_j a_ij (W z_ij + b) = W Σ_j a_ij z_ij + b, with nothing of size n² · c."""
-        by_row = self.down_z(pair.to(self.down_z.weight.dtype))
-        return sanitise(by_row, valid & valid.any(dim=-1, keepdim=True))
+    def _projected(
+        self, s: Float[Tensor, "*b n c_s"]
+    ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], tuple[_Raw, _Raw]]:
+        """(q, k, v, value points), each [*b, h, n, ·], and (raw_u, raw_s), [*b, h, p, n, 3], of queries and of keys."""
 
-    def _projected_out(self, features: Tensor, valid: Tensor) -> Float[Tensor, "*b n c_s"]:
-        width = self.no_heads * (self.c_hidden + 4 * self.no_v_points + self.c_pair_values)
-        if features.shape[-1] < width:  # no pair features, no pair values: the last projection keeps its width
-            absent = features.new_zeros(*features.shape[:-1], width - features.shape[-1])
-            features = torch.cat([features, absent], dim=-1)
-            features = with_absent(features, self.linear_b, self.down_z)
-        output = self.linear_out(features)
-        return torch.where(valid[..., None], output, torch.zeros_like(output))
+        def points(projection: nn.Module) -> Tensor:
+            return projection(s).unflatten(-1, (self.no_heads, -1, 3)).movedim(-4, -2)
 
-    def _points(self, projection: nn.Module, s: Tensor) -> Float[Tensor, "*b h p n 3"]:
-        return projection(s).unflatten(-1, (self.no_heads, self.no_qk_points, 3)).movedim(-4, -2)
+        value_points = self.linear_v_points(s).unflatten(-1, (self.no_heads, -1, 3)).transpose(-4, -3)
+        raw_query = points(self.linear_q_offsets), points(self.linear_q_scales)
+        raw_key = points(self.linear_k_offsets), points(self.linear_k_scales)
+        return (*self._scalars(s), value_points), (raw_query, raw_key)
 
     def _rigid(self, r: Any, local_mean: Tensor | None, log_scale: Tensor | None) -> GaussianRigid:
         if isinstance(r, GaussianRigid):
@@ -337,13 +277,3 @@ class InvariantGaussianAttention(nn.Module):
                 return r
             local_mean, log_scale = r.local_mean, r.log_scale  # shortened by a cast of every tensor: promoted below
         return GaussianRigid.around(r, local_mean, log_scale, sigma=self.config.default_sigma)
-
-
-def _neutral(rigid: GaussianRigid, valid: Tensor) -> GaussianRigid:
-    """Masked residues at the identity with unit scale, whatever they held; then translations about their mean.
-
-    Only differences of positions matter, so centring changes nothing but the rounding: far translations cost no more
-    than the rounding of the input.
-    """
-    frame = centre(rigid.frame, valid)
-    return GaussianRigid(frame, sanitise(rigid.local_mean, valid), sanitise(rigid.log_scale, valid))

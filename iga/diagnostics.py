@@ -40,7 +40,7 @@ SATURATION = 0.9
 
 def geo_scaled_absmax(trace: Trace) -> Tensor:
     """Largest |geometry logit| (weighted, gated, capped) over valid pairs, a scalar; 0 if there is none."""
-    return _largest(_over_pairs(trace, trace.geo_scaled).abs())
+    return _or_zero(_over_pairs(trace, trace.geo_scaled).abs()).amax()
 
 
 def log_det_min(trace: Trace) -> Tensor:
@@ -56,8 +56,7 @@ def largest_weights(trace: Trace) -> Tensor:
 
 def saturated_share(trace: Trace, threshold: float = SATURATION) -> Tensor:
     """Share of valid query rows whose largest weight exceeds `threshold`, a scalar in [0, 1]; 0 if there is none."""
-    largest = largest_weights(trace)
-    return (largest > threshold).to(trace.weights.dtype).mean() if largest.numel() else largest.new_zeros(())
+    return _or_zero((largest_weights(trace) > threshold).to(trace.weights.dtype)).mean()
 
 
 def row_entropy(trace: Trace) -> Tensor:
@@ -80,19 +79,12 @@ def layer_metrics(trace: Trace, prefix: str = "") -> dict[str, float]:
     max}, wmax_mean, row_entropy_mean, row_entropy_min, geo_a (the weight, mean over heads and samples) and geo_b."""
     rows: dict[str, Tensor] = {}
     for name in ("scalar", "geo_raw", "geo_scaled", "dist_sq", "log_det"):
-        values = _over_pairs(trace, getattr(trace, name))
-        if values.numel() == 0:
-            values = values.new_zeros(1)
-        rows[f"{name}_mean"] = values.mean()
-        rows[f"{name}_std"] = values.std(correction=0)
-        rows[f"{name}_min"] = values.amin()
-        rows[f"{name}_max"] = values.amax()
-    largest, entropy = largest_weights(trace), row_entropy(trace)
-    rows["wmax_mean"] = largest.mean() if largest.numel() else largest.new_zeros(())
-    rows["row_entropy_mean"] = entropy.mean() if entropy.numel() else entropy.new_zeros(())
-    rows["row_entropy_min"] = entropy.amin() if entropy.numel() else entropy.new_zeros(())
-    rows["geo_a"] = trace.geo_weight.mean()
-    rows["geo_b"] = trace.geo_bias.mean()
+        values = _or_zero(_over_pairs(trace, getattr(trace, name)))
+        rows |= {f"{name}_mean": values.mean(), f"{name}_std": values.std(correction=0)}
+        rows |= {f"{name}_min": values.amin(), f"{name}_max": values.amax()}
+    largest, entropy = _or_zero(largest_weights(trace)), _or_zero(row_entropy(trace))
+    rows |= {"wmax_mean": largest.mean(), "row_entropy_mean": entropy.mean(), "row_entropy_min": entropy.amin()}
+    rows |= {"geo_a": trace.geo_weight.mean(), "geo_b": trace.geo_bias.mean()}
     return _floats({prefix + name: value for name, value in rows.items()})
 
 
@@ -109,10 +101,10 @@ def statistics_metrics(
     for name, values in statistics._asdict().items():
         check_geometry(f"statistics.{name}", values)
     valid = mask[..., None, :].expand(statistics.weight_max.shape)
-    largest = statistics.geo_absmax.masked_select(valid)
+    largest = _or_zero(statistics.geo_absmax.masked_select(valid)).amax()
     lowest = statistics.log_det_min.masked_select(valid)
     lowest = lowest.amin() if lowest.numel() else lowest.new_full((), torch.inf)
-    return _pooled([(_largest(largest), statistics.weight_max.masked_select(valid) > SATURATION, lowest)], prefix)
+    return _pooled([(largest, statistics.weight_max.masked_select(valid) > SATURATION, lowest)], prefix)
 
 
 class Monitor:
@@ -152,7 +144,7 @@ class Monitor:
                     layer._observer = _Observer()
                 layer._observer.watching.append((self, number))
             else:
-                hook = _Hook()
+                hook = _Observer()
                 hook.watching.append((self, number))
                 self._hooks.append(layer.register_forward_hook(hook, with_kwargs=True))
 
@@ -195,7 +187,8 @@ class Monitor:
 class _Observer:
     """What a watched layer calls: every monitor that watches it, with the layer's number there.
 
-    It belongs to one layer of one process, so a copy or a file holds None in its place.
+    A forward hook, for a layer that calls no observer. It belongs to one layer of one process: a copy or a file has
+    `_Nothing` in its place.
     """
 
     def __init__(self) -> None:
@@ -203,8 +196,8 @@ class _Observer:
         # The dense trace and its statistics are for eyes, not for the graph.
         self._look: Callable[..., Any] = torch.compiler.disable(self._call)
 
-    def __call__(self, layer: nn.Module, s: Tensor, z: Any, rigid: Any, mask: Tensor, t: Any) -> None:
-        self._look(layer, (s, z, rigid, mask), {"t": t})
+    def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any = None) -> None:
+        self._look(layer, args, kwargs)
 
     def _call(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         again = torch._C._current_graph_task_id() != -1  # within a backward: a checkpoint is computed again
@@ -214,16 +207,6 @@ class _Observer:
             return
         for monitor, number in self.watching:
             monitor._watch(number, layer, args, kwargs)
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return type(None), ()
-
-
-class _Hook(_Observer):
-    """The same as a forward hook, for a layer that does not call an observer; in a copy or a file it does nothing."""
-
-    def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self._look(layer, args, kwargs)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return _Nothing, ()
@@ -269,14 +252,15 @@ def _pooled(summaries: list[_Summary], prefix: str) -> dict[str, float]:
     return _floats(
         {
             prefix + "geo_scaled_absmax": torch.stack(absmax).amax(),
-            prefix + "wmax_sat_frac": rows.mean() if len(rows) else rows.new_zeros(()),
+            prefix + "wmax_sat_frac": _or_zero(rows).mean(),
             prefix + "log_det_min": torch.stack(lowest).amin(),
         }
     )
 
 
-def _largest(values: Tensor) -> Tensor:
-    return values.amax() if values.numel() else values.new_zeros(())
+def _or_zero(values: Tensor) -> Tensor:
+    """`values`, flat; one zero where there is none."""
+    return values if values.numel() else values.new_zeros(1)
 
 
 def _floats(values: dict[str, Tensor]) -> dict[str, float]:

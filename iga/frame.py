@@ -17,6 +17,7 @@ from typing import Any, Literal, overload
 import torch
 
 from iga import rotation
+from iga._arguments import holds
 from iga._backbone import (
     check_atoms,
     check_trans_unit,
@@ -29,7 +30,6 @@ from iga._pytree import as_pytree
 from iga._rigid_verbs import RigidVerbs, identity_shape
 from iga._rotations import Rotations
 from iga._typing import Float, Tensor
-from iga._values import holds
 
 __all__ = ["Frame", "Rotations", "check_trans_unit", "check_unit", "rigid_to_frame"]
 

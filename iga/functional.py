@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from iga._arguments import FEATURE_DTYPES, check_dense, check_mask
+from iga._arguments import FEATURE_DTYPES, check_dense, check_mask, holds
 from iga._float_range import sigma_limits
 from iga._layers import masked_softmax, value_points_out
 from iga._typing import Bool, Float, Tensor
@@ -118,16 +118,11 @@ def point_gaussians(
 
 
 def _check_ceiling(sigma: Tensor, config: IGAConfig) -> None:
-    """Raises ValueError where a σ is too large for its dtype. Reading it would stall a GPU: only a CPU call is told."""
-    if sigma.device.type != "cpu" or torch.compiler.is_compiling() or not sigma.numel():
-        return
-    try:
-        largest = float(sigma.detach().amax())
-    except RuntimeError:  # of a transform (vmap, a fake tensor): there are no values to read
-        return
+    """Raises ValueError where a σ is too large for its dtype; of values that are not looked at, see `holds`."""
     info = torch.finfo(sigma.dtype)
     _, high = sigma_limits(0.0, config.offset_max, (info.tiny, info.max))
-    if largest > high:
+    if not holds(lambda x: ~(x > high), sigma):
+        largest = float(sigma.detach().amax())
         raise ValueError(
             f"log_scale must give σ of at most {high:.2g} nm in {sigma.dtype}, got {largest:.2g} nm (docs/theory.md, "
             "section 5): lengths are nm; or give config a sigma_max, above which σ stays"
@@ -231,10 +226,8 @@ def gaussian_attention(
         _check_features(**{f"{name}[0]": raw[0], f"{name}[1]": raw[1]})
     check_mask(mask)
     geometry = torch.promote_types(r.dtype, torch.float32)
-    raw_query = (raw_query[0].to(geometry), raw_query[1].to(geometry))
-    raw_key = (raw_key[0].to(geometry), raw_key[1].to(geometry))
-    query = point_gaussians(r, *raw_query, config)
-    key = point_gaussians(r, *raw_key, config)
+    raw_query, raw_key = ((u.to(geometry), d.to(geometry)) for u, d in (raw_query, raw_key))
+    query, key = (point_gaussians(r, *raw, config) for raw in (raw_query, raw_key))
     dist_sq, log_det, score = point_scores(query, key, config)
 
     geo_weight = F.softplus(geo_scale.to(geometry))[:, None, None]

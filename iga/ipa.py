@@ -18,22 +18,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from iga._attention_layer import EPS, INF, AttentionLayer, aligned, pair_features
 from iga._ipa_weights import accept_spellings, point_projection
 from iga._layers import (
     SOFTPLUS_INVERSE_ONE,
     centre,
     check_inputs,
-    check_sizes,
     linear,
     masked_softmax,
-    reset_children,
     sanitise,
     value_points_out,
 )
-from iga._openfold import EPS, INF, aligned, check_options, pair_features
-from iga._plain import with_absent
 from iga._typing import Bool, Float, Tensor
 from iga.frame import Frame, rigid_to_frame
+from iga.functional import joined
 from iga.kernels import Statistics
 from iga.rotation import rotate
 
@@ -49,15 +47,11 @@ _POINT_VARIANCE = 9.0 / 2.0
 _LOGIT_TERMS = 3
 
 
-class InvariantPointAttention(nn.Module):
+class InvariantPointAttention(AttentionLayer):
     """Attention whose geometry term is the squared distance of learned points; invariant under rigid motions.
 
-    c_s, c_z, c_hidden: channels of the single, the pair and the hidden representation; c_z = 0: no pair features, and
-    no parameters for them.
-    no_heads, no_qk_points, no_v_points: heads H, query/key points per head P, value points per head.
-    inf: OpenFold's additive mask; masked keys are excluded exactly, as any inf from 746 on would have it.
-    eps: nm², added under the root of the value points' norms, which keeps their gradient finite at the origin and
-    raises a norm of 0 to √eps (10⁻⁴ nm).
+    Sizes, inf and eps as InvariantGaussianAttention has them; c_z = 0: no parameters for pair features either.
+    eps keeps the gradient of a norm finite at the origin, and raises a norm of 0 to √eps (10⁻⁴ nm).
     is_multimer: the parameters of OpenFold's multimer class: keys and values apart, q, k, v without bias.
     pair_value_dim: channels of the pair values, by a projection `down_z` (c_z // 4 in se3_diffusion and FrameFlow);
     None: z itself, as in OpenFold.
@@ -83,17 +77,10 @@ class InvariantPointAttention(nn.Module):
         *,
         pair_value_dim: int | None = None,
     ) -> None:
-        super().__init__()
-        sizes = {"c_s": c_s, "c_hidden": c_hidden, "no_heads": no_heads}
-        sizes |= {"no_qk_points": no_qk_points, "no_v_points": no_v_points}
-        check_sizes(c_z, pair_value_dim, **sizes)
-        check_options(inf, eps, is_multimer)
+        sizes = (c_s, c_z, c_hidden, no_heads, no_qk_points, no_v_points)
+        super().__init__(sizes, inf, eps, is_multimer, pair_value_dim)
         if pair_value_dim is not None and not c_z:
             raise ValueError(f"pair_value_dim must be None where c_z = 0: there are no pairs; got {pair_value_dim}")
-        self.c_s, self.c_z, self.c_hidden = c_s, c_z, c_hidden
-        self.no_heads, self.no_qk_points, self.no_v_points = no_heads, no_qk_points, no_v_points
-        self.inf, self.eps, self.is_multimer = inf, eps, is_multimer
-        self.has_down_z, self.c_pair_values = pair_value_dim is not None, pair_value_dim or c_z
 
         hidden, points = no_heads * c_hidden, no_heads * no_qk_points * 3
         value_points = no_heads * no_v_points * 3
@@ -114,17 +101,8 @@ class InvariantPointAttention(nn.Module):
         if pair_value_dim is not None:
             self.down_z = linear(c_z, pair_value_dim)
         self.head_weights = nn.Parameter(torch.empty(no_heads))
-        self.linear_out = linear(no_heads * (self.c_pair_values + c_hidden + 4 * no_v_points), c_s, init="final")
+        self._make_output(pair_value_dim or c_z)
         self.register_load_state_dict_pre_hook(accept_spellings)
-        self._reset_heads()
-
-    def reset_parameters(self) -> None:
-        """Draws every parameter as the constructor does: the same numbers from the same seed.
-
-        For a layer that was made on the meta device and moved by `to_empty`, whose memory holds anything.
-        """
-        reset_children(self)
-        self._reset_heads()
 
     @torch.no_grad()
     def _reset_heads(self) -> None:
@@ -142,15 +120,9 @@ class InvariantPointAttention(nn.Module):
     ) -> Float[Tensor, "*b n c_s"]:
         """The update of `s`, [*b, n, c_s].
 
-        s     single representation
-        z     pair representation [*b, n, n, c_z], or None: then the pair bias and the pair values are zero
-        r     Frame, GaussianRigid (its frame is used), or any rigid object with get_rots().get_rot_mats() and
-              get_trans(), or a Rigid3Array, [*b, n], nm
-        mask  [*b, n], bool, or 1 (valid) and 0. Masked keys get weight exactly 0 whatever they hold, NaN included;
-              the output at masked residues is exactly 0, with zero gradient
-
-        Leading dimensions of z, r and mask that are 1 are expanded to those of s. The last three are OpenFold's
-        (docs/swap.md): `_offload_inference` takes z from any device, or from _z_reference_list=[z].
+        s     single representation              z    pair representation [*b, n, n, c_z], or None: no pair terms
+        r     a rigid object as InvariantGaussianAttention takes it, [*b, n], nm; of a GaussianRigid its frame is used
+        mask  and the last three, OpenFold's, as InvariantGaussianAttention has them
 
         Raises ValueError where a shape, a dtype or an argument does not fit, TypeError where `r` is no rigid object.
         """
@@ -203,38 +175,18 @@ class InvariantPointAttention(nn.Module):
             logits = logits + pair_bias.to(geometry) / math.sqrt(_LOGIT_TERMS)
         weights = masked_softmax(logits, valid[..., None, None, :])
 
-        points = value_points_out(weights, frame, value_points.transpose(-4, -3)).transpose(-4, -3)
-        norms = (points.square().sum(dim=-1) + self.eps).sqrt()  # [*b, n, h, pv]
-        parts = [
-            (weights.to(v.dtype) @ v).transpose(-3, -2).flatten(-2),
-            points.movedim(-1, -3).flatten(-3),  # all x, all y, all z
-            norms.flatten(-2),
-        ]
+        points = value_points_out(weights, frame, value_points.transpose(-4, -3))
+        pair = None
         if z is not None:
             pair = _read(z, valid) if here is None else here
-            pair = self.down_z(pair) if self.has_down_z else pair
-            parts.append((weights.transpose(-3, -2).to(pair.dtype) @ pair).flatten(-2))
-        elif self.c_z:
-            parts.append(v.new_zeros(*s.shape[:-1], self.no_heads * self.c_pair_values))
-        features = torch.cat([part.to(v.dtype) for part in parts], dim=-1)
-        if z is None and self.c_z:
-            features = with_absent(features, self.linear_b, *([self.down_z] if self.has_down_z else []))
-        output = self.linear_out(features)
+            pair = self.down_z(pair) if hasattr(self, "down_z") else pair
+            pair = weights.transpose(-3, -2).to(pair.dtype) @ pair
+        output = self._projected_out(joined(weights.to(v.dtype) @ v, points, pair, self.eps), valid)
         watched = _row_statistics(point_term.detach(), weights.detach(), valid) if statistics else None
-        return sanitise(output, valid), watched
+        return output, watched
 
     def extra_repr(self) -> str:
         return f"heads={self.no_heads}, points={self.no_qk_points}, value_points={self.no_v_points}"
-
-    def _scalars(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k and v, each [*b, h, n, c]."""
-        heads = (self.no_heads, -1)
-        q = self.linear_q(s).unflatten(-1, heads).transpose(-3, -2)
-        if self.is_multimer:
-            k, v = (f(s).unflatten(-1, heads).transpose(-3, -2) for f in (self.linear_k, self.linear_v))
-        else:
-            k, v = self.linear_kv(s).unflatten(-1, heads).transpose(-3, -2).chunk(2, dim=-1)
-        return q, k, v
 
     def _local_points(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value points, each [*b, n, h, p, 3]. The rows of a projection are ordered space, head, point;

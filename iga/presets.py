@@ -1,4 +1,4 @@
-"""What the geometry of an IGA layer may be set to, and the presets.
+"""Settings of the geometry of an IGA layer, and the presets.
 
 Four presets retrace the history that shared the blow-up of training (each adds one remedy to the one before);
 `bounded` is the default of this package. docs/presets.md says which to take, and why.
@@ -6,7 +6,7 @@ Four presets retrace the history that shared the blow-up of training (each adds 
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from iga._arguments import check_number, check_whole
 from iga._float_range import FLOAT32, sigma_limits
@@ -37,11 +37,6 @@ _RANGES = {
     "default_sigma": (_LOW, _HIGH, " of nm"),
 }
 _OPTIONAL = ("sigma_max", "log_det_min", "logit_cap", "time_gate")
-
-
-def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +82,10 @@ class IGAConfig:
     pair_value_dim: int | None = None
 
     def __post_init__(self) -> None:
-        _choice("form", self.form, ("closed", "textbook"))
-        _choice("score", self.score, ("gaussian", "student_t"))
-        _choice("floor", self.floor, ("hard", "smooth"))
-        _choice("point_scaling", self.point_scaling, ("sum", "rsqrt", "mean"))
+        for name, kind in (("form", Form), ("score", Score), ("floor", Floor), ("point_scaling", Scaling)):
+            value, allowed = getattr(self, name), get_args(kind)
+            if not isinstance(value, str) or value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}")
         for name, (low, high, unit) in _RANGES.items():
             self._check(name, low, high, unit)
         closed = self.form == "closed"

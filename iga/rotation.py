@@ -18,9 +18,8 @@ from typing import Any
 
 import torch
 
-from iga._arguments import GEOMETRY_DTYPES, check_dense
+from iga._arguments import GEOMETRY_DTYPES, check_dense, holds
 from iga._typing import Bool, Float, Tensor
-from iga._values import holds
 
 __all__ = [
     "check_alike",
