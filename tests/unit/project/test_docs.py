@@ -66,7 +66,7 @@ def test_every_option_that_the_documents_use_exists() -> None:
         for name, command in typer.main.get_command(app).commands.items()  # pyright: ignore[reportAttributeAccessIssue]
     }
     used = 0
-    for document in ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]:
+    for document in ["README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))]:
         for line in (ROOT / document).read_text(encoding="utf-8").splitlines():
             for name, rest in re.findall(r"(?:^|[ /`])iga (\w+)((?: +[^`#]*)?)", line):
                 if name not in known:
