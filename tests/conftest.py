@@ -53,3 +53,9 @@ def structures_dir() -> Path:
     if not STRUCTURES.is_dir():
         pytest.skip("no folder shared/structures beside the checkout")
     return STRUCTURES
+
+
+@pytest.fixture
+def without_shape_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signatures are not checked: what is examined is what users get."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

@@ -1,12 +1,12 @@
-"""How many small faults in the core modules the tests notice: mutmut, run on a copy, and a table of what it found.
+"""The share of small faults in the core modules that the tests notice: mutmut, run on a copy, and a table of it.
 
     pip install -c constraints.txt -e ".[dev,mutation]"
     python tools/mutation.py --children 2                     # hours; exit 1 under 90 %
     python tools/mutation.py --module iga.rotation --show     # one module, and what survived there
 
-mutmut (3.8) plants one fault at a time: an operator, a number, an argument, a default, a condition. What is mutated,
-and by which tests it is judged, stands under [tool.mutmut] in pyproject.toml and in mutation_plugin.py; the text of
-exceptions is left out there. The copy is a temporary folder, or `--folder`, with which an interrupted run goes on.
+mutmut (3.8) plants one fault at a time: an operator, a number, an argument, a default, a condition. [tool.mutmut] in
+pyproject.toml says what is mutated (the text of exceptions is not), mutation_plugin.py which tests judge it. The copy
+is a temporary folder, or `--folder`, with which an interrupted run goes on.
 A mutant is killed if a test is on record that failed, or if mutmut's time limit ran out; anything else, a crash of
 pytest itself included, counts against the tests.
 """
@@ -28,7 +28,7 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-from mutation_plugin import OWN
+from mutation_plugin import MODULES
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("iga", "tests", "benches", "tools", "docs", "README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml")
@@ -91,7 +91,7 @@ def check_null_mutants(folder: Path, modules: list[str]) -> None:
     settings = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["mutmut"]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--rootdir=.", *settings["pytest_add_cli_args"]]
     command += settings["pytest_add_cli_args_test_selection"]
-    for module in modules or OWN:
+    for module in modules or MODULES:
         environment = environment_of(folder) | {"MUTANT_UNDER_TEST": f"{module}.x_nothing__mutmut_0"}
         done = subprocess.run(
             command, cwd=folder / "mutants", env=environment, capture_output=True, text=True, check=False

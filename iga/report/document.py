@@ -1,7 +1,4 @@
-"""Blocks, of which every report is made, and their writers: Markdown, and HTML with its style inside.
-
-`iga.report.console` writes the same blocks to a terminal.
-"""
+"""A document as a list of blocks, and what writes it: Markdown, or HTML with its style inside. Knows no experiment."""
 
 import html
 import re
@@ -43,16 +40,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """Text cells under heads; the columns `words` hold words, the rest numbers.
-
-    long    a column of sentences, if any: a narrow terminal shows it below the table
-    """
+    """Text cells under heads; the columns `words` hold words, the rest numbers."""
 
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     words: tuple[int, ...] = (0,)
-    title: str = ""
-    long: int | None = None
 
 
 Block = Heading | Paragraph | Items | Picture | Table
@@ -82,7 +74,7 @@ b { white-space: nowrap } .supported, .below { color: var(--good) }
 
 
 def as_markdown(blocks: Sequence[Block]) -> str:
-    return "\n\n".join(filter(None, map(_markdown, blocks))) + "\n"
+    return "\n\n".join(map(_markdown, blocks)) + "\n"
 
 
 def as_html(title: str, blocks: Sequence[Block]) -> str:
@@ -105,12 +97,10 @@ def _markdown(block: Block) -> str:
             return "\n".join(f"- {text}" for text in texts)
         case Picture(file=file, words=words):
             return f"![{words}]({file})"
-        case Table(heads, rows, words, title):
+        case Table(heads, rows, words):
             rule = ["---" if column in words else "---:" for column in range(len(heads))]
-            lines = [
-                "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (heads, rule, *rows)
-            ]
-            return "\n".join([*([f"**{title}**", ""] if title else []), *lines])
+            lines = [heads, rule, *rows]
+            return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _html(block: Block) -> str:
@@ -120,18 +110,16 @@ def _html(block: Block) -> str:
         case Paragraph(text):
             return f"<p>{_inline(text)}</p>"
         case Items(texts):
-            items = "\n".join(f"<li>{_inline(text)}</li>" for text in texts)
-            return f"<ul>\n{items}\n</ul>" if texts else ""
+            return "<ul>\n" + "\n".join(f"<li>{_inline(text)}</li>" for text in texts) + "\n</ul>"
         case Picture(light=light, dark=dark, words=words):
             of_dark = f'<source media="(prefers-color-scheme: dark)" srcset="{html.escape(dark)}">'
             return f'<picture>{of_dark}<img src="{html.escape(light)}" alt="{html.escape(words)}"></picture>'
-        case Table(heads, rows, words, title):
+        case Table(heads, rows, words):
             head = "".join(f"<th{_kind(n in words)}>{_inline(text)}</th>" for n, text in enumerate(heads))
             made = ("".join(f"<td{_kind(n in words, c)}>{_cell(c)}</td>" for n, c in enumerate(row)) for row in rows)
             body = "\n".join(f"<tr>{cells}</tr>" for cells in made)
             return (
-                f'<div class="scroll" tabindex="0"><table>{f"<caption>{_inline(title)}</caption>" if title else ""}\n'
-                f"<thead><tr>{head}</tr></thead>\n"
+                f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n'
                 f"<tbody>\n{body}\n</tbody>\n</table></div>"
             )
 

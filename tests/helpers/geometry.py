@@ -7,6 +7,7 @@ import pytest
 import torch
 
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+ANGLES = (0.0, 1e-30, 1e-9, 1e-3, 0.7, 2.0, math.pi - 1e-3, math.pi)
 
 
 def eps(dtype: torch.dtype) -> float:
@@ -23,6 +24,17 @@ def is_rotation(rot: torch.Tensor, limit: float) -> bool:
     """Rᵀ R = I and det R = +1 within `limit`, judged in float64."""
     exact = rot.detach().double()
     return close(exact.mT @ exact, np.eye(3), limit) and close(torch.linalg.det(exact), 1.0, limit)
+
+
+def rotations(dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
+    """[8, 3, 3], one an angle, about axes that have nothing in common."""
+    axes = torch.randn(8, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    axes = axes / axes.norm(dim=-1, keepdim=True)
+    x, y, z = axes.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    angle = torch.tensor(ANGLES, dtype=torch.float64)[:, None, None]
+    return (torch.eye(3) + angle.sin() * cross + 2 * (angle / 2).sin().square() * cross @ cross).to(dtype)
 
 
 def chain(residues: int, *, phi: float = -57.0, psi: float = -47.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

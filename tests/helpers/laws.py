@@ -97,19 +97,25 @@ def log_scales(highest: float) -> st.SearchStrategy[Vector]:
     return st.one_of(*some, st.tuples(end, end, end))
 
 
-def scenes(*, highest: float = 1e20, scaled: bool = True) -> st.SearchStrategy[Scene]:
-    """Two to four residues; rotations, places and σ (up to `highest` nm) each on their own, or one for all.
+def scenes(*, contract: bool = False) -> st.SearchStrategy[Scene]:
+    """Two to four residues; rotations, places and σ each on their own, or one for all.
 
-    If not `scaled`, the points add nothing to the log scales.
+    Under the `contract`, no σ is above its ceiling, points included; there all residues have one frame and one shape,
+    where a form loses its digits first.
     """
+    highest = CONTRACT.sigma_max if contract else 1e20
     turns, places, scales = axis_angles(), translations(high=4), log_scales(highest)
     gain, none = st.sampled_from([0.0, 1.0, 30.0]), st.just(0.0)
-    gains = st.tuples(gain, gain if scaled else none)
-    drift, geo_scale = st.sampled_from([0.0, 1e-7, 1e-6, 1e-4]), st.sampled_from([-4.0, -1.0, 1.0, 30.0])
+    gains = st.tuples(gain, none if contract else gain)
+    drift, geo_scale = st.sampled_from([0.0, 1e-7, 1e-6, 1e-4]), st.sampled_from([-4.0, -1.0, 1.0, 30.0, 1e4])
 
     def of(n: int) -> st.SearchStrategy[Scene]:
-        each = [st.tuples(*[one] * n) | one.map(lambda x: (x,) * n) for one in (turns, places, scales)]
-        return st.builds(Scene, each[0], drift, each[1], each[2], gains, seeds(), geo_scale)
+        def each(strategy, shared=False):
+            same = strategy.map(lambda x: (x,) * n)
+            return same if shared else st.tuples(*[strategy] * n) | same
+
+        shape = each(turns, contract), drift, each(places), each(scales, contract)
+        return st.builds(Scene, *shape, gains, seeds(), geo_scale)
 
     return st.integers(2, 4).flatmap(of)
 
@@ -137,7 +143,7 @@ def breaking(law, name: str) -> Scene:
         return False
 
     once = settings(max_examples=2000, derandomize=True, database=None, phases=[Phase.generate], deadline=None)
-    scene = find(scenes(highest=CONTRACT.sigma_max, scaled=False), breaks, settings=once)
+    scene = find(scenes(contract=True), breaks, settings=once)
     law(scene, BOUNDED)
     return scene
 

@@ -8,9 +8,11 @@ from iga import rotation
 from iga.attention import InvariantGaussianAttention
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
+from iga.ipa import InvariantPointAttention
 from iga.presets import IGAConfig
 from iga.testing.layer.subject import randomise
 
+LAYERS = {"IGA": InvariantGaussianAttention, "IPA": InvariantPointAttention}
 SIZES = {"c_s": 12, "c_z": 8, "c_hidden": 4, "no_heads": 3, "no_qk_points": 2, "no_v_points": 2}
 
 
@@ -50,3 +52,12 @@ def small_layer(config: IGAConfig | str = "bounded", *, seed: int = 0, **sizes: 
     built = InvariantGaussianAttention(**(SIZES | sizes), config=config)
     randomise(built, seed)
     return built
+
+
+def weighted_points(seed: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, Frame, torch.Tensor]:
+    """(weights [2, 5, 5], frames [5], value points [2, 5, 3, 3]), up to some 20 nm apart."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = (3 * torch.randn(2, 5, 5, generator=generator)).softmax(dim=-1).to(dtype)
+    trans = (5 * torch.randn(5, 3, generator=generator)).to(dtype)
+    frame = Frame(rotation.random(5, generator=generator, dtype=dtype), trans)
+    return weights, frame, torch.randn(2, 5, 3, 3, generator=generator).to(dtype)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from iga import bounds
+from iga.overlap import gaussian_overlap
 from iga.search.pairs import Domain, decode, degenerate_pairs
 from iga.testing.judges.overlap import condition, drift
 
@@ -34,3 +35,10 @@ def assert_within(value, expected, budget):
     assert (error <= budget).all(), (
         f"error {float(error.flatten()[worst]):.4g} over budget {float(budget.flatten()[worst]):.4g} at pair {worst}"
     )
+
+
+def assert_overlap_within(pairs, reference, dtype):
+    dist_sq, log_det = gaussian_overlap(*pairs)
+    by_dist_sq, by_log_det = budgets(pairs, dtype, dist_sq=reference[0], log_det=reference[1])
+    assert_within(dist_sq, reference[0], by_dist_sq)
+    assert_within(log_det, reference[1], by_log_det)

@@ -17,12 +17,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers.layers import SIZES
+from helpers.layers import LAYERS, SIZES
 from iga import rotation
-from iga.attention import InvariantGaussianAttention
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
-from iga.ipa import InvariantPointAttention
 from iga.kernels.blocks import Inputs, Outputs, attend, attend_backward
 from iga.kernels.engine import Geometry, Score
 from iga.kernels.masking import neutral
@@ -51,49 +49,46 @@ def gaussians() -> GaussianRigid:
 
 
 def layer(kind: str) -> nn.Module:
-    with META:
-        if kind == "IPA":
-            return InvariantPointAttention(**SIZES)
-        config = preset("bounded", time_gate=2.0) if kind == "gated" else kind
-        return InvariantGaussianAttention(**SIZES, config=config)
+    if kind == "IPA":
+        return LAYERS["IPA"](**SIZES)
+    return LAYERS["IGA"](**SIZES, config=preset("bounded", time_gate=2.0) if kind == "gated" else kind)
 
 
-@pytest.mark.parametrize("pair, mask", [(True, torch.float32), (False, torch.bool)])
 @pytest.mark.parametrize("kind", ["bounded", "pre_fix", "IPA"])
-def test_layers_run_forward_and_backward(kind: str, pair: bool, mask: torch.dtype) -> None:
-    made = layer(kind)
-    s = on_meta(2, N, SIZES["c_s"]).requires_grad_()
-    z = on_meta(2, N, N, SIZES["c_z"]).requires_grad_() if pair else None
-    with NoCopies():
-        made(s, z, gaussians(), on_meta(2, N, dtype=mask)).sum().backward()
-        made.with_statistics(s, z, gaussians(), on_meta(2, N, dtype=mask))[0].sum().backward()
-    assert all(p.grad is not None for p in made.parameters()) and s.grad is not None
+def test_layers_run_forward_and_backward(kind: str) -> None:
+    with META:
+        made = layer(kind)
+    for z, mask in ((on_meta(2, N, N, SIZES["c_z"]), torch.float32), (None, torch.bool)):
+        s = on_meta(2, N, SIZES["c_s"]).requires_grad_()
+        made.zero_grad()
+        with NoCopies():
+            made(s, z, gaussians(), on_meta(2, N, dtype=mask)).sum().backward()
+            made.with_statistics(s, z, gaussians(), on_meta(2, N, dtype=mask))[0].sum().backward()
+        assert all(p.grad is not None for p in made.parameters()) and s.grad is not None
 
 
 @pytest.mark.parametrize("kind", ["bounded", "IPA"])
 def test_layers_are_made_and_run_without_values(kind: str) -> None:
     """Under FakeTensorMode, as what estimates memory and work does; seen to fail where initial weights are drawn."""
     with FakeTensorMode():
-        made = InvariantPointAttention(**SIZES) if kind == "IPA" else InvariantGaussianAttention(**SIZES)
-        frame = Frame(torch.empty(2, N, 3, 3), torch.empty(2, N, 3))
-        r = frame if kind == "IPA" else GaussianRigid(frame, torch.empty(2, N, 3), torch.empty(2, N, 3))
+        made = layer(kind)
+        r = GaussianRigid(Frame(torch.empty(2, N, 3, 3), torch.empty(2, N, 3)), *torch.empty(2, 2, N, 3))
         s, z = torch.empty(2, N, SIZES["c_s"]), torch.empty(2, N, N, SIZES["c_z"])
         output = made(s, z, r, torch.empty(2, N, dtype=torch.bool))
         output.sum().backward()
     assert output.shape == s.shape and all(p.grad is not None for p in made.parameters())
 
 
-@pytest.mark.parametrize("t", [0.5, on_meta(2)], ids=["a number", "a tensor"])
-def test_a_flow_time_is_no_copy_from_the_host(t: Tensor | float) -> None:
-    made = layer("gated")
-    with NoCopies():
-        made(on_meta(2, N, SIZES["c_s"]), None, gaussians(), on_meta(2, N), t=t)
-
-
-def test_a_number_out_of_range_is_told_on_every_device() -> None:
+def test_a_flow_time_is_no_copy_from_the_host_and_a_number_out_of_range_is_told_on_every_device() -> None:
+    with META:
+        made = layer("gated")
+    given = (on_meta(2, N, SIZES["c_s"]), None, gaussians(), on_meta(2, N))
+    for t in (0.5, on_meta(2)):
+        with NoCopies():
+            made(*given, t=t)
     for t in (1.5, -0.1, math.nan):
         with pytest.raises(ValueError, match=r"t must be a number in \[0, 1\]"):
-            layer("gated")(on_meta(2, N, SIZES["c_s"]), None, gaussians(), on_meta(2, N), t=t)
+            made(*given, t=t)
 
 
 VERBS: dict[str, Callable[[], Any]] = {
@@ -110,10 +105,10 @@ VERBS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_frames_and_rotations_run(verb: str) -> None:
-    with NoCopies():
-        VERBS[verb]()
+def test_frames_and_rotations_run() -> None:
+    for call in VERBS.values():
+        with NoCopies():
+            call()
 
 
 @pytest.mark.parametrize("flash", [True, False])
@@ -138,19 +133,23 @@ def test_what_is_around_the_fused_kernels_runs(score: Score, flash: bool, monkey
     assert launched and found.q.shape == q.shape
 
 
-@pytest.mark.parametrize(
-    "read", [lambda x: x.sum().item(), lambda x: bool((x > 0).all()), lambda x: x.nonzero(), lambda x: x[x > 0]]
+READS: tuple[Callable[[Tensor], Any], ...] = (
+    lambda x: x.sum().item(),
+    lambda x: bool((x > 0).all()),
+    lambda x: x.nonzero(),
+    lambda x: x[x > 0],
 )
-def test_a_read_would_be_seen(read: Callable[[Tensor], Any]) -> None:
-    with pytest.raises((RuntimeError, NotImplementedError)), NoCopies():
-        read(on_meta(N))
+COPIES: tuple[Callable[[Tensor], Any], ...] = (
+    lambda x: torch.ones(3).to(META),
+    lambda x: torch.as_tensor(0.5).to(META),
+    lambda x: x.copy_(torch.ones(N)),
+)
 
 
-def test_a_copy_from_the_host_would_be_seen() -> None:
-    for copy in (
-        lambda: torch.ones(3).to(META),
-        lambda: torch.as_tensor(0.5).to(META),
-        lambda: on_meta(3).copy_(torch.ones(3)),
-    ):
+def test_a_read_or_a_copy_from_the_host_would_be_seen() -> None:
+    for read in READS:
+        with pytest.raises((RuntimeError, NotImplementedError)), NoCopies():
+            read(on_meta(N))
+    for copy in COPIES:
         with pytest.raises(AssertionError, match="a copy from cpu to meta"), NoCopies():
-            copy()
+            copy(on_meta(N))

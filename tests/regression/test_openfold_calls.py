@@ -4,40 +4,45 @@ Found with OpenFold's own StructureModule and tests run upon these classes, and 
 """
 
 import inspect
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
-import jaxtyping
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import helpers.ipa
-from helpers.ipa import C_S, C_Z, PV, C, H, P, U, algorithm_22, assert_within, monomer_tables, multimer_tables
+from helpers.ipa import (
+    C_S,
+    C_Z,
+    PV,
+    C,
+    H,
+    P,
+    U,
+    algorithm_22,
+    assert_within,
+    monomer_tables,
+    multimer_tables,
+    openfold_rigid,
+)
 from iga import Frame, GaussianRigid, InvariantGaussianAttention, InvariantPointAttention
 from iga.frame import Rotations
 from iga.testing.layer.subject import randomise
 
 SIZES = (C_S, C_Z, C, H, P, PV)
 LAYERS = pytest.mark.parametrize("kind", [InvariantPointAttention, InvariantGaussianAttention])
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
 
-@pytest.fixture(autouse=True)
-def no_annotations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is examined is what users get."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+def built(kind, *options, **named):
+    return randomise(kind(*SIZES, *options, **named), 0).eval()
 
 
-def built(kind, *options, seed: int = 0, **named):
-    layer = kind(*SIZES, *options, **named)
-    randomise(layer, seed)
-    return layer.eval()
-
-
-def inputs(*shape: int, seed: int = 1):
-    return helpers.ipa.inputs(*shape, seed=seed)
+def inputs(*shape: int):
+    return helpers.ipa.inputs(*shape)
 
 
 @LAYERS
@@ -81,60 +86,41 @@ def test_a_z_kept_on_another_device_is_brought_to_s_under_offload_and_only_there
         layer(s.to("meta"), z, *moved)
 
 
+Z, OTHER = torch.zeros(2, 5, 5, C_Z), torch.ones(2, 5, 5, C_Z)
 WRONG_CALLS = {
-    "a list without offload": ({"_z_reference_list": ["z"]}, "_z_reference_list belongs to _offload_inference=True"),
-    "two different z": ({"_offload_inference": True, "_z_reference_list": ["other"]}, "hold different tensors"),
+    "a list without offload": ({"_z_reference_list": [Z]}, "_z_reference_list belongs to _offload_inference=True"),
+    "two different z": ({"_offload_inference": True, "_z_reference_list": [OTHER]}, "hold different tensors"),
     "an empty list": ({"z": None, "_offload_inference": True, "_z_reference_list": []}, "must hold one tensor"),
-    "two in the list": (
-        {"z": None, "_offload_inference": True, "_z_reference_list": ["z", "z"]},
-        "must hold one tensor, z, got 2",
-    ),
+    "two in the list": ({"_offload_inference": True, "_z_reference_list": [Z, Z]}, "must hold one tensor, z, got 2"),
     "no z to offload": ({"z": None, "_offload_inference": True}, "_z_reference_list=.z., or from z itself"),
     "a tensor for a flag": ({"inplace_safe": torch.ones(2, 5, 3)}, "inplace_safe must be True or False, got Tensor"),
     "None for a flag": ({"_offload_inference": None}, "_offload_inference must be True or False"),
 }
+WRONG_OPTIONS = {
+    "inf must be a number at least 746": [{"inf": 100.0}, {"inf": -1e5}, {"inf": float("nan")}],
+    "eps must be a number of nm² in .1.18e-38, 3.4e.38.": [{"eps": e} for e in (0.0, -1e-8, 1e-50, float("inf"))],
+    "is_multimer must be True or False": [{"is_multimer": "no"}],
+}
 
 
 @LAYERS
-@pytest.mark.parametrize("case", WRONG_CALLS)
-def test_extras_that_contradict_are_refused_by_name(kind, case: str) -> None:
-    changes, message = WRONG_CALLS[case]
-    s, z, frame, mask = inputs(2, 5)
-    held = {"z": z, "other": z + 1}
-    call = {"s": s, "z": z, "r": frame, "mask": mask} | changes
-    if call.get("_z_reference_list"):
-        call["_z_reference_list"] = [held[name] for name in call["_z_reference_list"]]
-    with pytest.raises(ValueError, match=message):
-        kind(*SIZES)(**call)
-
-
-@LAYERS
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"inf": 100.0}, "inf must be a number at least 746"),
-        ({"inf": -1e5}, "inf must be"),
-        ({"inf": float("nan")}, "inf must be"),
-        ({"eps": 0.0}, "eps must be"),
-        ({"eps": -1e-8}, "eps must be"),
-        ({"eps": 1e-50}, "eps must be a number of nm² in .1.18e-38, 3.4e.38."),
-        ({"eps": float("inf")}, "eps must be"),
-        ({"is_multimer": "no"}, "is_multimer must be True or False"),
-    ],
-)
-def test_options_that_would_mean_something_else_are_refused(kind, options: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        kind(*SIZES, **options)
+def test_options_and_extras_that_contradict_or_mean_something_else_are_refused_by_name(kind) -> None:
+    s, _, frame, mask = inputs(2, 5)
+    for changes, message in WRONG_CALLS.values():
+        with pytest.raises(ValueError, match=message):
+            kind(*SIZES)(**{"s": s, "z": Z, "r": frame, "mask": mask} | changes)
+    for message, several in WRONG_OPTIONS.items():
+        for options in several:
+            with pytest.raises(ValueError, match=message):
+                kind(*SIZES, **options)
 
 
 @LAYERS
 def test_any_inf_that_leaves_nothing_of_a_masked_key_is_the_exact_exclusion(kind) -> None:
-    (s, z, frame, mask), outputs = inputs(2, 5), []
-    mask = mask.clone()
+    s, z, frame, mask = inputs(2, 5)
     mask[:, 3] = False
-    for inf in (1e4, 1e5, 1e9, float("inf")):
-        outputs.append(built(kind, inf)(s, z, frame, mask))
-    assert all(torch.equal(out, outputs[0]) for out in outputs) and np.exp(-746.0) == 0
+    first, *others = (built(kind, inf)(s, z, frame, mask) for inf in (1e5, 746.0, 1e9, float("inf")))
+    assert all(torch.equal(other, first) for other in others) and math.exp(-746.0) == 0
 
 
 def test_eps_stands_under_the_root_of_the_norms_of_both_layers() -> None:
@@ -159,31 +145,33 @@ def rigid3(rot: torch.Tensor, trans: torch.Tensor) -> SimpleNamespace:
 
 
 @LAYERS
-def test_a_rigid3array_is_read_by_its_components(kind) -> None:
+def test_any_rigid_object_is_read_and_half_precision_as_float32(kind) -> None:
+    """Its frames alone: OpenFold's Rigid, a Rigid3Array, and for IPA a GaussianRigid too."""
     layer, (s, z, frame, mask) = built(kind), inputs(2, 5)
-    assert torch.equal(layer(s, z, rigid3(frame.rot, frame.trans), mask), layer(s, z, frame, mask))
-    rot, trans = frame.rot.half(), frame.trans.half()
-    short = layer(s, z, rigid3(rot, trans), mask)
-    assert torch.equal(short, layer(s, z, Frame(rot.float(), trans.float()), mask))
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        rot, trans = frame.rot.to(dtype), frame.trans.to(dtype)
+        expected = layer(s, z, Frame(rot.float(), trans.float()), mask)
+        for rigid in (openfold_rigid, rigid3):
+            assert torch.equal(layer(s, z, rigid(rot, trans), mask), expected), (rigid, dtype)
+    if kind is InvariantPointAttention:
+        gaussian = GaussianRigid(frame, torch.ones_like(frame.trans), torch.zeros_like(frame.trans))
+        assert torch.equal(layer(s, z, gaussian, mask), layer(s, z, frame, mask))
 
 
 @LAYERS
 def test_rigid_objects_whose_tensors_were_cast_in_place_of_the_constructor_are_promoted(kind) -> None:
     """What casts every tensor of a call goes through the pytree, which does not pass the constructor."""
     layer, (s, z, frame, mask) = built(kind), inputs(2, 5)
-    gaussian = GaussianRigid.around(frame)
-    for r in (frame, gaussian):
+    for r in (frame, GaussianRigid.around(frame)):
         cast = torch.utils._pytree.tree_map(lambda x: x.bfloat16(), r)
         assert cast.dtype == torch.bfloat16
-        out = layer(s, z, cast, mask)
         expected = torch.utils._pytree.tree_map(lambda x: x.bfloat16().float(), r)
-        assert torch.equal(out, layer(s, z, expected, mask))
+        assert torch.equal(layer(s, z, cast, mask), layer(s, z, expected, mask))
 
 
 @LAYERS
 def test_leading_dimensions_of_one_are_those_of_s(kind) -> None:
     layer, (s, z, frame, mask) = built(kind), inputs(3, 5)
-    mask = mask.clone()
     mask[0, 3] = False
     mask = mask[:1]
     z = z[:1].requires_grad_()
@@ -203,84 +191,71 @@ def test_leading_dimensions_of_one_are_those_of_s(kind) -> None:
 
 @LAYERS
 def test_a_mask_of_any_dtype_is_one_mask(kind) -> None:
-    layer, (s, z, frame, mask) = built(kind), inputs(5)
+    layer, (s, z, frame, _) = built(kind), inputs(5)
     mask = torch.tensor([True, True, False, True, True])
     expected = layer(s, z, frame, mask)
     for dtype in (torch.uint8, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float64):
         assert torch.equal(layer(s, z, frame, mask.to(dtype)), expected), dtype
 
 
-def drawn(shapes: dict[str, tuple[int, ...]], seed: int = 5) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: 0.5 * torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
-
-
-def linear_shapes(**sizes: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.{part}": (o, i) if part == "weight" else (o,) for name, (o, i) in sizes.items() for part in PARTS}
+# Weights
 
 
 PARTS = ("weight", "bias")
 DOWN = 3
 
 
-def frame_diffusion_weights(prefix: str = "") -> dict[str, torch.Tensor]:
-    """The names and shapes of se3_diffusion's IPA and of FrameFlow's, which has no linear_rbf; pair values of DOWN."""
-    shapes = linear_shapes(
-        linear_q=(H * C, C_S),
-        linear_kv=(2 * H * C, C_S),
-        linear_q_points=(H * P * 3, C_S),
-        linear_kv_points=(H * (P + PV) * 3, C_S),
-        linear_b=(H, C_Z),
-        down_z=(DOWN, C_Z),
-        linear_out=(C_S, H * (DOWN + C + 4 * PV)),
-        linear_rbf=(1, 20),
-    )
-    return {prefix + name: value for name, value in drawn(shapes | {"head_weights": (H,)}).items()}
+def drawn(prefix: str = "", only: tuple[str, ...] = PARTS, **sizes: tuple[int, int]) -> dict[str, torch.Tensor]:
+    """Random numbers for linear layers of the sizes (out, in); dots are two underscores."""
+    generator = torch.Generator().manual_seed(5)
+    shapes = {f"{name}.{part}": (o, i) if part == "weight" else (o,) for name, (o, i) in sizes.items() for part in only}
+    return {
+        prefix + name.replace("__", "."): 0.5 * torch.randn(shape, generator=generator, dtype=torch.float64)
+        for name, shape in shapes.items()
+    }
+
+
+def within(layer: nn.Module) -> nn.Module:
+    return nn.ModuleDict({"trunk": nn.ModuleDict({"ipa_0": layer})})
+
+
+MONOMER = {"linear_q": (H * C, C_S), "linear_kv": (2 * H * C, C_S), "linear_b": (H, C_Z)}
+POINTS = {"linear_q_points": (H * P * 3, C_S), "linear_kv_points": (H * (P + PV) * 3, C_S)}
+HEADS = torch.linspace(-0.5, 0.5, H, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("rbf", [True, False], ids=["se3_diffusion", "FrameFlow"])
 def test_weights_with_down_z_load_and_mean_what_they_meant(rbf: bool) -> None:
-    weights = frame_diffusion_weights("trunk.ipa_0.")
-    if not rbf:
-        weights = {name: value for name, value in weights.items() if "rbf" not in name}
+    sizes = MONOMER | POINTS | {"down_z": (DOWN, C_Z), "linear_out": (C_S, H * (DOWN + C + 4 * PV))}
+    w = drawn(**sizes | ({"linear_rbf": (1, 20)} if rbf else {})) | {"head_weights": HEADS}
+    weights = {f"trunk.ipa_0.{name}": value for name, value in w.items()}
     names = set(weights)
     layer = InvariantPointAttention(*SIZES, pair_value_dim=DOWN).double()
-    model = nn_of(layer)
-    model.load_state_dict(weights, strict=True)
+    within(layer).load_state_dict(weights, strict=True)
     assert set(weights) == names, "the caller's dict was changed"
     s, z, frame, mask = helpers.ipa.inputs(5, dtype=torch.float64)
-    w = {name.removeprefix("trunk.ipa_0."): value for name, value in weights.items()}
     lower = torch.zeros(5, 5, DOWN, dtype=torch.float64)
-    for i in range(5):
-        for j in range(5):
-            for c in range(DOWN):
-                lower[i, j, c] = sum(w["down_z.weight"][c, k] * z[i, j, k] for k in range(C_Z)) + w["down_z.bias"][c]
-    expected = algorithm_22(monomer_tables, w, s, z, frame, mask, pair_values=lower)
-    assert_within(layer(s, z, frame, mask) - expected, 1e-9)
-    without = algorithm_22(monomer_tables, w, s, None, frame, mask, c_z=DOWN)
-    assert_within(layer(s, None, frame, mask) - without, 1e-9)
-
-
-def nn_of(layer: torch.nn.Module) -> torch.nn.Module:
-    return torch.nn.ModuleDict({"trunk": torch.nn.ModuleDict({"ipa_0": layer})})
+    for c in range(DOWN):
+        lower[..., c] = sum(w["down_z.weight"][c, k] * z[..., k] for k in range(C_Z)) + w["down_z.bias"][c]
+    for pair, values in ((z, lower), (None, None)):
+        expected = algorithm_22(monomer_tables, w, s, pair, frame, mask, c_z=DOWN, pair_values=values)
+        assert_within(layer(s, pair, frame, mask) - expected, 1e-9)
 
 
 def test_weights_with_down_z_say_how_the_layer_has_to_be_built() -> None:
     with pytest.raises(RuntimeError, match=r"trunk.ipa_0.down_z: build the layer with pair_value_dim=3"):
-        nn_of(InvariantPointAttention(*SIZES)).load_state_dict(frame_diffusion_weights("trunk.ipa_0."))
-    for wrong in ({"pair_value_dim": 0}, {"c_z": 0, "pair_value_dim": 2}):
-        sizes = dict(zip(("c_s", "c_z", "c_hidden", "no_heads", "no_qk_points", "no_v_points"), SIZES, strict=True))
+        within(InvariantPointAttention(*SIZES)).load_state_dict(drawn("trunk.ipa_0.", **MONOMER, down_z=(DOWN, C_Z)))
+    for sizes, dim in ((SIZES, 0), ((C_S, 0, *SIZES[2:]), 2)):
         with pytest.raises(ValueError, match="pair_value_dim must be (at least 1|None where c_z = 0)"):
-            InvariantPointAttention(**(sizes | wrong))
+            InvariantPointAttention(*sizes, pair_value_dim=dim)
 
 
 @pytest.mark.parametrize("inner", ["", ".linear"], ids=["own spelling", "OpenFold's spelling"])
 @pytest.mark.parametrize("is_multimer", [True, False], ids=["into a multimer layer", "into a monomer layer"])
 def test_multimer_weights_load_into_both_layouts(inner: str, is_multimer: bool) -> None:
-    shapes: dict[str, tuple[int, ...]] = {f"linear_{x}.weight": (H * C, C_S) for x in "qkv"}
-    points = {f"linear_{x}_points.linear": (H * 3 * count, C_S) for x, count in (("q", P), ("k", P), ("v", PV))}
-    shapes |= linear_shapes(**points, linear_b=(H, C_Z), linear_out=(C_S, H * (C_Z + C + 4 * PV)))
-    weights = drawn(shapes | {"head_weights": (H,)})
+    points = {f"linear_{x}_points__linear": (H * 3 * count, C_S) for x, count in (("q", P), ("k", P), ("v", PV))}
+    weights = drawn(only=("weight",), **{f"linear_{x}": (H * C, C_S) for x in "qkv"}) | {"head_weights": HEADS}
+    weights |= drawn(**points, linear_b=(H, C_Z), linear_out=(C_S, H * (C_Z + C + 4 * PV)))
     layer = InvariantPointAttention(*SIZES, is_multimer=is_multimer).double()
     layer.load_state_dict({name.replace(".linear.", f"{inner}."): value for name, value in weights.items()})
     s, z, frame, mask = helpers.ipa.inputs(5, dtype=torch.float64)

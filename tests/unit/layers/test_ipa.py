@@ -1,6 +1,4 @@
-"""Laws of InvariantPointAttention: it is algorithm 22, its gradients are finite differences', and misuse is named."""
-
-import math
+"""Laws of InvariantPointAttention: algorithm 22, gradients by finite differences, OpenFold's parameters."""
 
 import pytest
 import torch
@@ -8,22 +6,20 @@ import torch
 from helpers.ipa import (
     C_S,
     C_Z,
-    NAN,
     PV,
     C,
     H,
     P,
+    U,
     algorithm_22,
     assert_within,
     inputs,
     leaves,
     monomer_tables,
-    openfold_rigid,
     randomised,
     run,
 )
 from iga.frame import Frame
-from iga.gaussian import GaussianRigid
 from iga.ipa import InvariantPointAttention
 
 
@@ -49,14 +45,6 @@ def test_without_pair_features_bias_and_values_are_zero():
     expected = algorithm_22(monomer_tables, plain.state_dict(), s, None, frame, mask, c_z=0)
     assert_within(plain(s, None, frame, mask) - expected, 1e-9)
     assert not any(name.startswith("linear_b") for name in plain.state_dict())
-
-
-def test_eps_stands_under_the_root_of_the_norms():
-    s, z, frame, mask = inputs(4, dtype=torch.float64)
-    layer = InvariantPointAttention(C_S, C_Z, C, H, P, PV, eps=0.25).double()
-    layer.load_state_dict(randomised(dtype=torch.float64).state_dict())
-    expected = algorithm_22(monomer_tables, layer.state_dict(), s, z, frame, mask, eps=0.25)
-    assert_within(layer(s, z, frame, mask) - expected, 1e-9)
 
 
 # Gradients
@@ -89,44 +77,54 @@ def test_gradients_are_finite_where_value_points_meet_the_origin():
     assert torch.isfinite(output).all() and all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-# Arguments
+# Parameters
 
 
-@pytest.mark.parametrize(
-    "position, name", list(enumerate(["c_s", "c_z", "c_hidden", "no_heads", "no_qk_points", "no_v_points"]))
-)
-def test_sizes_that_cannot_be_are_named(position, name):
-    sizes = [C_S, C_Z, C, H, P, PV]
-    sizes[position] = -1
-    with pytest.raises(ValueError, match=f"{name} must be at least"):
-        InvariantPointAttention(*sizes)
+def test_parameters_are_openfolds_by_name_and_shape():
+    state = InvariantPointAttention(384, 128, 16, 12, 4, 8).state_dict()
+    assert {name: tuple(value.shape) for name, value in state.items()} == {
+        "linear_q.weight": (192, 384),
+        "linear_q.bias": (192,),
+        "linear_kv.weight": (384, 384),
+        "linear_kv.bias": (384,),
+        "linear_q_points.weight": (144, 384),
+        "linear_q_points.bias": (144,),
+        "linear_kv_points.weight": (432, 384),
+        "linear_kv_points.bias": (432,),
+        "linear_b.weight": (12, 128),
+        "linear_b.bias": (12,),
+        "head_weights": (12,),
+        "linear_out.weight": (384, 12 * (128 + 16 + 8 * 4)),
+        "linear_out.bias": (384,),
+    }
 
 
-@pytest.mark.parametrize("eps", [0.0, -1e-8, NAN, math.inf])
-def test_eps_that_cannot_be_is_named(eps):
-    with pytest.raises(ValueError, match="eps must be"):
-        InvariantPointAttention(C_S, C_Z, C, H, P, PV, eps=eps)
+def test_a_new_layer_has_unit_point_weights_zero_biases_and_a_zero_output():
+    layer = InvariantPointAttention(C_S, C_Z, C, H, P, PV)
+    assert_within(torch.nn.functional.softplus(layer.head_weights.detach()) - 1, 2 * U)
+    assert all((value == 0).all() for name, value in layer.state_dict().items() if name.endswith("bias"))
+    assert (layer.linear_out.weight == 0).all() and (layer(*inputs(4)) == 0).all()
+    others = ("linear_q", "linear_kv", "linear_q_points", "linear_kv_points", "linear_b")
+    assert all((getattr(layer, name).weight != 0).all() for name in others)
 
 
-def test_arguments_that_do_not_fit_are_named():
-    layer, (s, z, frame, mask) = randomised(), inputs(2, 4)
-    with pytest.raises(ValueError, match="s must be"):
-        layer(s[..., :-1], z, frame, mask)
-    with pytest.raises(ValueError, match="z must be"):
-        layer(s, z[..., :-1], frame, mask)
-    with pytest.raises(ValueError, match="r must have one frame per residue"):
-        layer(s, z, Frame(frame.rot[0], frame.trans[0]), mask)
-    with pytest.raises(ValueError, match="mask must be"):
-        layer(s, z, frame, mask[0])
-    with pytest.raises(ValueError, match="pass z=None"):
-        randomised(c_z=0)(s, z, frame, mask)
+@pytest.mark.parametrize("prefix", ["", "structure_module.ipa."])
+def test_point_projections_load_under_both_of_openfolds_spellings(prefix):
+    source, target = randomised(3).state_dict(), InvariantPointAttention(C_S, C_Z, C, H, P, PV)
+    state = {prefix + name.replace("_points.", "_points.linear."): value for name, value in source.items()}
+    assert prefix + "linear_kv_points.linear.bias" in state
+    names, model = list(state), target
+    for part in reversed(prefix.split(".")[:-1]):
+        model = torch.nn.ModuleDict({part: model})
+    model.load_state_dict(state, strict=True)
+    assert all(torch.equal(value, source[name]) for name, value in target.state_dict().items())
+    assert list(state) == names, "the caller's dict was changed"
 
 
-def test_any_rigid_object_will_do_and_nothing_else():
-    layer, (s, z, frame, mask) = randomised(), inputs(5)
-    expected = layer(s, z, frame, mask)
-    assert torch.equal(layer(s, z, openfold_rigid(frame.rot, frame.trans), mask), expected)
-    gaussian = GaussianRigid(frame, torch.ones_like(frame.trans), torch.zeros_like(frame.trans))
-    assert torch.equal(layer(s, z, gaussian, mask), expected)
-    with pytest.raises(TypeError, match="r must be"):
-        layer(s, z, frame.trans, mask)
+def test_strict_loading_still_refuses_what_does_not_belong():
+    state = randomised().state_dict()
+    with pytest.raises(RuntimeError, match="linear_g"):
+        randomised().load_state_dict({**state, "linear_g.weight": torch.zeros(2)})
+    del state["linear_b.bias"]
+    with pytest.raises(RuntimeError, match="linear_b.bias"):
+        randomised().load_state_dict(state)

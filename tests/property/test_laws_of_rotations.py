@@ -1,4 +1,4 @@
-"""Laws of SO(3). The judge is NumPy in float64, and the draws are axis, base angle and offset.
+"""Laws of SO(3), on draws of axis, base angle and offset; the judge is NumPy in float64.
 
 Budgets are first-order bounds in eps of the dtype: a quaternion's entry carries about 6 roundings of ½ eps, the matrix
 doubles it, and a product of two matrices adds 3 terms of ½ eps each on either side.
@@ -6,9 +6,7 @@ doubles it, and a product of two matrices adds 3 terms of ½ eps each on either 
 
 import math
 
-import jaxtyping
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,14 +26,14 @@ def canonical(draw: AxisAngle) -> tuple[np.ndarray, float]:
 
 @each_dtype
 @given(draw=axis_angles())
-def test_exp_is_the_rotation_about_the_vector(dtype: torch.dtype, draw: AxisAngle) -> None:
+def test_exp_is_the_rotation_about_the_vector(dtype, draw):
     # Rounding the vector turns by ≤ √3/2 eps θ, the square root and the half angle by 2 eps θ.
     assert close(rotation.exp(draw.rotvec.to(dtype)), draw.matrix, (8 + 3 * abs(draw.angle)) * eps(dtype))
 
 
 @each_dtype
 @given(draw=axis_angles())
-def test_log_is_the_rotation_vector_near_the_identity_and_near_pi_too(dtype: torch.dtype, draw: AxisAngle) -> None:
+def test_log_is_the_rotation_vector_near_the_identity_and_near_pi_too(dtype, draw):
     axis, angle = canonical(draw)
     found = rotation.log(draw.matrix.to(dtype))
     # 6 roundings of ½ eps in the quaternion, times ds/dq ≤ π; relative to the angle where that is small.
@@ -46,14 +44,14 @@ def test_log_is_the_rotation_vector_near_the_identity_and_near_pi_too(dtype: tor
 
 @each_dtype
 @given(draw=axis_angles())
-def test_exp_inverts_log(dtype: torch.dtype, draw: AxisAngle) -> None:
+def test_exp_inverts_log(dtype, draw):
     rot = draw.matrix.to(dtype)
     assert close(rotation.exp(rotation.log(rot)), rot.double(), (8 + 3 * math.pi + 12) * eps(dtype))
 
 
 @each_dtype
 @given(axis=axes(), exponent=st.integers(-12, 0), near_pi=st.booleans())
-def test_log_inverts_exp_below_pi(dtype: torch.dtype, axis: tuple[int, int, int], exponent: int, near_pi: bool) -> None:
+def test_log_inverts_exp_below_pi(dtype, axis, exponent, near_pi):
     angle = math.pi - 10.0**exponent if near_pi else 10.0**exponent
     rotvec = AxisAngle(axis, angle, 0.0).rotvec.to(dtype)
     found = rotation.log(rotation.exp(rotvec))
@@ -65,7 +63,7 @@ def test_log_inverts_exp_below_pi(dtype: torch.dtype, axis: tuple[int, int, int]
 
 @each_dtype
 @given(draw=axis_angles())
-def test_quaternion_is_that_of_the_half_angle_with_w_not_negative(dtype: torch.dtype, draw: AxisAngle) -> None:
+def test_quaternion_is_that_of_the_half_angle_with_w_not_negative(dtype, draw):
     axis, angle = canonical(draw)
     expected = np.concatenate([[math.cos(angle / 2)], math.sin(angle / 2) * axis])
     found = rotation.to_quaternion(draw.matrix.to(dtype))
@@ -76,9 +74,7 @@ def test_quaternion_is_that_of_the_half_angle_with_w_not_negative(dtype: torch.d
 
 @each_dtype
 @given(draw=axis_angles(), sign=st.sampled_from([1, -1]), exponent=st.integers(-30, 30))
-def test_quaternion_round_trip_ignores_sign_and_length(
-    dtype: torch.dtype, draw: AxisAngle, sign: int, exponent: int
-) -> None:
+def test_quaternion_round_trip_ignores_sign_and_length(dtype, draw, sign, exponent):
     rot = draw.matrix.to(dtype)
     quaternion = rotation.to_quaternion(rot)
     assert close(rotation.from_quaternion(quaternion), rot.double(), 16 * eps(dtype))
@@ -87,15 +83,9 @@ def test_quaternion_round_trip_ignores_sign_and_length(
     assert close(scaled, rotation.from_quaternion(quaternion).double(), 8 * eps(dtype))
 
 
-@pytest.mark.parametrize("bad", [0.0, math.nan, math.inf])
-def test_a_quaternion_without_direction_is_refused(bad: float) -> None:
-    with pytest.raises(ValueError, match="quaternion must be finite and not zero, got 1 of 2"):
-        rotation.from_quaternion(torch.tensor([[1.0, 0, 0, 0], [bad, 0, 0, 0]]))
-
-
 @each_dtype
 @given(start=axis_angles(), turn=axis_angles())
-def test_geodesic_distance_is_the_angle_between(dtype: torch.dtype, start: AxisAngle, turn: AxisAngle) -> None:
+def test_geodesic_distance_is_the_angle_between(dtype, start, turn):
     a = start.matrix
     b = torch.from_numpy(a.numpy() @ turn.matrix.numpy())
     _, angle = canonical(turn)
@@ -108,23 +98,21 @@ def test_geodesic_distance_is_the_angle_between(dtype: torch.dtype, start: AxisA
 
 @each_dtype
 @given(turn=axis_angles(bases=(0.0,)))
-def test_geodesic_distance_from_the_identity_keeps_its_digits(dtype: torch.dtype, turn: AxisAngle) -> None:
+def test_geodesic_distance_from_the_identity_keeps_its_digits(dtype, turn):
     found = rotation.geodesic_distance(torch.eye(3, dtype=dtype), turn.matrix.to(dtype))
     assert close(found, abs(turn.angle), 8 * eps(dtype) * abs(turn.angle))
 
 
 @each_dtype
 @given(draw=axis_angles())
-def test_geodesic_distance_of_a_rotation_to_itself_is_exactly_zero(dtype: torch.dtype, draw: AxisAngle) -> None:
+def test_geodesic_distance_of_a_rotation_to_itself_is_exactly_zero(dtype, draw):
     rot = draw.matrix.to(dtype)
     assert rotation.geodesic_distance(rot, rot.clone()) == 0
 
 
 @each_dtype
 @given(a=axis_angles(), b=axis_angles(), x=translations())
-def test_products_and_actions_are_those_of_matrices(
-    dtype: torch.dtype, a: AxisAngle, b: AxisAngle, x: tuple[float, float, float]
-) -> None:
+def test_products_and_actions_are_those_of_matrices(dtype, a, b, x):
     rot_a, rot_b = a.matrix.to(dtype), b.matrix.to(dtype)
     vector = torch.tensor(x, dtype=dtype)
     exact_a, exact_b, exact_x = (v.double().numpy() for v in (rot_a, rot_b, vector))
@@ -141,7 +129,7 @@ def test_products_and_actions_are_those_of_matrices(
 
 
 @given(seed=seeds())
-def test_leading_dimensions_broadcast(seed: int) -> None:
+def test_leading_dimensions_broadcast(seed):
     rot = rotation.exp(filler(seed, 4, 1, 3))
     x = filler(seed + 1, 5, 3)
     expected = np.einsum("aij,bj->abi", rot[:, 0].numpy(), x.numpy())
@@ -152,9 +140,7 @@ def test_leading_dimensions_broadcast(seed: int) -> None:
 
 @each_dtype
 @given(draw=axis_angles(), angle=axis_angles(bases=(0.0, math.pi)), exponent=st.integers(-30, 30))
-def test_gram_schmidt_gives_a_rotation_however_small_the_angle(
-    dtype: torch.dtype, draw: AxisAngle, angle: AxisAngle, exponent: int
-) -> None:
+def test_gram_schmidt_gives_a_rotation_however_small_the_angle(dtype, draw, angle, exponent):
     turn = draw.matrix
     x = turn[:, 0].to(dtype)
     y = ((turn * math.cos(angle.angle))[:, 0] + turn[:, 1] * math.sin(angle.angle)).to(dtype)
@@ -173,91 +159,3 @@ def test_gram_schmidt_gives_a_rotation_however_small_the_angle(
     elif sine < threshold / 2:
         assert not valid
         assert (rot == torch.eye(3)).all()
-
-
-@each_dtype
-@pytest.mark.parametrize("bad", [0.0, math.nan, math.inf, 1e-300])
-def test_gram_schmidt_gives_the_identity_where_there_is_no_plane(dtype: torch.dtype, bad: float) -> None:
-    x = torch.tensor([[1.0, 2.0, 3.0], [bad, 0.0, 0.0], [1.0, 0.0, 0.0]], dtype=dtype)
-    y = torch.tensor([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [bad, 0.0, 0.0]], dtype=dtype)
-    rot, valid = rotation.gram_schmidt(x, y)
-    assert valid.tolist() == [True, False, False]
-    assert (rot[1:] == torch.eye(3, dtype=dtype)).all()
-
-
-@each_dtype
-def test_random_rotations_are_haar_uniform(dtype: torch.dtype) -> None:
-    count = 4096
-    rot = rotation.random(count, generator=torch.Generator().manual_seed(7), dtype=dtype).double()
-    assert is_rotation(rot, 16 * eps(dtype))
-    # Each entry is uniform in [−1, 1]: mean 0, variance 1/3; square 1/3, variance 4/45. The angle has the density
-    # (1 − cos θ)/π: mean π/2 + 2/π, second moment π²/3 + 2. Six standard errors of the mean of `count`.
-    angle = rotation.geodesic_distance(rot, torch.eye(3, dtype=torch.float64))
-    mean_angle = math.pi / 2 + 2 / math.pi
-    spread = 6 / math.sqrt(count)
-    assert close(rot.mean(dim=0), 0.0, spread * math.sqrt(1 / 3))
-    assert close(rot.square().mean(dim=0), 1 / 3, spread * math.sqrt(4 / 45))
-    assert close(angle.mean(), mean_angle, spread * math.sqrt(math.pi**2 / 3 + 2 - mean_angle**2))
-
-
-@each_dtype
-def test_random_repeats_with_its_generator(dtype: torch.dtype) -> None:
-    first, again = (rotation.random(5, generator=torch.Generator().manual_seed(3), dtype=dtype) for _ in range(2))
-    assert first.dtype == dtype
-    assert (first == again).all()
-    assert rotation.random().shape == (3, 3)
-
-
-def outputs(x: torch.Tensor) -> list[torch.Tensor]:
-    """Every function of the module on one vector field."""
-    rot = rotation.exp(x)
-    return [
-        rot,
-        rotation.log(rot),
-        rotation.to_quaternion(rot),
-        rotation.from_quaternion(rotation.to_quaternion(rot)),
-        rotation.geodesic_distance(rot, rot.flip(0)),
-        rotation.multiply(rot, rot),
-        rotation.rotate(rot, x),
-        rotation.rotate_inverse(rot, x),
-        rotation.gram_schmidt(x, x.flip(-1))[0],
-    ]
-
-
-@each_dtype
-def test_every_function_keeps_the_dtype_also_under_autocast(dtype: torch.dtype) -> None:
-    x = filler(1, 6, 3).to(dtype)
-    plain = outputs(x)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = outputs(x)
-    for a, b in zip(plain, cast, strict=True):
-        assert a.dtype == b.dtype == dtype
-        assert (a == b).all()
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
-def test_low_precision_geometry_is_refused_with_the_remedy(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    x = torch.ones(2, 3, dtype=dtype)
-    rot = torch.ones(2, 3, 3, dtype=dtype)
-    calls = [
-        lambda: rotation.exp(x),
-        lambda: rotation.log(rot),
-        lambda: rotation.to_quaternion(rot),
-        lambda: rotation.from_quaternion(torch.ones(4, dtype=dtype)),
-        lambda: rotation.geodesic_distance(rot, rot),
-        lambda: rotation.gram_schmidt(x, x),
-    ]
-    for call in calls:
-        with pytest.raises(ValueError, match=r"must be float32 or float64, got torch\..*\.float\(\)"):
-            call()
-
-
-def test_a_wrong_shape_is_refused_with_what_was_expected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(ValueError, match=r"rot must be \[\.\.\., 3, 3\], got \[4, 3\]"):
-        rotation.log(torch.zeros(4, 3))
-    with pytest.raises(ValueError, match=r"rotvec must be \[\.\.\., 3\], got \[4, 2\]"):
-        rotation.exp(torch.zeros(4, 2))
-    with pytest.raises(ValueError, match=r"quaternion must be \[\.\.\., 4\], got \[\]"):
-        rotation.from_quaternion(torch.tensor(1.0))

@@ -1,4 +1,4 @@
-"""Laws of frames made from atoms; draws are axis, angle and powers of ten, which the judge knows."""
+"""Laws of frames made from atoms and of the unit that coordinates are in; the judge knows the draws."""
 
 import math
 
@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.geometry import close, each_dtype, eps, is_rotation
+from helpers.units import ANGSTROM, OTHER, chain, proven, refused
+from iga._backbone import check_trans_unit, check_unit
 from iga.frame import Frame
 from iga.testing.strategies import (
     CA_C,
@@ -23,12 +25,10 @@ from iga.testing.strategies import (
     translations,
 )
 
-Vector = tuple[float, float, float]
-
 
 @each_dtype
 @given(turn=axis_angles(), origin=translations(high=0))
-def test_backbone_frames_follow_both_conventions(dtype: torch.dtype, turn: AxisAngle, origin: Vector) -> None:
+def test_backbone_frames_follow_both_conventions(dtype, turn, origin):
     residue = Backbone("ideal", (N_CA, CA_C), AxisAngle((0, 0, 1), TAU, 0.0), turn, origin)
     atoms = tuple(atom.to(dtype) for atom in residue.atoms)
     # C on +x and N at y > 0 is AlphaFold's; OpenFold's is turned about z by τ − π.
@@ -48,7 +48,7 @@ def test_backbone_frames_follow_both_conventions(dtype: torch.dtype, turn: AxisA
 
 @each_dtype
 @given(turn=axis_angles(), origin=translations(high=0))
-def test_angstrom_atoms_give_the_same_frames_in_nm(dtype: torch.dtype, turn: AxisAngle, origin: Vector) -> None:
+def test_angstrom_atoms_give_the_same_frames_in_nm(dtype, turn, origin):
     residue = Backbone("ideal", (N_CA, CA_C), AxisAngle((0, 0, 1), TAU, 0.0), turn, origin)
     nm = tuple(atom.to(dtype) for atom in residue.atoms)
     angstrom = tuple((10 * atom).to(dtype) for atom in residue.atoms)
@@ -61,9 +61,7 @@ def test_angstrom_atoms_give_the_same_frames_in_nm(dtype: torch.dtype, turn: Axi
 @each_dtype
 @pytest.mark.parametrize("convention", ["alphafold", "openfold"])
 @given(residue=near_collinear_backbones())
-def test_near_collinear_atoms_give_a_rotation_or_are_reported(
-    dtype: torch.dtype, convention: str, residue: Backbone
-) -> None:
+def test_near_collinear_atoms_give_a_rotation_or_are_reported(dtype, convention, residue):
     atoms = tuple(atom.to(dtype) for atom in residue.atoms)
     frame, valid = Frame.from_backbone(*atoms, convention=convention, return_valid=True)
     assert is_rotation(frame.rot, 8 * eps(dtype))
@@ -77,7 +75,7 @@ def test_near_collinear_atoms_give_a_rotation_or_are_reported(
 @each_dtype
 @pytest.mark.parametrize("convention", ["alphafold", "openfold"])
 @given(residue=coincident_backbones())
-def test_coincident_atoms_are_reported_and_refused(dtype: torch.dtype, convention: str, residue: Backbone) -> None:
+def test_coincident_atoms_are_reported_and_refused(dtype, convention, residue):
     atoms = tuple(atom.to(dtype) for atom in residue.atoms)
     frame, valid = Frame.from_backbone(*atoms, convention=convention, return_valid=True)
     assert not valid
@@ -89,9 +87,7 @@ def test_coincident_atoms_are_reported_and_refused(dtype: torch.dtype, conventio
 
 @each_dtype
 @given(seed=seeds(), scale=st.integers(-3, 3), batch=st.sampled_from([(), (1,), (7,), (2, 5)]))
-def test_from_backbone_takes_arbitrary_points(
-    dtype: torch.dtype, seed: int, scale: int, batch: tuple[int, ...]
-) -> None:
+def test_from_backbone_takes_arbitrary_points(dtype, seed, scale, batch):
     n, ca, c = (10.0**scale * filler(seed, 3, *batch, 3)).to(dtype).unbind(0)
     frame, valid = Frame.from_backbone(n, ca, c, return_valid=True)
     assert frame.shape == valid.shape == batch
@@ -107,7 +103,7 @@ def test_from_backbone_takes_arbitrary_points(
 
 @pytest.mark.parametrize("convention", ["alphafold", "openfold"])
 @given(seed=seeds())
-def test_gradient_of_the_frames_is_their_derivative(convention: str, seed: int) -> None:
+def test_gradient_of_the_frames_is_their_derivative(convention, seed):
     """Against central differences in float64, on an ideal residue shaken by 0.01 nm."""
     turn = AxisAngle((1, 2, 3), 1.0, 0.0)
     residue = Backbone("ideal", (N_CA, CA_C), AxisAngle((0, 0, 1), TAU, 0.0), turn, (1.0, 0.0, 0.0))
@@ -118,3 +114,24 @@ def test_gradient_of_the_frames_is_their_derivative(convention: str, seed: int) 
 
     # A step h leaves h² times third derivatives of about (1/0.1 nm)³, and rounding over h: 10⁻⁷ each.
     assert torch.autograd.gradcheck(frame, atoms, eps=1e-6, atol=1e-6, rtol=1e-6, fast_mode=True)
+
+
+@st.composite
+def chains(draw) -> tuple[list[str], list[str], list[bool]]:
+    length = draw(st.integers(1, 16))
+    # mostly proteins, or the rule would hardly ever say yes
+    kind = st.sampled_from([*["protein"] * 6, "long", "short", "none"])
+    steps = draw(st.lists(kind, min_size=length - 1, max_size=length - 1))
+    residue = st.sampled_from([*["protein"] * 5, "long", "none"])
+    residues = draw(st.lists(residue, min_size=length, max_size=length))
+    lost = draw(st.lists(st.sampled_from([*[False] * 9, True]), min_size=length, max_size=length))
+    return steps, residues, lost
+
+
+@pytest.mark.parametrize("unit", ["nm", "angstrom"])
+@given(drawn=chains())
+def test_the_unit_is_refused_where_the_counts_prove_the_other_and_nowhere_else(unit, drawn):
+    atoms = tuple(ANGSTROM[unit] * atom for atom in chain(*drawn))
+    assert refused(check_unit, *atoms, unit) == proven(*drawn, bonds=True)
+    assert refused(check_trans_unit, atoms[1], unit) == proven(*drawn, bonds=False)
+    assert not refused(check_unit, *atoms, OTHER[unit])

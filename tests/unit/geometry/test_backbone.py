@@ -1,82 +1,85 @@
-"""When coordinates are in the other unit: the rule of `check_unit`, counted again in plain Python, case by case.
+"""Atoms that fix no frame, and coordinates in the other unit: each threshold at its number and just beyond it.
 
-A chain is drawn as its steps (a CA–CA distance of a protein, another one, none at all, or one that is not known) and as
-its residues' bonds; the rule's windows are tried at their very ends, where a distance along an axis is exact.
+The triangles have edges along the axes and lengths that are powers of two, so that nothing is rounded on the way; the
+windows of lengths are tried at their very ends, where a distance along an axis is exact.
 """
 
 import math
-from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
+from helpers.geometry import each_dtype, eps
+from helpers.units import ANGSTROM, OTHER, Atoms, chain, proven, refused
 from iga._backbone import check_trans_unit, check_unit, units_per_nm
+from iga.frame import Frame
 
-# ångström: kinds of steps between neighbouring CA, and of residues by N–CA, CA–C and their angle
-STEPS = {"protein": 3.8, "long": 5.0, "short": 0.5, "none": 0.0}
-BONDS = {"protein": (1.46, 1.53, 111.0), "long": (1.9, 1.53, 111.0), "none": (0.0, 1.53, 111.0)}
-OTHER = {"nm": "angstrom", "angstrom": "nm"}
-# one ångström in the unit that was not named
-ANGSTROM = {"nm": 1.0, "angstrom": 0.1}
+
+def vector(*x: float, dtype: torch.dtype) -> torch.Tensor:
+    return torch.tensor(x, dtype=dtype)
+
+
+@each_dtype
+@pytest.mark.parametrize("exponent", [-40, -10, 0, 1, 7, 40])
+@pytest.mark.parametrize("edge", [2.0**-8, 0.5])
+@pytest.mark.parametrize("swapped", [False, True], ids=["long x", "long y"])
+def test_a_triangle_is_resolved_from_a_height_of_eight_roundings_of_its_largest_coordinate(
+    dtype, exponent, edge, swapped
+):
+    """Corners (m − l, 0, 0), (m, 0, 0) and (m − l, h, 0), h ≤ l: the smallest height is h."""
+    m = 2.0**exponent
+    length, bar = m * edge, 8 * eps(dtype) * m
+    origin, far = vector(m - length, 0, 0, dtype=dtype), vector(m, 0, 0, dtype=dtype)
+    for height, resolved in ((bar, False), (bar * (1 + 2**-10), True), (bar * 1.5, True), (bar * 0.5, False)):
+        near = vector(m - length, height, 0, dtype=dtype)
+        corners = (near, origin, far) if swapped else (far, origin, near)
+        # from_backbone's N, CA, C: e1 along C − CA
+        frame, valid = Frame.from_backbone(*reversed(corners), return_valid=True)
+        assert bool(valid) == resolved, height / bar
+        assert resolved or torch.equal(frame.rot, torch.eye(3, dtype=dtype))
+
+
+@each_dtype
+def test_points_all_at_the_origin_are_not_resolved(dtype):
+    zeros = torch.zeros(2, 3, dtype=dtype)
+    frame, valid = Frame.from_backbone(zeros, zeros, zeros, return_valid=True)
+    assert valid.tolist() == [False, False] and (frame.rot == torch.eye(3)).all() and (frame.trans == 0).all()
+
+
+@pytest.mark.parametrize("function", ["from_backbone", "from_3_points"])
+def test_points_without_a_frame_are_refused_with_their_indices_and_what_to_do(function):
+    chain = [torch.randn(13, 3, generator=torch.Generator().manual_seed(k)) for k in range(3)]
+    for bad in ([], [5], list(range(2, 10)), list(range(2, 11)), list(range(1, 12))):
+        n, ca, c = (x.clone() for x in chain)
+        n[bad] = ca[bad]
+        what, remedy = {
+            "from_backbone": ("N, CA, C", "pass return_valid=True and mask those residues out"),
+            "from_3_points": ("the three points", "mask them out with from_backbone(…, return_valid=True)"),
+        }[function]
+        call = partial(getattr(Frame, function), n, ca, c)
+        if not bad:
+            assert call().shape == (13,)
+            continue
+        shown = ", ".join(map(str, bad[:8])) + (f" and {len(bad) - 8} more" if len(bad) > 8 else "")
+        with pytest.raises(ValueError) as refused:
+            call()
+        assert str(refused.value) == (
+            f"{what} must be three finite points that neither coincide nor lie on a line, got {len(bad)} of 13 that "
+            f"do, at index {shown}; {remedy}"
+        )
+
+
+def test_the_index_of_points_without_a_frame_has_as_many_numbers_as_there_are_dimensions():
+    points = [torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(k)) for k in range(3)]
+    points[0][1, 2] = points[1][1, 2]
+    with pytest.raises(ValueError, match=r"got 1 of 6 that do, at index \(1, 2\); mask"):
+        Frame.from_3_points(*points)
+    with pytest.raises(ValueError, match=r"got 1 of 1 that do; mask"):
+        Frame.from_3_points(*(x[1, 2] for x in points))
+
+
 CONVERSION = {"nm": "ångström = 10 × nm", "angstrom": "nm = 0.1 × ångström"}
-
-Atoms = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-
-
-def chain(steps: Sequence[str], residues: Sequence[str], lost: Sequence[bool]) -> Atoms:
-    """N, CA, C [len(residues), 3] in ångström, CA along x; where `lost`, the CA is not a number."""
-    n, ca, c = [], [], []
-    x = 0.0
-    for kind, step, gone in zip(residues, ("none", *steps), lost, strict=True):
-        x += STEPS[step]
-        to_n, to_c, angle = BONDS[kind]
-        turn = math.radians(angle)
-        ca.append([math.nan if gone else x, 0.0, 0.0])
-        c.append([x, to_c, 0.0])
-        n.append([x, to_n * math.cos(turn), to_n * math.sin(turn)])
-    return tuple(torch.tensor(atom, dtype=torch.float64) for atom in (n, ca, c))  # pyright: ignore[reportReturnType]
-
-
-def proven(steps: Sequence[str], residues: Sequence[str], lost: Sequence[bool], bonds: bool) -> bool:
-    """The docstring of `check_unit`, on the draws."""
-    known = [s for s, a, b in zip(steps, lost, lost[1:], strict=False) if s != "none" and not (a or b)]
-    m, near = len(known), known.count("protein")
-    judged = [r for r, gone in zip(residues, lost, strict=True) if r != "none" and not gone]
-    by_bonds = bonds and len(judged) > 0 and 4 * judged.count("protein") >= 3 * len(judged)
-    by_distances = m >= 8 and near >= m / 2 + 3
-    return m > 0 and near >= m / 2 and (by_bonds or by_distances)
-
-
-def refused(function, *arguments) -> bool:
-    try:
-        function(*arguments)
-    except ValueError as error:
-        assert "coordinates must be in the named unit" in str(error)
-        return True
-    return False
-
-
-@st.composite
-def chains(draw) -> tuple[list[str], list[str], list[bool]]:
-    length = draw(st.integers(1, 16))
-    # mostly proteins, or the rule would hardly ever say yes
-    kind = st.sampled_from([*["protein"] * 6, "long", "short", "none"])
-    steps = draw(st.lists(kind, min_size=length - 1, max_size=length - 1))
-    residue = st.sampled_from([*["protein"] * 5, "long", "none"])
-    residues = draw(st.lists(residue, min_size=length, max_size=length))
-    lost = draw(st.lists(st.sampled_from([*[False] * 9, True]), min_size=length, max_size=length))
-    return steps, residues, lost
-
-
-@pytest.mark.parametrize("unit", ["nm", "angstrom"])
-@given(drawn=chains())
-def test_the_unit_is_refused_where_the_counts_prove_the_other_and_nowhere_else(unit, drawn) -> None:
-    atoms = tuple(ANGSTROM[unit] * atom for atom in chain(*drawn))
-    assert refused(check_unit, *atoms, unit) == proven(*drawn, bonds=True)
-    assert refused(check_trans_unit, atoms[1], unit) == proven(*drawn, bonds=False)
-    assert not refused(check_unit, *atoms, OTHER[unit])
 
 
 def of(near: int, far: int, good: int, bad: int) -> tuple[list[str], list[str], list[bool]]:
@@ -105,7 +108,7 @@ def of(near: int, far: int, good: int, bad: int) -> tuple[list[str], list[str], 
         ((8, 9, 0, 0), False, False),
     ],
 )
-def test_each_count_of_the_rule_turns_at_its_number(counts, by_all: bool, by_trans: bool) -> None:
+def test_each_count_of_the_rule_turns_at_its_number(counts, by_all, by_trans):
     drawn = of(*counts)
     assert proven(*drawn, bonds=True) == by_all and proven(*drawn, bonds=False) == by_trans
     atoms = chain(*drawn)
@@ -133,7 +136,7 @@ def two_residues(length: str, x: float) -> Atoms:
     ("length", "low", "high"),
     [("step", 3.61, 3.99), ("N-CA", 1.30, 1.65), ("CA-C", 1.35, 1.75), ("N-C", 2.15, 2.80)],
 )
-def test_each_window_is_closed_at_both_ends(length: str, low: float, high: float) -> None:
+def test_each_window_is_closed_at_both_ends(length, low, high):
     for value, inside in (
         (low, True),
         (high, True),
@@ -145,7 +148,7 @@ def test_each_window_is_closed_at_both_ends(length: str, low: float, high: float
 
 
 @pytest.mark.parametrize("unit", ["nm", "angstrom"])
-def test_the_message_names_both_units_the_median_of_known_distances_and_the_way_out(unit: str) -> None:
+def test_the_message_names_both_units_the_median_of_known_distances_and_the_way_out(unit):
     steps = ["protein"] * 7 + ["long"] + ["none"] * 5 + ["protein"] * 3
     atoms = chain(steps, ["protein"] * 17, [False] * 17)
     atoms = tuple(ANGSTROM[unit] * atom for atom in atoms)
@@ -161,7 +164,7 @@ def test_the_message_names_both_units_the_median_of_known_distances_and_the_way_
         assert str(error.value) == message
 
 
-def test_the_median_is_that_of_the_chains_in_the_wrong_unit_only() -> None:
+def test_the_median_is_that_of_the_chains_in_the_wrong_unit_only():
     """Beside a chain in nm whose distances are ten times smaller, and one without an opinion."""
     _, good, _ = chain(["protein"] * 12, ["protein"] * 13, [False] * 13)
     batch = torch.stack([good / 10, good, torch.zeros_like(good), torch.full_like(good, math.nan)])
@@ -170,14 +173,14 @@ def test_the_median_is_that_of_the_chains_in_the_wrong_unit_only() -> None:
     check_trans_unit(batch[[0, 2, 3]])
 
 
-def test_a_step_of_any_length_counts_as_a_distance() -> None:
+def test_a_step_of_any_length_counts_as_a_distance():
     """Eight of a protein's and nine of half an ångström: fewer than half."""
     drawn = (["protein"] * 8 + ["short"] * 9, ["none"] * 18, [False] * 18)
     assert not proven(*drawn, bonds=False)
     check_trans_unit(chain(*drawn)[1], "nm")
 
 
-def test_each_chain_of_a_batch_is_judged_by_its_own_counts() -> None:
+def test_each_chain_of_a_batch_is_judged_by_its_own_counts():
     """Beside a chain of residues far apart, whose bonds prove nothing: it must not lend its numbers to the other."""
     proof, apart = of(3, 0, 3, 1), of(0, 3, 0, 4)
     assert proven(*proof, bonds=True) and not proven(*apart, bonds=True)
@@ -186,14 +189,14 @@ def test_each_chain_of_a_batch_is_judged_by_its_own_counts() -> None:
     assert not refused(check_unit, *(torch.stack([x, x]) for x in chain(*apart)))
 
 
-def test_units_are_named_and_no_others() -> None:
+def test_units_are_named_and_no_others():
     assert (units_per_nm("nm"), units_per_nm("angstrom")) == (1.0, 10.0)
     for unit in ("NM", "Angstrom", "pm", ""):
         with pytest.raises(ValueError, match=f'^unit must be "nm" or "angstrom", got \'{unit}\''):
             units_per_nm(unit)
 
 
-def test_checking_the_unit_leaves_no_graph_behind() -> None:
+def test_checking_the_unit_leaves_no_graph_behind():
     """The check reads values only: what needs a gradient passes, and its backward pass does not see the check."""
     n, ca, c = (atom.requires_grad_() for atom in chain(["long"] * 9, ["protein"] * 10, [False] * 10))
     check_unit(n, ca, c, "nm")

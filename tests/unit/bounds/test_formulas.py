@@ -1,8 +1,8 @@
 """Every bound and budget of `iga.bounds` is the number that its theorem states, evaluated in forty digits.
 
 The formulas are those of docs/theory.md, written out again in mpmath; the functions err by the roundings of one
-evaluation in float64, at most a hundred of 2⁻⁵³ each. What is examined elsewhere is that the theorems hold; here, that
-the code states them and nothing weaker.
+evaluation in float64, at most a hundred of 2⁻⁵³ each. That the theorems hold is examined elsewhere; here, that the code
+states them and nothing weaker.
 """
 
 import math
@@ -18,10 +18,19 @@ from iga.bounds._scalar import maximum
 from iga.bounds.rounding import _minus_log1m, _with_second_order
 
 DIGITS = mp.mp.clone()
+
+
 DIGITS.dps = 40
+
+
 ROUNDINGS = 100 * 2.0**-53
+
+
 SINGLE, DOUBLE = torch.float32, torch.float64
+
+
 UNIT = {SINGLE: DIGITS.mpf(2) ** -24, DOUBLE: DIGITS.mpf(2) ** -53}
+
 
 ln, log1p, exp, tanh, root, mpf = DIGITS.ln, DIGITS.log1p, DIGITS.exp, DIGITS.tanh, DIGITS.sqrt, DIGITS.mpf
 
@@ -30,9 +39,6 @@ def agree(found: object, expected: object) -> None:
     value = float(found)  # pyright: ignore[reportArgumentType] - a float or a tensor of one number
     assert math.isfinite(value)
     assert abs(mpf(value) - expected) <= ROUNDINGS * abs(expected), (value, expected)
-
-
-# ---- exact arithmetic: section 3 and 9.1, 9.2
 
 
 def falls(dist_sq: mp.mpf, dof: mp.mpf | None) -> mp.mpf:
@@ -98,14 +104,14 @@ def exactly(arguments: tuple) -> list:
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_an_exact_bound_is_the_number_of_its_theorem(name: str) -> None:
+def test_an_exact_bound_is_the_number_of_its_theorem(name):
     function, theorem, examples = EXACT[name]
     for arguments in examples:
         agree(function(*arguments), theorem(*exactly(arguments)))
 
 
 @pytest.mark.parametrize("name", [name for name in EXACT if "logit" not in name])
-def test_an_exact_bound_of_tensors_is_that_of_their_numbers(name: str) -> None:
+def test_an_exact_bound_of_tensors_is_that_of_their_numbers(name):
     function, theorem, examples = EXACT[name]
     for arguments in examples:
         found = function(*(torch.tensor([x, x], dtype=DOUBLE) for x in arguments))
@@ -117,7 +123,7 @@ def test_an_exact_bound_of_tensors_is_that_of_their_numbers(name: str) -> None:
 @pytest.mark.parametrize("clamp", [None, -5.0, 12.0, 40.0])
 @pytest.mark.parametrize("extent", [0.0, 20.0, 400.0])
 @pytest.mark.parametrize("offset", [None, 0.5])
-def test_a_score_range_is_that_of_the_deepest_end(extent: float, clamp: float | None, offset: float | None) -> None:
+def test_a_score_range_is_that_of_the_deepest_end(extent, clamp, offset):
     given = (extent, 0.03, 150.0) if offset is None else (extent, 0.03, 150.0, offset)
     options = {} if clamp is None else {"log_det_min": clamp}
     low_clamp = -DIGITS.inf if clamp is None else mpf(clamp)
@@ -136,7 +142,7 @@ def test_a_score_range_is_that_of_the_deepest_end(extent: float, clamp: float | 
         agree(per_pair, max(abs(low), abs(high)))
 
 
-def test_the_bound_of_a_score_is_its_high_end_where_that_is_further_from_zero() -> None:
+def test_the_bound_of_a_score_is_its_high_end_where_that_is_further_from_zero():
     """Residues in one place, little blurred: −½ log_det is 9.5 at the floor, and no score is as low as −9.5."""
     arguments = (0.0, 0.03, 0.04, 0.1)
     low, high = score_range(*(mpf(x) for x in arguments), -DIGITS.inf)
@@ -145,7 +151,7 @@ def test_the_bound_of_a_score_is_its_high_end_where_that_is_further_from_zero() 
     agree(bounds.student_t_score_bound(*arguments, dof=2.0), score_range(*map(mpf, arguments), -DIGITS.inf, mpf(2))[1])
 
 
-def test_the_gradient_through_a_hard_floor_jumps_from_zero_to_one_at_the_floor() -> None:
+def test_the_gradient_through_a_hard_floor_jumps_from_zero_to_one_at_the_floor():
     """At the floor itself it is 0: 9.2 claims 1 only above."""
     assert [bounds.floor_gradient(x, 0.03, "hard") for x in (0.02, 0.03, 0.04)] == [0.0, 0.0, 1.0]
     sigma = torch.tensor([0.02, 0.03, 0.04], dtype=DOUBLE)
@@ -153,16 +159,13 @@ def test_the_gradient_through_a_hard_floor_jumps_from_zero_to_one_at_the_floor()
     assert found.dtype == DOUBLE and found.tolist() == [0.0, 0.0, 1.0]
 
 
-def test_fixed_means_leave_exactly_twice_dist_sq() -> None:
+def test_fixed_means_leave_exactly_twice_dist_sq():
     assert bounds.log_scale_gradient_bound(7.25, mean_moves=False) == 14.5
 
 
-def test_fp16_ends_at_65504_on_both_sides() -> None:
+def test_fp16_ends_at_65504_on_both_sides():
     answers = {x: bounds.fits_in_fp16(x) for x in (65504.0, 65504.5, -65504.0, -65504.5, 0.0)}
     assert answers == {65504.0: True, 65504.5: False, -65504.0: True, -65504.5: False, 0.0: True}
-
-
-# ---- rounding: sections 6, 8 and 9.3, with ρ = drift, κ = condition, u = unit roundoff
 
 
 def second_order(e: mp.mpf) -> mp.mpf:
@@ -207,7 +210,7 @@ def drifted(drift: float | None) -> tuple[dict[str, float], mp.mpf]:
 
 
 @each_drift
-def test_the_coefficients_are_those_of_the_theorems(drift: float | None) -> None:
+def test_the_coefficients_are_those_of_the_theorems(drift):
     option, rho = drifted(drift)
     constant, slope = bounds.dist_sq_coefficients(**option)
     agree(constant, 35 + 4 * root(3) * rho)
@@ -220,7 +223,7 @@ def test_the_coefficients_are_those_of_the_theorems(drift: float | None) -> None
 
 @each_size
 @each_drift
-def test_the_budgets_of_the_overlap_are_those_of_the_theorems(kappa, dtype, drift) -> None:
+def test_the_budgets_of_the_overlap_are_those_of_the_theorems(kappa, dtype, drift):
     option, rho = drifted(drift)
     k, u = mpf(kappa), UNIT[dtype]
     largest = 3 * ln(2 * mpf(150) ** 2)
@@ -237,7 +240,7 @@ def test_the_budgets_of_the_overlap_are_those_of_the_theorems(kappa, dtype, drif
 @each_size
 @each_drift
 @pytest.mark.parametrize("moved", [None, 0.01, 3.0])
-def test_the_budgets_of_the_scores_are_those_of_the_theorems(kappa, dtype, drift, moved) -> None:
+def test_the_budgets_of_the_scores_are_those_of_the_theorems(kappa, dtype, drift, moved):
     option, rho = drifted(drift)
     eta = mpf(0)
     if moved is not None:
@@ -260,7 +263,7 @@ def test_the_budgets_of_the_scores_are_those_of_the_theorems(kappa, dtype, drift
 
 
 @each_size
-def test_the_budgets_of_means_sums_and_gradients_are_those_of_the_theorems(kappa, dtype) -> None:
+def test_the_budgets_of_means_sums_and_gradients_are_those_of_the_theorems(kappa, dtype):
     k, u, sigma = mpf(kappa), UNIT[dtype], mpf(0.03)
     c = 5 * root(3) + 1
     agree(bounds.mean_budget(2.0, 0.03, dtype), c * u * 2 / (root(2) * sigma))
@@ -277,7 +280,7 @@ def test_the_budgets_of_means_sums_and_gradients_are_those_of_the_theorems(kappa
 
 
 @each_size
-def test_digits_left_are_minus_the_logarithm_of_the_loss(kappa, dtype) -> None:
+def test_digits_left_are_minus_the_logarithm_of_the_loss(kappa, dtype):
     k, u = mpf(kappa), UNIT[dtype]
     for form, loss in (("closed", dist_sq_budget(k, u, root(3))), ("textbook", k**2 * u)):
         digits = max(mpf(0), -DIGITS.log10(loss))
@@ -288,7 +291,7 @@ def test_digits_left_are_minus_the_logarithm_of_the_loss(kappa, dtype) -> None:
 
 
 @pytest.mark.parametrize("as_tensor", [False, True])
-def test_a_budget_claims_nothing_from_one_eighth_on_and_something_up_to_it(as_tensor: bool) -> None:
+def test_a_budget_claims_nothing_from_one_eighth_on_and_something_up_to_it(as_tensor):
     """e = (23 + 12.46 κ) u is 1/8 at κ = 1.68·10⁵ in float32, and e + 2e² there is 5/32."""
     assert _with_second_order(0.125) == _with_second_order(torch.tensor(0.125)) == 5 / 32
     constant, slope = bounds.log_det_coefficients()
@@ -300,7 +303,7 @@ def test_a_budget_claims_nothing_from_one_eighth_on_and_something_up_to_it(as_te
 
 
 @pytest.mark.parametrize("as_tensor", [False, True])
-def test_a_student_t_budget_claims_nothing_once_the_error_reaches_the_number(as_tensor: bool) -> None:
+def test_a_student_t_budget_claims_nothing_once_the_error_reaches_the_number(as_tensor):
     """dist_sq = 0 and moved = 2: an error of 4 against ν = 4 leaves the logarithm no floor; less leaves one."""
     for moved, finite in ((1.999, True), (2.0, False), (3.0, False)):
         values = [0.0, 0.0, 1.0]
@@ -310,12 +313,12 @@ def test_a_student_t_budget_claims_nothing_once_the_error_reaches_the_number(as_
     assert _minus_log1m(1.0) == _minus_log1m(torch.tensor(1.0)) == math.inf
 
 
-def test_the_unit_roundoff_is_half_the_spacing_above_one() -> None:
+def test_the_unit_roundoff_is_half_the_spacing_above_one():
     assert [bounds.unit_roundoff(x) for x in (SINGLE, DOUBLE, torch.bfloat16, 0.25)] == [2**-24, 2**-53, 2**-8, 0.25]
     agree(bounds.ROUNDED_DRIFT, root(3))
 
 
-def test_the_larger_of_numbers_and_tensors_is_the_same_in_either_order_and_keeps_the_first_tensors_dtype() -> None:
+def test_the_larger_of_numbers_and_tensors_is_the_same_in_either_order_and_keeps_the_first_tensors_dtype():
     tensor, other = torch.tensor([1.0, 5.0], dtype=SINGLE), torch.tensor([4.0, 2.0], dtype=DOUBLE)
     assert maximum(2, 3.5) == maximum(3.5, 2) == 3.5
     for found, dtype, expected in (

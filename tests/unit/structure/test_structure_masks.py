@@ -1,4 +1,4 @@
-"""Laws of residues without a frame: masked, counted by reason and neutral, and their neighbours keep every bit."""
+"""Residues without a frame: masked, counted by reason and neutral, while their neighbours keep every bit."""
 
 import math
 from collections.abc import Callable
@@ -8,19 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
 
-from helpers.geometry import each_dtype, eps, is_rotation
+from helpers.geometry import eps, is_rotation
 from helpers.structures import (
     BACKBONE,
     MISSING,
     NAN,
     WRITERS,
-    Point,
     each_format,
     is_neutral,
-    of,
-    pdb_text,
     peptide,
     reader,
     rounded,
@@ -28,11 +24,9 @@ from helpers.structures import (
     values,
     without,
 )
-from iga.structure import Structure, read_structure, read_structures
-from iga.testing.strategies import AxisAngle, axis_angles
+from iga.structure import Structure, read_structures
 
 FLAT = "N, CA and C fix no frame"
-WALL = peptide("ALA", "LYS", "SER")
 
 
 @pytest.fixture
@@ -43,9 +37,7 @@ def read(tmp_path: Path) -> Callable[..., Structure]:
 
 @each_format
 @pytest.mark.parametrize("names", [("N",), ("CA",), ("C",), ("N", "C"), BACKBONE])
-def test_residues_with_missing_atoms_are_masked_and_counted(
-    read: Callable[..., Structure], form: str, names: tuple[str, ...]
-) -> None:
+def test_residues_with_missing_atoms_are_masked_and_counted(read, form, names):
     plain = peptide("ALA", "LYS", "SER", "LEU", "ALA")
     structure = read(without(without(plain, 2, *names), 5, *names), form)
     assert structure.mask.tolist() == [True, False, True, True, False]
@@ -60,9 +52,7 @@ def test_residues_with_missing_atoms_are_masked_and_counted(
 @each_format
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("name", BACKBONE)
-def test_coordinates_that_are_no_numbers_mask_the_residue(
-    read: Callable[..., Structure], form: str, name: str, axis: int
-) -> None:
+def test_coordinates_that_are_no_numbers_mask_the_residue(read, form, name, axis):
     plain = peptide("ALA", "LYS", "SER")
     broken = [
         replace(atom, xyz=tuple(math.nan if k == axis else x for k, x in enumerate(atom.xyz)))
@@ -79,7 +69,7 @@ def test_coordinates_that_are_no_numbers_mask_the_residue(
 
 
 @each_format
-def test_side_chain_atoms_without_coordinates_are_left_out(read: Callable[..., Structure], form: str) -> None:
+def test_side_chain_atoms_without_coordinates_are_left_out(read, form):
     plain = peptide("ALA", "LYS", "SER")
     lost = [replace(a, xyz=NAN) if (a.number, a.name) in ((2, "NZ"), (1, "CB")) else a for a in plain]
     assert same(read(lost, form), read(without(without(plain, 2, "NZ"), 1, "CB"), form))
@@ -99,9 +89,7 @@ def test_side_chain_atoms_without_coordinates_are_left_out(read: Callable[..., S
     ],
 )
 @pytest.mark.parametrize("convention", ["alphafold", "openfold"])
-def test_collinear_and_coincident_atoms_are_masked_with_the_reason(
-    read: Callable[..., Structure], form: str, line: tuple[Point, ...], convention: str
-) -> None:
+def test_collinear_and_coincident_atoms_are_masked_with_the_reason(read, form, line, convention):
     plain = peptide("ALA", "LYS", "SER", "LEU")
     at = np.array([7.125, -3.5, 11.25])
     points = dict(zip(BACKBONE, (rounded(at + np.array(point)) for point in line), strict=True))
@@ -115,30 +103,8 @@ def test_collinear_and_coincident_atoms_are_masked_with_the_reason(
         assert torch.equal(a[structure.mask], b[structure.mask])
 
 
-@each_dtype
-@given(turn=axis_angles(), angle=axis_angles(bases=(0.0, math.pi)))
-def test_nearly_collinear_atoms_give_a_rotation_or_are_masked(
-    tmp_path_factory: pytest.TempPathFactory, dtype: torch.dtype, turn: AxisAngle, angle: AxisAngle
-) -> None:
-    """At three decimals of an ångström, where a nearly straight residue is straight or bent by 10⁻³."""
-    n, c = angle.matrix.numpy() @ np.array([1.46, 0.0, 0.0]), np.array([1.53, 0.0, 0.0])
-    points = dict(zip(BACKBONE, (turn.matrix.numpy() @ x + 20.0 for x in (n, np.zeros(3), c)), strict=True))
-    middle = [replace(atom, xyz=rounded(points[atom.name])) for atom in of(WALL, 2, *BACKBONE)]
-    atoms = [*of(WALL, 1), *middle, *of(WALL, 3)]
-    path = tmp_path_factory.mktemp("near") / "near.pdb"
-    path.write_text(pdb_text(atoms))
-    structure = read_structure(path, dtype=dtype)
-    assert is_rotation(structure.gaussian.rot, 8 * eps(dtype))
-    assert all(x.isfinite().all() for x in values(structure))
-    assert structure.mask[0] and structure.mask[2]
-    assert structure.masked == ({} if structure.mask[1] else {FLAT: 1})
-    # What the written digits say, exactly, in units of 0.001 Å.
-    n, ca, c = (np.round(1000 * np.array(of(atoms, 2, name)[0].xyz)).astype(np.int64) for name in BACKBONE)
-    assert bool(structure.mask[1]) == bool(np.cross(n - ca, c - ca).any())
-
-
 @each_format
-def test_every_reason_is_counted_by_itself_and_stands_in_the_record(tmp_path: Path, form: str) -> None:
+def test_every_reason_is_counted_by_itself_and_stands_in_the_record(tmp_path, form):
     atoms = without(peptide("ALA", "LYS", "SER", "LEU", "ALA"), 1, "N")
     atoms = [replace(a, xyz=NAN) if a.number == 5 and a.name == "CA" else a for a in atoms]
     atoms = [replace(a, xyz=(1.0, 1.0, 1.0)) if a.number == 3 else a for a in atoms]

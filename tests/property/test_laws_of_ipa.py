@@ -101,18 +101,20 @@ def test_a_far_translation_costs_nothing_beyond_the_rounding_of_the_input(seed, 
     assert_within(layer(s, z, moved, mask) - layer(s, z, frame, mask), budget)
 
 
-def test_output_depends_on_rotation_and_position_of_a_single_residue():
-    layer, (s, z, frame, mask) = randomised(), inputs(6)
+@given(seeds, st.integers(0, 5))
+def test_output_depends_on_rotation_and_position_of_every_single_residue(seed, residue):
+    layer, (s, z, frame, mask) = randomised(seed), inputs(6, seed=seed)
     base = layer(s, z, frame, mask)
     turned, shifted = frame.rot.clone(), frame.trans.clone()
-    turned[2] = rotations(generator=torch.Generator().manual_seed(9)).float()
-    shifted[2, 0] += 0.5
+    turned[residue] = rotations(generator=torch.Generator().manual_seed(seed + 1)).float()
+    shifted[residue, 0] += 0.5
     for other in (Frame(turned, frame.trans), Frame(frame.rot, shifted)):
         assert ((layer(s, z, other, mask) - base).abs().amax(dim=-1) > 1e-3).all()
 
 
-def test_permuting_the_residues_permutes_the_output():
+@given(st.permutations(range(6)))
+def test_permuting_the_residues_permutes_the_output(order):
     layer, (s, z, frame, mask) = randomised(dtype=torch.float64), inputs(6, dtype=torch.float64)
-    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    order = torch.tensor(order)
     permuted = layer(s[order], z[order][:, order], Frame(frame.rot[order], frame.trans[order]), mask)
     assert_within(permuted - layer(s, z, frame, mask)[order], 1e-11)

@@ -1,4 +1,4 @@
-"""Exact theorems of `iga.bounds` about the overlap, scores, logits and weights: held, and tight where they say so.
+"""Exact theorems of `iga.bounds`: held on degenerate pairs, and tight where they say so, values and gradients.
 
 They are examined in float64 with the reference as judge.
 """
@@ -7,15 +7,12 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from helpers.bounds import OFFSET_MAX, SIGMA_MAX, SIGMA_MIN, SLACK, aligned, generator, model_pairs, pairs
+from helpers.bounds import EYE, OFFSET_MAX, SIGMA_MAX, SIGMA_MIN, SLACK, aligned, generator, model_pairs, pairs
 from iga import bounds
 from iga.overlap import gaussian_score, student_t_score
-from iga.testing.judges.overlap import overlap_reference
-
-# ---- log_det and dist_sq
+from iga.rotation import rotate
+from iga.testing.judges.overlap import condition, overlap_reference
 
 
 def test_log_det_lies_between_floor_and_ceiling_and_both_are_reached():
@@ -30,12 +27,6 @@ def test_log_det_lies_between_floor_and_ceiling_and_both_are_reached():
 def test_the_floors_of_the_contract_and_of_the_collapsed_model_are_what_they_are_said_to_be():
     assert bounds.log_det_floor(0.03) == pytest.approx(-18.9599, abs=5e-5)
     assert bounds.log_det_floor(1e-3) == pytest.approx(-39.367, abs=5e-4)  # σ² = the jitter 1e-6
-
-
-@given(st.floats(0.0, 1.0), st.floats(0.01, 1.0), st.floats(1.0, 200.0))
-def test_the_smooth_floor_stays_under_its_ceiling(share, sigma_min, sigma_max):
-    sigma = share * sigma_max
-    assert sigma_min <= math.hypot(sigma, sigma_min) <= bounds.smooth_ceiling(sigma_min, sigma_max) * (1 + 1e-15)
 
 
 def test_dist_sq_is_within_its_bound_and_the_bound_is_reached():
@@ -72,9 +63,6 @@ def test_moving_a_mean_moves_sqrt_dist_sq_no_further_than_the_displacement_bound
     bound = bounds.displacement_bound(step.norm(dim=-1), SIGMA_MIN)
     moved = (after.sqrt() - before.sqrt()).abs()
     assert moved.isfinite().all() and (moved <= bound * (1 + SLACK) + SLACK * before.sqrt()).all()
-
-
-# ---- scores and logits
 
 
 @pytest.mark.parametrize("log_det_min", [None, -20.0, -5.0])
@@ -114,26 +102,6 @@ def test_score_ranges_are_nearly_reached(extent):
         assert 0.95 * -low <= reached <= -low * (1 + 1e-12)
 
 
-@given(
-    st.floats(0.0, 1e3),
-    st.floats(0.1, 100.0),
-    st.floats(0.0, 5.0),
-    st.floats(0.0, 1.0),
-    st.floats(-30.0, 30.0) | st.none(),
-)
-def test_the_worst_shortest_axis_is_at_an_end(extent, dof, offset_max, between, log_det_min):
-    """What 3.3 proves by convexity: no variance λ between 2 σ_min² and 2 σ_max² is worse than both ends."""
-    low, high = 2 * SIGMA_MIN**2, 2 * SIGMA_MAX**2
-    variance = low * (high / low) ** between
-    dist_sq = (extent / math.sqrt(variance) + math.sqrt(6) * offset_max) ** 2
-    log_det = max(math.log(variance) + 2 * math.log(high), -math.inf if log_det_min is None else log_det_min)
-    arguments = (extent, SIGMA_MIN, SIGMA_MAX, offset_max, log_det_min)
-    deepest = bounds.student_t_score_range(*arguments, dof=dof)[0]
-    assert -0.5 * (dof + 3) * math.log1p(dist_sq / dof) - 0.5 * log_det >= deepest - 1e-9 * abs(deepest)
-    deepest = bounds.gaussian_score_range(*arguments)[0]
-    assert -0.5 * dist_sq - 0.5 * log_det >= deepest - 1e-9 * abs(deepest)
-
-
 def test_a_raw_gaussian_score_does_not_fit_in_fp16_and_a_student_t_mean_does():
     assert not bounds.fits_in_fp16(bounds.gaussian_score_bound(20.0, SIGMA_MIN, SIGMA_MAX))
     score = bounds.student_t_score_bound(20.0, SIGMA_MIN, SIGMA_MAX, dof=4.0)
@@ -141,16 +109,6 @@ def test_a_raw_gaussian_score_does_not_fit_in_fp16_and_a_student_t_mean_does():
     assert bounds.fits_in_fp16(bounds.geometry_logit_bound(score, 10**6, "mean"))
     assert torch.tensor(bounds.FP16_MAX).half().isfinite() and bounds.fits_in_fp16(-bounds.FP16_MAX)
     assert torch.tensor(65520.0).half().isinf() and not bounds.fits_in_fp16(65520.0)
-
-
-@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=64), st.sampled_from(["sum", "rsqrt", "mean"]))
-def test_the_sum_over_points_obeys_its_scaling_exponent(scores, scaling):
-    points, largest = len(scores), max(map(abs, scores))
-    factor = {"sum": 1.0, "rsqrt": points**-0.5, "mean": 1 / points}[scaling]
-    bound = bounds.geometry_logit_bound(largest, points, scaling)
-    assert abs(math.fsum(scores) * factor) <= bound * (1 + 1e-14)
-    coherent = math.fsum([largest] * points) * factor
-    assert coherent == pytest.approx(bound, rel=1e-14, abs=0.0)
 
 
 def test_an_unknown_scaling_or_floor_or_form_is_named():
@@ -162,31 +120,75 @@ def test_an_unknown_scaling_or_floor_or_form_is_named():
         bounds.digits_left(10.0, torch.float32, form="fast")
 
 
-@given(st.floats(-1e30, 1e30), st.floats(1e-3, 1e4))
-def test_a_capped_logit_stays_within_its_cap(value, cap):
-    assert abs(cap * math.tanh(value / cap)) <= bounds.capped_logit_bound(cap)
-    weighted = bounds.weighted_logit_bound(abs(value), 0.5, 2.0, cap)
-    assert abs(cap * math.tanh(0.25 * value / cap)) <= weighted <= cap
-
-
-@given(st.lists(st.floats(-50, 50), min_size=2, max_size=300))
-def test_no_weight_exceeds_what_the_span_allows(logits):
-    row = torch.tensor(logits, dtype=torch.float64)
-    bound = bounds.max_weight_bound(len(logits), max(logits) - min(logits))
-    assert float(row.softmax(0).max()) <= bound * (1 + 1e-12)
-
-
-@given(st.integers(2, 10_000), st.floats(0.0, 100.0))
-def test_the_weight_bound_is_reached_by_one_key_against_equal_others(keys, span):
-    row = torch.zeros(keys, dtype=torch.float64)
-    row[0] = span
-    assert float(row.softmax(0)[0]) == pytest.approx(bounds.max_weight_bound(keys, span), rel=1e-12)
-
-
-@given(st.integers(2, 10_000), st.floats(0.01, 0.99))
-def test_span_for_weight_is_the_inverse_of_the_weight_bound(keys, weight):
-    assert bounds.max_weight_bound(keys, bounds.span_for_weight(keys, weight)) == pytest.approx(weight, rel=1e-12)
-
-
 def test_one_of_91_keys_takes_nine_tenths_from_a_span_of_6_7():
     assert bounds.span_for_weight(91, 0.9) == pytest.approx(6.697, abs=1e-3)
+
+
+def gradients(inputs):
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    dist_sq, log_det = overlap_reference(*leaves)
+    of_dist_sq = torch.autograd.grad(dist_sq.sum(), leaves, retain_graph=True)
+    of_log_det = torch.autograd.grad(log_det.sum(), leaves, materialize_grads=True)
+    return dist_sq.detach(), of_dist_sq, of_log_det
+
+
+def test_gradients_of_the_overlap_are_within_their_bounds():
+    gaussians = pairs(seed=6)
+    dist_sq, found, of_log_det = gradients(gaussians)
+    room = 1 + 1e-8
+    delta = (gaussians[1] - gaussians[4]).norm(dim=-1)
+    assert (found[1].norm(dim=-1) <= bounds.dist_sq_gradient_bound(delta, SIGMA_MIN) * room).all()
+    by_scale = torch.cat([gaussians[2] * found[2], gaussians[5] * found[5]], -1)
+    expected = bounds.log_scale_gradient_bound(dist_sq, mean_moves=False)
+    assert torch.allclose(by_scale.abs().sum(-1), expected, rtol=1e-8) and (by_scale <= SLACK * dist_sq[:, None]).all()
+    of_scale = torch.cat([gaussians[2] * of_log_det[2], gaussians[5] * of_log_det[5]], -1)
+    assert (of_scale >= 0).all() and (of_scale <= 2 * room).all()
+    assert torch.allclose(of_scale.sum(-1), torch.full_like(dist_sq, 6.0), rtol=1e-8)
+
+
+def test_the_gradient_in_delta_reaches_its_bound():
+    delta = torch.tensor([2.0, 0, 0], dtype=torch.float64, requires_grad=True)
+    sigma = torch.full((3,), SIGMA_MIN, dtype=torch.float64)
+    dist_sq, _ = overlap_reference(EYE, delta, sigma, EYE, torch.zeros(3, dtype=torch.float64), sigma)
+    (found,) = torch.autograd.grad(dist_sq, delta)
+    assert float(found.norm()) == pytest.approx(bounds.dist_sq_gradient_bound(2.0, SIGMA_MIN), rel=1e-12)
+
+
+def scale_gradients(rot_i, anchor_i, log_i, u_i, rot_j, anchor_j, log_j, u_j):
+    """(dist_sq, Σ |∂dist_sq/∂log σ|) with the means moving with σ."""
+    logs = [log_i.clone().requires_grad_(), log_j.clone().requires_grad_()]
+    sigma = [x.exp() for x in logs]
+    means = [rotate(rot_i, u_i * sigma[0]) + anchor_i, rotate(rot_j, u_j * sigma[1]) + anchor_j]
+    dist_sq, _ = overlap_reference(rot_i, means[0], sigma[0], rot_j, means[1], sigma[1])
+    found = torch.autograd.grad(dist_sq.sum(), logs)
+    return dist_sq.detach(), torch.cat(found, -1).abs().sum(-1)
+
+
+def test_the_gradient_in_log_scale_with_moving_means_is_within_its_bound_and_reaches_it():
+    q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = pairs(seed=7)
+    _, u, _ = model_pairs(seed=7)
+    dist_sq, total = scale_gradients(q_rot, q_mean, q_sigma.log(), u[:, 0], k_rot, k_mean, k_sigma.log(), u[:, 1])
+    bound = bounds.log_scale_gradient_bound(dist_sq, OFFSET_MAX, mean_moves=True)
+    assert total.isfinite().all() and (total <= bound * (1 + 1e-8)).all()
+    # equal spheres with offsets turned inwards and anchors further apart than they reach: both terms have one sign
+    log, inwards = torch.full((3,), math.log(0.1), dtype=torch.float64), torch.full((3,), -OFFSET_MAX).double()
+    anchor = torch.full((3,), 5.0, dtype=torch.float64)
+    dist_sq, total = scale_gradients(EYE, anchor, log, inwards, EYE, -anchor, log, -inwards)
+    bound = bounds.log_scale_gradient_bound(dist_sq, OFFSET_MAX, mean_moves=True)
+    assert float(total) == pytest.approx(float(bound), rel=1e-9)
+
+
+def test_the_torque_is_within_its_bound_and_nearly_reaches_it():
+    gaussians = pairs(60000, seed=8)
+    dist_sq, found, _ = gradients(gaussians)
+    kappa = condition(gaussians[2], gaussians[5])
+    bound = bounds.torque_bound(dist_sq, kappa)
+    share = 0.0
+    for k in (0, 3):
+        m = (gaussians[k][..., :, :, None] * found[k][..., :, None, :]).sum(-3)
+        torque = (m - m.mT).abs().amax((-1, -2))
+        # the float64 judge itself loses κ² u₆₄ of it
+        assert (torque <= bound * (1 + 1e-8) + 1e-13 * kappa.square() * dist_sq).all()
+        able = kappa > 2
+        share = max(share, float((torque / bound)[able & (dist_sq > 0)].max()))
+    assert share > 0.95

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from helpers.layers import SIZES, layer_inputs, small_layer
 from iga import rotation
@@ -16,18 +14,18 @@ from iga.testing.modes import ShortProducts
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
-def test_output_has_the_shape_and_dtype_of_s_and_is_finite(name: str, batch: tuple[int, ...]) -> None:
+def test_output_has_the_shape_and_dtype_of_s_and_is_finite(name, batch):
     given_ = layer_inputs(batch=batch)
     out = small_layer(name)(*given_)
     assert out.shape == given_.s.shape and out.dtype == given_.s.dtype
     assert out.isfinite().all() and (out != 0).any()
 
 
-def test_a_fresh_layer_starts_as_zero_because_its_last_projection_does() -> None:
+def test_a_fresh_layer_starts_as_zero_because_its_last_projection_does():
     assert (InvariantGaussianAttention(**SIZES)(*layer_inputs()) == 0).all()
 
 
-def test_forward_is_its_traces_output() -> None:
+def test_forward_is_its_traces_output():
     one, given_ = small_layer(), layer_inputs()
     one.implementation = "reference"
     trace = one.trace(*given_)
@@ -54,14 +52,14 @@ class OpenFoldRigid:
         return self._trans
 
 
-def test_a_plain_rigid_object_with_the_gaussians_beside_it_gives_the_same_output() -> None:
+def test_a_plain_rigid_object_with_the_gaussians_beside_it_gives_the_same_output():
     one, given_ = small_layer(), layer_inputs()
     plain = OpenFoldRigid(given_.r.rot, given_.r.trans)
     beside = one(given_.s, given_.z, plain, given_.mask, local_mean=given_.r.local_mean, log_scale=given_.r.log_scale)
     assert torch.equal(beside, one(*given_))
 
 
-def test_absent_gaussians_are_isotropic_at_the_ca() -> None:
+def test_absent_gaussians_are_isotropic_at_the_ca():
     one, given_ = small_layer(), layer_inputs()
     default = GaussianRigid(
         given_.r.frame,
@@ -73,19 +71,7 @@ def test_absent_gaussians_are_isotropic_at_the_ca() -> None:
     assert not torch.equal(plain, one(*given_))
 
 
-@settings(max_examples=15)
-@given(order=st.permutations(range(6)))
-def test_permuting_residues_permutes_the_output(order: list[int]) -> None:
-    one, given_ = small_layer(), layer_inputs(6, batch=(), dtype=torch.float64)
-    one = one.double()
-    index = torch.tensor(order)
-    out = one(*given_)
-    permuted = one(given_.s[index], given_.z[index][:, index], given_.r[index], given_.mask[index])
-    # float64: sums of fewer than 100 terms in another order
-    assert ((permuted - out[index]).abs() <= 100 * 2**-53 * 10 * out.abs().amax()).all()
-
-
-def test_masked_rows_are_zero_with_zero_gradient_and_nan_behind_the_mask_leaves_no_trace() -> None:
+def test_masked_rows_are_zero_with_zero_gradient_and_nan_behind_the_mask_leaves_no_trace():
     one, given_ = small_layer(), layer_inputs()
     mask = given_.mask.clone()
     mask[0, 2:5] = False
@@ -108,7 +94,7 @@ def test_masked_rows_are_zero_with_zero_gradient_and_nan_behind_the_mask_leaves_
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_row_without_keys_gives_zeros_and_zero_gradients(name: str) -> None:
+def test_a_row_without_keys_gives_zeros_and_zero_gradients(name):
     one, given_ = small_layer(name), layer_inputs()
     mask = given_.mask.clone()
     mask[1] = False
@@ -121,7 +107,7 @@ def test_a_row_without_keys_gives_zeros_and_zero_gradients(name: str) -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in one.parameters())
 
 
-def test_float_and_bool_masks_agree() -> None:
+def test_float_and_bool_masks_agree():
     one, given_ = small_layer(), layer_inputs()
     mask = given_.mask.clone()
     mask[:, -1] = False
@@ -129,16 +115,16 @@ def test_float_and_bool_masks_agree() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_very_short_chains(n: int) -> None:
+def test_very_short_chains(n):
     out = small_layer()(*layer_inputs(n))
     assert out.shape == (2, n, SIZES["c_s"]) and out.isfinite().all()
 
 
-def test_an_empty_batch_gives_an_empty_output() -> None:
+def test_an_empty_batch_gives_an_empty_output():
     assert small_layer()(*layer_inputs(batch=(0,))).shape == (0, 7, SIZES["c_s"])
 
 
-def test_pair_features_may_be_absent_for_the_call_or_for_the_layer() -> None:
+def test_pair_features_may_be_absent_for_the_call_or_for_the_layer():
     given_ = layer_inputs()
     with_z, without = small_layer(), small_layer(c_z=0)
     assert with_z(given_.s, None, given_.r, given_.mask).isfinite().all()
@@ -147,7 +133,7 @@ def test_pair_features_may_be_absent_for_the_call_or_for_the_layer() -> None:
     assert not torch.equal(with_z(given_.s, None, given_.r, given_.mask), with_z(*given_))
 
 
-def test_the_time_gate_silences_geometry_at_noise_and_frees_it_at_data() -> None:
+def test_the_time_gate_silences_geometry_at_noise_and_frees_it_at_data():
     given_ = layer_inputs()
     gated, plain = small_layer(preset("bounded", time_gate=2.0)), small_layer()
     quiet = gated.trace(*given_, t=torch.tensor([0.0, 1.0]))
@@ -163,22 +149,12 @@ def test_the_time_gate_silences_geometry_at_noise_and_frees_it_at_data() -> None
 
 
 @pytest.mark.parametrize("t", [None, 1.5, torch.zeros(3)])
-def test_a_time_gate_needs_one_flow_time_in_the_unit_interval_per_sample(t: object) -> None:
+def test_a_time_gate_needs_one_flow_time_in_the_unit_interval_per_sample(t):
     with pytest.raises(ValueError, match=r"\bt\b"):
         small_layer(preset("bounded", time_gate=1.0))(*layer_inputs(), t=t)  # pyright: ignore[reportArgumentType]
 
 
-@given(scale=st.floats(-8, 8), cap=st.sampled_from([0.5, 10.0, 50.0]))
-def test_a_capped_logit_stays_within_its_cap_whatever_the_weight_has_learned(scale: float, cap: float) -> None:
-    one = small_layer(preset("sigma_floor", form="closed", jitter=0.0, logit_cap=cap))
-    with torch.no_grad():
-        one.geo_scale.fill_(10.0 ** (scale / 2))
-    trace = one.trace(*layer_inputs())
-    assert trace.geo_scaled.isfinite().all()
-    assert (trace.geo_scaled.abs() <= cap).all() and (trace.geo_raw.abs() > cap).any()
-
-
-def test_geo_bias_cancels_in_the_softmax() -> None:
+def test_geo_bias_cancels_in_the_softmax():
     one, given_ = small_layer(), layer_inputs(dtype=torch.float64)
     one = one.double()
     before = one(*given_)
@@ -187,7 +163,7 @@ def test_geo_bias_cancels_in_the_softmax() -> None:
     assert ((one(*given_) - before).abs() <= 1e3 * 2**-53 * before.abs().amax()).all()
 
 
-def test_bf16_autocast_leaves_the_geometry_in_float32() -> None:
+def test_bf16_autocast_leaves_the_geometry_in_float32():
     one, given_ = small_layer(), layer_inputs()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         trace = one.trace(*given_)
@@ -202,7 +178,7 @@ def test_bf16_autocast_leaves_the_geometry_in_float32() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_matrix_products_of_ten_bits_leave_the_geometry_alone(name: str) -> None:
+def test_matrix_products_of_ten_bits_leave_the_geometry_alone(name):
     """TF32, simulated: it shortens the operands of every float32 matrix product, so the geometry may have none."""
     from iga.functional import point_gaussians, point_scores
 
@@ -220,7 +196,7 @@ def test_matrix_products_of_ten_bits_leave_the_geometry_alone(name: str) -> None
     assert torch.equal(score, short.score)
 
 
-def test_float64_frames_keep_the_geometry_in_float64_beside_float32_features() -> None:
+def test_float64_frames_keep_the_geometry_in_float64_beside_float32_features():
     one, given_ = small_layer(), layer_inputs()
     r = given_.r.to(dtype=torch.float64)
     trace = one.trace(given_.s, given_.z, r, given_.mask)
@@ -229,7 +205,7 @@ def test_float64_frames_keep_the_geometry_in_float64_beside_float32_features() -
 
 
 @pytest.mark.parametrize("name", ["bounded", "sigma_floor"])
-def test_gradients_agree_with_finite_differences(name: str) -> None:
+def test_gradients_agree_with_finite_differences(name):
     one = small_layer(name, no_heads=2, no_qk_points=2, no_v_points=1).double()
     given_ = layer_inputs(3, batch=(), dtype=torch.float64)
 
@@ -242,7 +218,7 @@ def test_gradients_agree_with_finite_differences(name: str) -> None:
     assert torch.autograd.gradcheck(call, tuple(a.clone().requires_grad_() for a in arguments), fast_mode=True)
 
 
-def test_a_state_dict_round_trip_reproduces_the_output() -> None:
+def test_a_state_dict_round_trip_reproduces_the_output():
     one, given_ = small_layer(seed=1), layer_inputs()
     other = small_layer(seed=2)
     assert not torch.equal(one(*given_), other(*given_))
@@ -261,7 +237,7 @@ def wrong_calls() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("which", "message"), wrong_calls())
-def test_a_wrong_argument_is_named_with_what_was_expected(which: str, message: str) -> None:
+def test_a_wrong_argument_is_named_with_what_was_expected(which, message):
     one, good = small_layer(), layer_inputs()
     call = {"s": good.s, "z": good.z, "r": good.r, "mask": good.mask}
     bad = {
@@ -279,6 +255,6 @@ def test_a_wrong_argument_is_named_with_what_was_expected(which: str, message: s
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_size_out_of_range_is_refused_by_name(size: str) -> None:
+def test_a_size_out_of_range_is_refused_by_name(size):
     with pytest.raises(ValueError, match=size):
         InvariantGaussianAttention(**(SIZES | {size: -1}))

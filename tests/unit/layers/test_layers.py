@@ -1,31 +1,19 @@
-"""Laws of the helpers that both attention layers stand on: masks, origin, softmax, value points."""
+"""The helpers that both attention layers stand on: masks, origin, softmax, value points, initial weights."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers.geometry import close
+from helpers.layers import weighted_points
+from iga import rotation
 from iga._layers import centre, check_inputs, lecun_normal_, linear, masked_softmax, sanitise, value_points_out
 from iga.frame import Frame
 
 U = 2.0**-24  # unit roundoff of float32
 NAN = float("nan")
-seeds = st.integers(0, 2**31 - 1)
-
-
-def rotations(*shape: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    q, r = torch.linalg.qr(torch.randn(*shape, 3, 3, generator=generator, dtype=torch.float64))
-    q = q * r.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]
-    return (q * torch.linalg.det(q)[..., None, None]).to(dtype)
-
-
-def assert_within(error: torch.Tensor, budget: torch.Tensor | float) -> None:
-    assert torch.isfinite(error).all(), "not finite"
-    assert (error.abs() <= budget).all(), f"worst {error.abs().max().item():.3e}, budget {budget}"
 
 
 class Matmuls(TorchDispatchMode):
@@ -42,10 +30,6 @@ class Matmuls(TorchDispatchMode):
         return result
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# sanitise
-
-
 @pytest.mark.parametrize("poison", [NAN, math.inf, -math.inf])
 @pytest.mark.parametrize("trailing", [(), (4,), (3, 3)])
 def test_sanitise_zeroes_what_is_masked_keeps_the_rest_and_passes_no_gradient_there(poison, trailing):
@@ -59,37 +43,20 @@ def test_sanitise_zeroes_what_is_masked_keeps_the_rest_and_passes_no_gradient_th
     assert torch.equal(x.grad, torch.where(kept, 2.0, 0.0))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# centre
-
-
 def test_centre_puts_masked_frames_at_the_identity_whatever_they_held():
     generator = torch.Generator().manual_seed(0)
     mask = torch.tensor([[True, True, False, True], [False] * 4])
-    rot, trans = rotations(2, 4, generator=generator), torch.randn(2, 4, 3, generator=generator)
+    rot, trans = rotation.random(2, 4, generator=generator), torch.randn(2, 4, 3, generator=generator)
     rot, trans = rot.masked_fill(~mask[..., None, None], NAN), trans.masked_fill(~mask[..., None], math.inf)
     rot, trans = rot.requires_grad_(), trans.requires_grad_()
     result = centre(Frame(rot, trans), mask)
     assert torch.equal(result.rot[mask], rot[mask])
     assert (result.rot[~mask] == torch.eye(3)).all() and (result.trans[~mask] == 0).all()
     # mean of three numbers under 4 in size: rounding of the sum, the quotient and the differences
-    assert_within(result.trans[0, mask[0]].mean(dim=0), 4 * 8 * U)
+    assert close(result.trans[0, mask[0]].mean(dim=0), 0.0, 4 * 8 * U)
     (result.rot.square().sum() + result.trans.square().sum()).backward()
     assert torch.isfinite(rot.grad).all() and torch.isfinite(trans.grad).all()
     assert (rot.grad[~mask] == 0).all() and (trans.grad[~mask] == 0).all()
-
-
-@given(seeds, st.integers(0, 14), st.tuples(*[st.integers(-1, 1)] * 3))
-def test_centred_differences_do_not_feel_a_far_translation(seed, exponent, direction):
-    # Positions are multiples of 2⁻⁹ under 8, translations whole numbers up to 2¹⁴: sums are exact in float32.
-    generator = torch.Generator().manual_seed(seed)
-    trans = torch.randint(-4096, 4096, (6, 3), generator=generator) / 512.0
-    frame = Frame(torch.eye(3).expand(6, 3, 3), trans + torch.tensor(direction) * 2.0**exponent)
-    assert torch.equal((frame.trans - torch.tensor(direction) * 2.0**exponent), trans)
-    moved = centre(frame, torch.ones(6, dtype=torch.bool)).trans
-    error = (moved[:, None] - moved) - (trans[:, None] - trans)
-    # t − c is at most 16 in size and rounded once on each side; the difference, under 32, once more
-    assert_within(error, (2 * 16 + 32) * U)
 
 
 def test_centre_keeps_the_dtype_and_passes_the_whole_gradient_of_a_function_of_differences():
@@ -104,31 +71,7 @@ def test_centre_keeps_the_dtype_and_passes_the_whole_gradient_of_a_function_of_d
     assert centred.dtype == torch.float64
     (through,) = torch.autograd.grad(energy(centred), trans)
     (direct,) = torch.autograd.grad(energy(trans), trans)
-    assert_within(through - direct, 1e-12)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# masked_softmax
-
-
-@given(seeds, st.sampled_from([1.0, 30.0, 1e4]))
-def test_masked_softmax_is_the_softmax_of_the_valid_keys(seed, scale):
-    generator = torch.Generator().manual_seed(seed)
-    logits = scale * torch.randn(3, 4, 7, generator=generator)
-    mask = torch.rand(3, 1, 7, generator=generator) > 0.4
-    weights = masked_softmax(logits, mask)
-    assert weights.dtype == torch.float32
-    for b in range(3):
-        keys = mask[b, 0].numpy()
-        for q in range(4):
-            row = logits[b, q].numpy().astype(np.float64)[keys]
-            expected = np.zeros(7)
-            if keys.any():
-                exponential = np.exp(row - row.max())
-                expected[keys] = exponential / exponential.sum()
-            # exp of a rounded difference d: (|d| + 4) u relative, and w·|d| ≤ 1/e; sum of 7 and quotient: 8 u
-            assert_within(weights[b, q].double() - torch.from_numpy(expected), (1 / math.e + 4 + 8) * 2 * U)
-            assert (weights[b, q].numpy()[~keys] == 0).all()
+    assert close(through, direct, 1e-12)
 
 
 @pytest.mark.parametrize("behind", [NAN, math.inf, 3e38])
@@ -137,7 +80,7 @@ def test_a_masked_key_has_weight_zero_and_no_gradient_whatever_its_logit(behind)
     mask = torch.tensor([True, False, True])
     weights = masked_softmax(logits, mask)
     assert (weights[:, 1] == 0).all()
-    assert_within(weights.sum(dim=-1) - 1, 4 * U)
+    assert close(weights.sum(dim=-1), 1.0, 4 * U)
     # what multiplies a masked weight downstream may be NaN as well
     (weights * torch.tensor([1.0, NAN, 2.0]))[:, mask].sum().backward()
     assert torch.isfinite(logits.grad).all() and (logits.grad[:, 1] == 0).all() and (logits.grad[0] != 0).any()
@@ -167,53 +110,8 @@ def test_masked_softmax_of_nothing_is_nothing():
     assert masked_softmax(torch.zeros(2, 0, 0), torch.zeros(2, 1, 0, dtype=torch.bool)).shape == (2, 0, 0)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# value_points_out
-
-
-def loops(weights: np.ndarray, rot: np.ndarray, trans: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """[h, q, p, 3] by the definition, weight by weight."""
-    heads, n, _ = weights.shape
-    out = np.zeros((heads, n, v.shape[2], 3))
-    for h in range(heads):
-        for i in range(n):
-            for j in range(n):
-                for p in range(v.shape[2]):
-                    position = rot[j] @ v[h, j, p] + trans[j]
-                    out[h, i, p] += weights[h, i, j] * (rot[i].T @ (position - trans[i]))
-    return out
-
-
-def problem(seed: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, Frame, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    weights = (3 * torch.randn(2, 5, 5, generator=generator)).softmax(dim=-1).to(dtype)
-    trans = (5 * torch.randn(5, 3, generator=generator)).to(dtype)
-    frame = Frame(rotations(5, generator=generator, dtype=dtype), trans)
-    return weights, frame, torch.randn(2, 5, 3, 3, generator=generator).to(dtype)
-
-
-@given(seeds)
-def test_value_points_are_rounded_once(seed):
-    weights, frame, v = problem(seed)
-    out = value_points_out(weights, frame, v)
-    assert out.dtype == torch.float32
-    expected = torch.from_numpy(loops(*(x.double().numpy() for x in (weights, frame.rot, frame.trans, v))))
-    # one rounding to float32; the float64 sums of at most 5·7 terms under 100 add 35·100·2⁻⁵³
-    assert_within(out.double() - expected, expected.abs() * U + 4e-13)
-
-
-@given(seeds, st.integers(0, 12))
-def test_value_points_do_not_feel_a_far_translation(seed, exponent):
-    weights, frame, v = problem(seed)
-    trans = (frame.trans * 256).round() / 256  # exact after adding 2¹², the extent being under 2⁵
-    near = value_points_out(weights, Frame(frame.rot, trans), v)
-    far = value_points_out(weights, Frame(frame.rot, trans + 2.0**exponent), v)
-    # in float64 the translation costs 2⁻⁵³ · 2¹² a term; each side is then rounded once
-    assert_within(far - near, near.abs() * 2 * U + 2.0**12 * 40 * 2.0**-53)
-
-
 def test_rows_without_keys_give_zero_value_points_and_gradients():
-    weights, frame, v = problem(0)
+    weights, frame, v = weighted_points(0)
     weights = (weights * torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0])[:, None]).requires_grad_()
     out = value_points_out(weights, frame, v)
     assert (out[:, 1] == 0).all() and (out[:, 0] != 0).all()
@@ -222,7 +120,7 @@ def test_rows_without_keys_give_zero_value_points_and_gradients():
 
 
 def test_value_points_leave_no_matrix_product_that_tf32_or_autocast_could_reach():
-    weights, frame, v = problem(1)
+    weights, frame, v = weighted_points(1)
     plain = value_points_out(weights, frame, v)
     with torch.autocast("cpu", dtype=torch.bfloat16), Matmuls() as matmuls:
         cast = value_points_out(weights, frame, v)
@@ -231,14 +129,10 @@ def test_value_points_leave_no_matrix_product_that_tf32_or_autocast_could_reach(
 
 
 def test_value_points_keep_float64_and_have_the_gradient_of_finite_differences():
-    weights, frame, v = problem(2, torch.float64)
+    weights, frame, v = weighted_points(2, torch.float64)
     assert value_points_out(weights, frame, v).dtype == torch.float64
     inputs = [x.clone().requires_grad_() for x in (weights, frame.rot, frame.trans, v)]
     assert torch.autograd.gradcheck(lambda w, r, t, x: value_points_out(w, Frame(r, t), x), inputs)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# check_inputs
 
 
 def good(**changes: torch.Tensor) -> dict:
@@ -275,10 +169,6 @@ def test_a_mask_of_any_dtype_counts_above_one_half(dtype):
     assert valid.dtype == torch.bool and torch.equal(valid, mask > 0)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# initial weights
-
-
 def test_lecun_weights_have_variance_one_over_fan_in_after_the_cut():
     torch.manual_seed(0)
     weight = lecun_normal_(torch.empty(500, 400))
@@ -297,3 +187,13 @@ def test_linear_starts_as_its_name_says():
     assert linear(4, 5, bias=False).bias is None
     with pytest.raises((ValueError, TypeError)):
         linear(4, 5, init="xavier")
+
+
+def test_each_sample_has_its_own_origin_and_one_valid_residue_is_its_own():
+    trans = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]).expand(3, 3, 3)
+    mask = torch.tensor([[True, True, False], [False, True, False], [True, True, True]])
+    found = centre(Frame(torch.eye(3).expand(3, 3, 3, 3), trans), mask).trans
+    one = torch.ones(3)
+    assert torch.equal(found[0], torch.stack([-1.5 * one, 1.5 * one, 0 * one]))
+    assert torch.equal(found[1], torch.zeros(3, 3))
+    assert torch.equal(found[2], torch.stack([-3 * one, 0 * one, 3 * one]))
