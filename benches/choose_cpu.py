@@ -23,9 +23,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from iga._runtime import machine
 from iga.bench.probe import Limit, measure_limit
 from iga.kernels.engine import Geometry
-from iga.report.bench import describe, write_json
+from iga.report.schema import write
 from iga.rotation import exp
 
 RESIDUES, HEADS, POINTS = 256, 8, 8
@@ -49,13 +50,13 @@ def main() -> None:
     contenders = {name: _cold_and_cached(name, options.threads) for name in CONTENDERS}
     result = {
         "schema": 1,
-        "environment": describe() | {"device": "cpu", "threads": options.threads, "seed": SEED},
+        "environment": machine() | {"device": "cpu", "threads": options.threads, "seed": SEED},
         "problem": {"residues": RESIDUES, "heads": HEADS, "points": POINTS, "dtype": "float32"},
         "contenders": contenders,
     }
     _print_table(contenders)
     if options.json:
-        write_json(result, options.json)
+        write(result, options.json)
 
 
 def measure_numba() -> dict[str, float]:

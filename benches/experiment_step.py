@@ -15,11 +15,12 @@ from pathlib import Path
 import torch
 
 from iga import rotation
+from iga._runtime import machine
 from iga.experiment.model.arms import ARMS, network_of
 from iga.experiment.settings import load_settings
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
-from iga.report.bench import describe, write_json
+from iga.report.schema import write
 from iga.structure.synthetic import synthetic_structures
 
 WARM_UP, ROUNDS = 3, 15
@@ -77,8 +78,8 @@ def main() -> None:
         )
     if options.json:
         problem = {"size": options.size, "overrides": options.overrides, "rounds": ROUNDS, "warm_up": WARM_UP}
-        environment = describe() | {"device": "cpu", "threads": 1, "seed": SEED}
-        write_json({"schema": 1, "environment": environment, "problem": problem, "arms": arms}, options.json)
+        environment = machine() | {"device": "cpu", "threads": 1, "seed": SEED}
+        write({"schema": 1, "environment": environment, "problem": problem, "arms": arms}, options.json)
 
 
 def batch(samples: int, residues: int) -> tuple[GaussianRigid, GaussianRigid]:

@@ -19,11 +19,12 @@ from typing import Any
 
 import torch
 
+from iga._runtime import machine
 from iga.bench.gate import Yardstick, cotangents, sampled_rows
 from iga.bench.implementations import IMPLEMENTATIONS, step
 from iga.bench.memory import peak_megabytes, peaks_of_child
 from iga.bench.problem import Case, make_problem
-from iga.report.bench import describe, write_json
+from iga.report.schema import write
 
 TOTAL = 525.0  # s: under nine minutes, with room to write the summary
 RUNS = 20
@@ -126,7 +127,7 @@ def run_round(folder: Path, device: str, dry: bool, planned: list[Step], total: 
     started = time.monotonic()
     records: list[dict[str, Any]] = []
     where = torch.cuda.get_device_name() if device == "cuda" else device
-    environment = describe() | {"device": where, "cuda": torch.version.cuda}
+    environment = machine() | {"device": where, "cuda": torch.version.cuda}
     for one in planned:
         left = total - (time.monotonic() - started)
         record = {"step": one.name, "code": None, "seconds": 0.0, "file": f"{one.name}.json"}
@@ -137,9 +138,7 @@ def run_round(folder: Path, device: str, dry: bool, planned: list[Step], total: 
         records.append(record)
         print(f"{one.name}: {record['note']}, {record['seconds']:.0f} s", flush=True)
         passed = all(entry["code"] == 0 for entry in records)
-        write_json(
-            {"environment": environment, "dry_run": dry, "steps": records, "passed": passed}, folder / "round.json"
-        )
+        write({"environment": environment, "dry_run": dry, "steps": records, "passed": passed}, folder / "round.json")
     return 0 if all(entry["code"] == 0 for entry in records) else 1
 
 
@@ -164,7 +163,7 @@ def run_step(one: Step, folder: Path, device: str, dry: bool, seconds: float) ->
 def run_check(name: str, folder: Path, device: str, dry: bool) -> int:
     """One check in this process: writes its file, ends 0 if it passed."""
     result = CHECKS[name](torch.device(device), dry)
-    write_json({"environment": describe()} | result, folder / f"{name}.json")
+    write({"environment": machine()} | result, folder / f"{name}.json")
     return 0 if result["passed"] else 1
 
 

@@ -6,16 +6,34 @@ import contextlib
 import os
 import platform
 import resource
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-__all__ = ["available", "check_room", "environment", "flushed_denormals", "forget_peak", "peak", "resident", "threads"]
+from iga import __version__
+from iga.report.documents import Environment, Machine
+
+__all__ = [
+    "Progress",
+    "available",
+    "check_room",
+    "environment",
+    "flushed_denormals",
+    "forget_peak",
+    "machine",
+    "peak",
+    "resident",
+    "threads",
+]
+
+# What a long run tells of itself: the step, how many of its parts are done, and how many there are.
+Progress = Callable[[str, int, int], None]
 
 
 @contextmanager
@@ -89,15 +107,14 @@ def _bytes(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def environment(seed: int) -> dict[str, object]:
+def environment(seed: int) -> Environment:
     """Versions, device and seed of this run."""
-    import torch
-
-    packages = {name: version(name) for name in ("torch", "numpy", "gemmi")}
     return {
-        "iga": _own_version(),
+        "iga": __version__,
         "python": platform.python_version(),
-        **packages,
+        "torch": version("torch"),
+        "numpy": version("numpy"),
+        "gemmi": version("gemmi"),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": "cpu",
         "threads": torch.get_num_threads(),
@@ -106,7 +123,41 @@ def environment(seed: int) -> dict[str, object]:
     }
 
 
-def _own_version() -> str:
-    from iga import __version__
+def machine() -> Machine:
+    """What the times of this machine rest on: processor, versions, date, and the checkout's commit."""
+    versions = {"python": platform.python_version(), "iga": __version__}
+    for name in ("torch", "triton", "numba", "numpy", "pykeops"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": versions,
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "commit": _commit(),
+    }
 
-    return __version__
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with "+" where it was changed; None outside one."""
+    here = Path(__file__).resolve().parents[1]
+    if not (here / ".git").exists():
+        return None
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

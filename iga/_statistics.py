@@ -20,6 +20,12 @@ class Estimate(NamedTuple):
     value: float
     interval: tuple[float, float] | None
 
+    @property
+    def range(self) -> list[float]:
+        """The two ends of the interval, of an estimate that has one."""
+        assert self.interval is not None
+        return list(self.interval)
+
 
 def median(samples: Sequence[float]) -> Estimate:
     """The median and its interval: the narrowest with at least 95 %, or all of the range where there are under six."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from iga.bench.measure import clock
+from iga.report import documents
 
 __all__ = ["OPERATIONS", "Limit", "measure_limit"]
 
@@ -33,6 +34,10 @@ class Limit(NamedTuple):
     def share(self, pair_points_per_second: float, direction: str) -> float:
         """The share of the limit that this many pair-points a second need."""
         return pair_points_per_second * OPERATIONS[direction] / self.operations
+
+    def described(self) -> documents.Limit:
+        """The limit in a document."""
+        return {"goperations_per_s": self.operations / 1e9, "how": self.how, "scaling": self.scaling}
 
 
 def measure_limit(device: torch.device) -> Limit:

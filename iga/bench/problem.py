@@ -14,6 +14,7 @@ from iga.frame import Frame
 from iga.functional import point_gaussians
 from iga.gaussian import GaussianRigid
 from iga.presets import DEFAULT_PRESET, IGAConfig, preset
+from iga.report.documents import Size
 from iga.structure.synthetic import synthetic_structures
 
 __all__ = ["CHANNELS", "CONFIG", "VALUE_POINTS", "Case", "Problem", "make_problem"]
@@ -36,6 +37,11 @@ class Case:
     residues: int
     heads: int
     points: int
+
+    @property
+    def size(self) -> Size:
+        """Its own fields, for a document."""
+        return {"direction": self.direction, "residues": self.residues, "heads": self.heads, "points": self.points}
 
     @property
     def pair_points(self) -> int:

@@ -1,4 +1,4 @@
-"""One run of `iga bench`: A/A first, then case after case, judged before timed; the result is schema 1.
+"""One run of `iga bench`: A/A first, then case after case, judged before timed; the result is a document.
 
 Cases run in ascending order of pair-points, so that under a time limit what is left out is what costs most. The first
 implementation is the one that the others are compared with: ratios say how many times its time they take.
@@ -15,18 +15,19 @@ from typing import Any
 
 import torch
 
-from iga._runtime import check_room, threads
+from iga._runtime import Progress, check_room, machine, threads
 from iga._statistics import exponent, median, ratio
 from iga.bench.gate import Verdict, Yardstick, cotangents, sampled_rows
 from iga.bench.implementations import OURS, Implementation, lookup, step
 from iga.bench.measure import Clock, clock, interleaved
 from iga.bench.memory import available_megabytes, peak_megabytes, peaks_of_child
-from iga.bench.probe import Limit, measure_limit
+from iga.bench.probe import OPERATIONS, Limit, measure_limit
 from iga.bench.problem import Case, make_problem
+from iga.report.documents import Bench, Exponents, LeftOut, Noise, Ratio, Timing
+from iga.report.schema import SCHEMA
 
-__all__ = ["DEFAULTS", "Options", "Plan", "fits", "plan", "run"]
+__all__ = ["DEFAULTS", "Plan", "fits", "plan", "run"]
 
-SCHEMA = 1
 DIRECTIONS = ("forward", "forward_backward")
 # What is timed unless said otherwise, by device; the first is what the others are compared with.
 DEFAULTS = {
@@ -39,29 +40,10 @@ _GATE_PAIR_POINTS = {False: 1 << 20, True: 1 << 17}
 _NOISE_REPEATS = 15
 _SPENT_PER_CASE = 60.0  # s, after which a case gets no further repeats
 
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `iga bench` was asked for; None stands for the defaults of the device or of `quick`."""
-
-    device: str = "cpu"
-    points: Sequence[int] | None = None
-    residues: Sequence[int] | None = None
-    heads: int = 8
-    implementations: Sequence[str] | None = None
-    backward: bool = False
-    quick: bool = False
-    threads: int | None = None
-    repeats: int | None = None
-    seed: int = 0
-    memory: bool = True
-
 
 @dataclass(frozen=True)
 class Plan:
-    """Options, checked: who runs, which cases, and who is left out and why."""
+    """What was asked for, checked: who runs, which cases, and who is left out and why."""
 
     device: torch.device
     implementations: list[Implementation]
@@ -78,36 +60,48 @@ class Plan:
 class _Gathered:
     """What a run collects on its way."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    ratios: list[dict[str, Any]] = field(default_factory=list)
-    left_out: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Timing] = field(default_factory=list)
+    ratios: list[Ratio] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
 
 
-def plan(options: Options) -> Plan:
-    """Raises ValueError for what cannot be run, in words for the command line."""
-    if options.device not in DEFAULTS:
-        raise ValueError(f"--device must be cpu or cuda, got {options.device!r}")
-    if options.device == "cuda" and not torch.cuda.is_available():
+def plan(
+    *,
+    device: str = "cpu",
+    points: Sequence[int] | None = None,
+    residues: Sequence[int] | None = None,
+    heads: int = 8,
+    implementations: Sequence[str] | None = None,
+    backward: bool = False,
+    quick: bool = False,
+    threads: int | None = None,
+    repeats: int | None = None,
+    seed: int = 0,
+    memory: bool = True,
+) -> Plan:
+    """A run that is ready to start; None stands for the defaults of the device or of `quick`.
+
+    Raises ValueError for what cannot be run, in words for the command line.
+    """
+    if device not in DEFAULTS:
+        raise ValueError(f"--device must be cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch sees no CUDA device on this machine")
-    for name in ("heads", "threads", "repeats"):
-        value = getattr(options, name)
+    for name, value in (("heads", heads), ("threads", threads), ("repeats", repeats)):
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
     cores = os.cpu_count() or 1
-    if options.threads is not None and options.threads > cores:
-        raise ValueError(f"--threads must be at most {cores}, the cores of this machine, got {options.threads}")
-    if not 0 <= options.seed < 2**32:
-        raise ValueError(f"--seed must be from 0 to 2³² − 1, got {options.seed}")
-    device = torch.device(options.device)
-    named = options.implementations is not None
-    wanted = lookup(list(options.implementations or DEFAULTS[options.device]))
+    if threads is not None and threads > cores:
+        raise ValueError(f"--threads must be at most {cores}, the cores of this machine, got {threads}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed must be from 0 to 2³² − 1, got {seed}")
     absent: dict[str, str] = {}
     present = []
-    for entry in wanted:
-        reason = entry.obstacle(device)
-        if reason is None and options.quick and entry.compiles:
+    for entry in lookup(list(implementations or DEFAULTS[device])):
+        reason = entry.obstacle(torch.device(device))
+        if reason is None and quick and entry.compiles:
             reason = "must compile, and --quick does not wait"
-        if reason is not None and named and entry.name in OURS:
+        if reason is not None and implementations is not None and entry.name in OURS:
             raise ValueError(f"{entry.name} cannot run here: {reason}")
         if reason is None:
             present.append(entry)
@@ -116,48 +110,37 @@ def plan(options: Options) -> Plan:
     if not present:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
         raise ValueError(f"nothing is left to time ({reasons})")
-    points = options.points or ((1, 4, 16) if options.quick else (1, 2, 4, 8, 16, 32, 64))
-    residues = options.residues or ((64, 128) if options.quick else (256,))
-    directions = DIRECTIONS if options.backward else DIRECTIONS[:1]
+    points = points or ((1, 4, 16) if quick else (1, 2, 4, 8, 16, 32, 64))
+    residues = residues or ((64, 128) if quick else (256,))
     cases = [
-        Case(direction, n, options.heads, p)
+        Case(direction, n, heads, p)
         for n in dict.fromkeys(residues)
         for p in dict.fromkeys(points)
-        for direction in directions
+        for direction in (DIRECTIONS if backward else DIRECTIONS[:1])
     ]
     cases.sort(key=lambda case: (case.pair_points, case.backward))
     for case in cases:
         sizes = f"--residues {case.residues} --heads {case.heads} --points {case.points}"
         check_room(f"the inputs of {sizes}", case.input_bytes)
-    return Plan(
-        device,
-        present,
-        cases,
-        absent,
-        options.repeats or (7 if options.quick else 21),
-        options.threads or torch.get_num_threads(),
-        options.seed,
-        options.quick,
-        options.memory,
-    )
+    repeats = repeats or (7 if quick else 21)
+    threads = threads or torch.get_num_threads()
+    return Plan(torch.device(device), present, cases, absent, repeats, threads, seed, quick, memory)
 
 
 def run(
     plan: Plan,
-    environment: dict[str, Any],
+    command: str = "iga bench",
     *,
     on_progress: Progress | None = None,
     seconds: Clock | None = None,
     limit: Limit | None = None,
-) -> dict[str, Any]:
-    """The result, schema 1. `seconds` and `limit` are for tests: a clock, and a limit of the machine."""
+) -> Bench:
+    """The document of a run. `seconds` and `limit` are for tests: a clock, and a limit of the machine."""
     with threads(plan.threads):
-        return _run(plan, environment, on_progress or (lambda *step: None), seconds or clock(plan.device), limit)
+        return _run(plan, command, on_progress or (lambda *step: None), seconds or clock(plan.device), limit)
 
 
-def _run(
-    plan: Plan, environment: dict[str, Any], report: Progress, seconds: Clock, limit: Limit | None
-) -> dict[str, Any]:
+def _run(plan: Plan, command: str, report: Progress, seconds: Clock, limit: Limit | None) -> Bench:
     started = time.perf_counter()
     report("machine's limit", 0, 1)
     if limit is None and (plan.device.type == "cuda" or importlib.util.find_spec("numba") is not None):
@@ -174,24 +157,28 @@ def _run(
     if plan.memory:
         report("peak memory", 0, 1)
         _add_memory(plan, gathered.rows)
-    described = {
-        "device": _device_name(plan.device),
-        "threads": plan.threads,
-        "seed": plan.seed,
-        "repeats": plan.repeats,
-        "limit": None
-        if limit is None
-        else {"goperations_per_s": limit.operations / 1e9, "how": limit.how, "scaling": limit.scaling},
-        "absent": plan.absent,
-        "left_out": gathered.left_out,
-    }
     return {
         "schema": SCHEMA,
-        "environment": environment | described,
+        "document": "bench",
+        "command": command,
+        "exit_code": int(any(row["median_ms"] is None for row in gathered.rows)),
+        "environment": {
+            **machine(),
+            "operations_per_pairpoint": OPERATIONS,
+            "device": torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "cpu",
+            "threads": plan.threads,
+            "seed": plan.seed,
+            "repeats": plan.repeats,
+            "limit": None if limit is None else limit.described(),
+            "absent": plan.absent,
+            "left_out": gathered.left_out,
+        },
+        "implementations": {entry.name: entry.what for entry in plan.implementations},
         "noise": noise,
         "rows": gathered.rows,
         "ratios": gathered.ratios,
         "exponents": fits(gathered.rows),
+        "baseline": None,
     }
 
 
@@ -217,7 +204,7 @@ def _time_case(plan: Plan, case: Case, seconds: Clock, limit: Limit | None, left
                     raise
                 reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         if reason is not None:
-            gathered.left_out.append({"implementation": entry.name, **_size(case), "reason": reason})
+            gathered.left_out.append({"implementation": entry.name, **case.size, "reason": reason})
             continue
         verdicts[entry.name] = verdict
         if verdict.passed:
@@ -244,7 +231,7 @@ def _reason_to_leave_out(entry: Implementation, case: Case, device: torch.device
     return None
 
 
-def _noise(plan: Plan, seconds: Clock) -> dict[str, Any]:
+def _noise(plan: Plan, seconds: Clock) -> Noise:
     """A/A: the first implementation against itself, in the case of middling size that it can run."""
     entry = plan.implementations[0]
     forward = [case for case in plan.cases if not case.backward] or plan.cases
@@ -255,96 +242,82 @@ def _noise(plan: Plan, seconds: Clock) -> dict[str, Any]:
     call = step(entry.build(case), problem, None)
     samples = interleaved({"first": call, "second": call}, _NOISE_REPEATS, seconds, limit=_SPENT_PER_CASE / 4)
     found = ratio(samples["first"], samples["second"])
-    assert found.interval is not None
-    middle = median(samples["first"] + samples["second"])
-    deviations = [abs(x / middle.value - 1.0) for x in samples["first"] + samples["second"]]
+    both = samples["first"] + samples["second"]
+    middle = median(both).value
     return {
         "implementation": entry.name,
-        **_size(case),
+        **case.size,
         "repeats": len(samples["first"]),
         "ratio": found.value,
-        "interval": list(found.interval),
-        "deviation": median(deviations).value,
+        "interval": found.range,
+        "deviation": median([abs(x / middle - 1.0) for x in both]).value,
     }
 
 
-def _row(name: str, case: Case, verdict: Verdict, samples: list[float] | None, limit: Limit | None) -> dict[str, Any]:
+def _row(name: str, case: Case, verdict: Verdict, samples: list[float] | None, limit: Limit | None) -> Timing:
     """One row; what failed its gate, or was not timed, has nulls in place of times."""
-    row: dict[str, Any] = {"implementation": name, **_size(case)}
-    row |= dict.fromkeys(("median_ms", "interval_ms", "mpairpoints_per_s", "peak_mb", "share_of_limit"))
+    row: Timing = {
+        "implementation": name,
+        **case.size,
+        "median_ms": None,
+        "interval_ms": None,
+        "mpairpoints_per_s": None,
+        "peak_mb": None,
+        "share_of_limit": None,
+        "error": verdict.error if math.isfinite(verdict.error) else None,
+        "error_budget": verdict.budget,
+    }
     if samples:
         found = median(samples)
-        assert found.interval is not None
         rate = case.pair_points / found.value
-        row["median_ms"] = 1e3 * found.value
-        row["interval_ms"] = [1e3 * x for x in found.interval]
+        row["median_ms"], row["interval_ms"] = 1e3 * found.value, [1e3 * x for x in found.range]
         row["mpairpoints_per_s"] = rate / 1e6
         # The operations are those of Gaussian overlaps: IPA's distance has none of them.
         row["share_of_limit"] = None if limit is None or name == "ipa_sdpa" else limit.share(rate, case.direction)
-    finite = math.isfinite(verdict.error)
-    return row | {"error": verdict.error if finite else None, "error_budget": verdict.budget}
+    return row
 
 
-def _ratios(case: Case, samples: dict[str, list[float]]) -> list[dict[str, Any]]:
+def _ratios(case: Case, samples: dict[str, list[float]]) -> list[Ratio]:
     """Time of every other implementation over that of the first that was timed."""
     if not samples:
         return []
     first, *others = samples
-    made = []
-    for name in others:
-        found = ratio(samples[name], samples[first])
-        assert found.interval is not None
-        size = _size(case)
-        made.append({"of": name, "to": first, "median": found.value, "interval": list(found.interval), **size})
-    return made
+    found = {name: ratio(samples[name], samples[first]) for name in others}
+    return [
+        {"of": name, "to": first, "median": one.value, "interval": one.range, **case.size}
+        for name, one in found.items()
+    ]
 
 
-def _add_memory(plan: Plan, rows: list[dict[str, Any]]) -> None:
+def _add_memory(plan: Plan, rows: list[Timing]) -> None:
     """Peaks of the rows that were timed. On a CPU each implementation has a child process of its own."""
     for entry in plan.implementations:
         own = [row for row in rows if row["implementation"] == entry.name and row["median_ms"] is not None]
         cases = [Case(row["direction"], row["residues"], row["heads"], row["points"]) for row in own]
         if plan.device.type == "cuda":
-            for row, case in zip(own, cases, strict=True):
-                row["peak_mb"] = peak_megabytes(entry.name, case, seed=plan.seed, device=plan.device)
-        elif cases:
-            found = peaks_of_child(entry.name, cases, threads=plan.threads, seed=plan.seed)
-            for row, peak in zip(own, found, strict=True):
-                row["peak_mb"] = peak
+            found = [peak_megabytes(entry.name, case, seed=plan.seed, device=plan.device) for case in cases]
+        else:
+            found = peaks_of_child(entry.name, cases, threads=plan.threads, seed=plan.seed) if cases else []
+        for row, peak in zip(own, found, strict=True):
+            row["peak_mb"] = peak
 
 
-def fits(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def fits(rows: list[Timing]) -> Exponents:
     """Exponents of the medians in P at fixed N, and in N at fixed P, wherever two sizes or more were timed."""
-    made: dict[str, list[dict[str, Any]]] = {"points": [], "residues": []}
+    made: dict[str, list[Any]] = {"points": [], "residues": []}
+    timed: list[Any] = [row for row in rows if row["median_ms"] is not None]
     for along, fixed in (("points", "residues"), ("residues", "points")):
-        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-        for row in rows:
-            if row["median_ms"] is not None:
-                key = (row["implementation"], row["direction"], row["heads"], row[fixed])
-                groups.setdefault(key, []).append(row)
+        groups: dict[tuple[Any, ...], list[Any]] = {}
+        for row in timed:
+            key = (row["implementation"], row["direction"], row["heads"], row[fixed])
+            groups.setdefault(key, []).append(row)
         for (name, direction, heads, at), group in groups.items():
             sizes = [row[along] for row in group]
             if len(set(sizes)) < 2:
                 continue
             found = exponent(sizes, [row["median_ms"] for row in group])
-            interval = None if found.interval is None else list(found.interval)
+            fit = {"implementation": name, "direction": direction, "heads": heads, fixed: at, "over": sorted(sizes)}
             made[along].append(
-                {
-                    "implementation": name,
-                    "direction": direction,
-                    "heads": heads,
-                    fixed: at,
-                    "over": sorted(sizes),
-                    "exponent": found.value,
-                    "interval": interval,
-                }
+                fit | {"exponent": found.value, "interval": None if found.interval is None else found.range}
             )
-    return made
-
-
-def _size(case: Case) -> dict[str, Any]:
-    return {"direction": case.direction, "residues": case.residues, "heads": case.heads, "points": case.points}
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {"points": made["points"], "residues": made["residues"]}

@@ -15,7 +15,7 @@ from iga.cli.bounds import bounds, picture
 from iga.cli.compare import compare
 from iga.cli.faults import faults
 from iga.cli.guard import guarded
-from iga.cli.terminal import CommandError, complain, remember, say
+from iga.cli.terminal import CommandError, complain, say
 from iga.cli.verify import verify
 from iga.cli.warm import warm
 
@@ -47,14 +47,14 @@ app.command()(warm)
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    given = sys.argv[1:] if arguments is None else arguments
-    remember(shlex.join(["iga", *given]))
-    sys.exit(guarded(partial(_run, given)))
+    sys.exit(guarded(partial(_run, sys.argv[1:] if arguments is None else arguments)))
 
 
 def _run(arguments: list[str]) -> int:
     try:
-        code = app(args=arguments, prog_name="iga", standalone_mode=False)
+        # A command finds what was typed, for whatever it writes, as its context's obj.
+        typed = shlex.join(["iga", *arguments])
+        code = app(args=arguments, prog_name="iga", standalone_mode=False, obj=typed)
     except CommandError as error:
         if not arguments:
             say(cast(Any, error).format_message())  # the help

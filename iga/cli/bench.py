@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from iga.cli.terminal import Bars, check_outputs, kept, misuse, whole_numbers
-from iga.cli.terminal import console as terminal
+from iga.cli.terminal import Bars, Context, check_outputs, finish, misuse, whole_numbers
 
 __all__ = ["bench"]
 
 
 def bench(
+    context: Context,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     points: Annotated[
         str | None,
@@ -55,18 +55,18 @@ def bench(
     counts = None if points is None else whole_numbers(points)
     lengths = None if residues is None else whole_numbers(residues, "--residues")
     named = None if implementations is None else [name.strip() for name in implementations.split(",")]
-    from iga.bench import baseline as earlier
+    from iga.bench.baseline import against, check_common, read_baseline
     from iga.bench.implementations import YARDSTICK
-    from iga.bench.run import DEFAULTS, Options, plan, run
-    from iga.report.bench import describe, print_changes, print_result, write_json
-    from iga.report.figures import check_plot
-    from iga.report.plots import draw
+    from iga.bench.run import DEFAULTS, plan, run
+    from iga.report.bench import blocks
+    from iga.report.bench_plot import draw
+    from iga.report.plots import check_file
 
     with misuse():
-        then = None if baseline is None else earlier.read_result(baseline)
+        then = None if baseline is None else read_baseline(baseline)
         if then is not None:
             named = [*(named or DEFAULTS.get(device, ())), YARDSTICK]
-        options = Options(
+        planned = plan(
             device=device,
             points=counts,
             residues=lengths,
@@ -78,21 +78,13 @@ def bench(
             repeats=repeats,
             seed=seed,
         )
-        planned = plan(options)
         if plot is not None:
-            check_plot(plot)
+            check_file(plot)
         if then is not None:
-            earlier.check_common(planned.cases, then)
+            check_common(planned.cases, then)
     with Bars() as on_progress:
-        result = run(planned, describe(), on_progress=on_progress)
-    console = terminal(json)
-    timed = [row["median_ms"] is not None for row in result["rows"]]
-    code = int(not all(timed))
-    drawing = partial(draw, result, plot) if plot is not None and any(timed) else None
-    with kept(json and partial(write_json, result, json), drawing):
-        print_result(result, console)
-        changes = [] if then is None else earlier.compare(result, then)
-        print_changes(changes, max_ratio, console)
-    if any(change.ratio > max_ratio for change in changes):
-        code = 1
-    raise typer.Exit(code)
+        document = run(planned, context.obj, on_progress=on_progress)
+    if then is not None:
+        document = against(document, then, max_ratio)
+    timed = any(row["median_ms"] is not None for row in document["rows"])
+    finish(document, blocks(document), json, partial(draw, document, plot) if plot is not None and timed else None)

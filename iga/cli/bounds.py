@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from iga.cli.terminal import Bars, check_outputs, kept, misuse, print_rows, say
+from iga.cli.terminal import Bars, check_outputs, kept, misuse, say, show_rows
 
 __all__ = ["bounds", "picture"]
 
@@ -30,7 +30,7 @@ def bounds(
     with misuse():
         rows = bounds_summary(sigma_min, sigma_max, extent, points, cap, keys=residues)
         check_range(sigma_min, sigma_max, extent)
-    print_rows(rows)
+    show_rows(rows)
 
 
 def picture(
@@ -43,14 +43,16 @@ def picture(
     Lowest log_det and largest |geometry logit| as sigma_max grows from 0.3 to 150 nm, and growth with P.
     """
     check_outputs(OUTPUT=output, json=json)
-    from iga.report.figures import check_plot
+    from iga.bounds import FP16_MAX, log_det_floor
     from iga.report.picture import draw
+    from iga.report.plots import check_file
     from iga.testing.preset_sweep import measure, write_numbers
 
     with misuse():
-        check_plot(output)
+        check_file(output)
     with misuse(), Bars() as on_progress:
         data = measure(seed=seed, on_progress=on_progress)
-    with kept(json and partial(write_numbers, data, json), partial(draw, data, output)):
+    drawing = partial(draw, data, output, floor=log_det_floor(0.03), largest=FP16_MAX)
+    with kept(json and partial(write_numbers, data, json), drawing):
         pass
     say(f"wrote {output}")

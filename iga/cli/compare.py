@@ -1,20 +1,19 @@
 """`iga compare`: the comparison of arms as a command."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from iga._text import one_line
-from iga.cli.terminal import Bars, check_names, complain, misuse, print_rows, say
+from iga.cli.terminal import Bars, Context, check_names, complain, misuse, say, show_rows
 from iga.cli.terminal import console as terminal
 
 __all__ = ["compare"]
 
 
 def compare(
+    context: Context,
     arms: Annotated[
         str | None,
         typer.Option(
@@ -82,7 +81,6 @@ def compare(
             samples=samples,
             overrides=tuple(override or ()),
         )
-    command = shlex.join(["iga", *sys.argv[1:]])
 
     def on_data(dataset: Dataset) -> None:
         skipped = "".join(f", {count} skipped: {reason}" for reason, count in dataset.skipped.items())
@@ -108,7 +106,7 @@ def compare(
                 resume=resume,
                 jobs=jobs,
                 wandb=wandb,
-                command=command,
+                command=context.obj,
                 on_data=on_data,
                 on_progress=progress if processes.rank() == 0 else None,
                 on_result=_print_summary,
@@ -141,7 +139,7 @@ def _print_summary(result: dict[str, Any]) -> None:
                 "seconds a step": _short(seconds),
             }
         )
-    print_rows(rows)
+    show_rows(rows)
     judged = judge_all(result)
     verdicts = [
         {"claim": f"({one.rule.letter}) {one.rule.claim}", "arm": one.arm, "verdict": one.word}
@@ -149,7 +147,7 @@ def _print_summary(result: dict[str, Any]) -> None:
         if one.steps
     ]
     if verdicts:
-        print_rows(verdicts)
+        show_rows(verdicts)
     else:
         terminal().print(f"no claim is judged: {judged[0].reason}", markup=False, highlight=False)
     lost = sum(run["samples_not_written"] for run in result["runs"])

@@ -1,18 +1,17 @@
 """`iga faults`: the matrix fault by check as a command."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from iga.cli.terminal import Bars, check_outputs, command_line, kept, misuse
-from iga.cli.terminal import console as terminal
+from iga.cli.terminal import Bars, Context, check_outputs, finish, misuse
 
 __all__ = ["faults"]
 
 
 def faults(
+    context: Context,
     json: Annotated[Path | None, typer.Option(help="Write the matrix to this file too.")] = None,
     profile: Annotated[str, typer.Option(help="Seeds of the clean targets: fast or ci 20, nightly 200.")] = "fast",
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
@@ -23,11 +22,10 @@ def faults(
     caught, each check catches one, and the clean targets raise no alarm; 2 on misuse.
     """
     check_outputs(json=json)
-    from iga.report.faults import print_matrix, write_matrix
+    from iga.report.faults import blocks
     from iga.testing.faults.matrix import measure_matrix
 
     with misuse(), Bars() as on_progress:
         matrix = measure_matrix(profile=profile, seed=seed, on_progress=on_progress)
-    with kept(json and partial(write_matrix, matrix, command_line(), json)):
-        print_matrix(matrix, terminal(json))
-    raise typer.Exit(matrix.exit_code)
+    document = matrix.document(context.obj)
+    finish(document, blocks(document), json)

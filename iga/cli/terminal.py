@@ -2,33 +2,37 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from iga._files import check_target, descriptor
 from iga._text import one_line, visible
+from iga.report.console import show
+from iga.report.document import Block, Table
+from iga.report.documents import Document
+from iga.report.schema import write
 
 __all__ = [
     "Bars",
     "CommandError",
+    "Context",
     "UsageError",
     "check_names",
     "check_outputs",
-    "command_line",
     "complain",
     "console",
+    "finish",
     "kept",
     "misuse",
-    "print_rows",
-    "remember",
     "say",
+    "show_rows",
     "whole_numbers",
     "words",
 ]
@@ -36,6 +40,10 @@ __all__ = [
 # typer carries its own copy of click in some releases and the package in others; both give this base class.
 UsageError: type[Exception] = cast("type[Exception]", typer.BadParameter.__base__)
 CommandError: type[Exception] = cast("type[Exception]", UsageError.__base__)
+if TYPE_CHECKING:
+    from typer import Context
+else:
+    Context = typer.Context.__base__  # what a command is given; its `obj` is the command line as it was typed
 
 
 @contextmanager
@@ -110,10 +118,10 @@ def check_outputs(**files: Path | None) -> None:
 def kept(*writes: Callable[[], object] | None) -> Iterator[None]:
     """The files first, since the terminal may go away; where one can't be written, what is printed here first."""
     failed: list[Exception] = []
-    for write in writes:
+    for one in writes:
         try:
-            if write is not None:
-                write()
+            if one is not None:
+                one()
         except (ValueError, OSError) as error:
             failed.append(error)
     yield
@@ -124,10 +132,7 @@ def kept(*writes: Callable[[], object] | None) -> Iterator[None]:
 
 
 class _Console(Console):
-    """Strings are shown as they are: control characters escaped, nothing taken for an emoji."""
-
-    def render_str(self, text: str, **options: Any) -> Any:
-        return super().render_str(visible(text), **options)
+    """Takes nothing for an emoji, and says which stream an error is about."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         try:
@@ -149,15 +154,19 @@ def console(beside: Path | None = None) -> Console:
     return found if found.is_terminal else _Console(emoji=False, stderr=stderr, width=200)
 
 
-def print_rows(rows: list[Any]) -> None:
-    from rich.table import Table
+def show_rows(rows: Sequence[Mapping[str, object]]) -> None:
+    """A table with a column a key."""
+    cells = tuple(tuple(map(str, row.values())) for row in rows)
+    show([Table(tuple(rows[0]), cells, words=tuple(range(len(rows[0]))))], console())
 
-    table = Table()
-    for name in rows[0]:
-        table.add_column(escape(str(name)), overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(str(value)) for value in row.values()))
-    console().print(table)
+
+def finish(
+    document: Document, blocks: Sequence[Block], json: Path | None, picture: Callable[[], object] | None = None
+) -> None:
+    """The files, then the blocks on the terminal; the command ends with the document's exit code."""
+    with kept(json and partial(write, document, json), picture):
+        show(blocks, console(json))
+    raise typer.Exit(document["exit_code"])
 
 
 class Bars:
@@ -196,17 +205,3 @@ class Bars:
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.stop()
-
-
-_typed = "iga"
-
-
-def remember(command: str) -> None:
-    """Keep the command as it was typed, for whatever a run writes."""
-    global _typed
-    _typed = command
-
-
-def command_line() -> str:
-    """The command as it was typed."""
-    return _typed

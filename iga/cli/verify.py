@@ -1,18 +1,17 @@
 """`iga verify`: the checks of a preset, a layer or an overlap function as a command."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from iga.cli.terminal import Bars, check_names, check_outputs, command_line, kept, misuse, whole_numbers
-from iga.cli.terminal import console as terminal
+from iga.cli.terminal import Bars, Context, check_names, check_outputs, finish, misuse, whole_numbers
 
 __all__ = ["verify"]
 
 
 def verify(
+    context: Context,
     target: Annotated[
         str | None,
         typer.Argument(
@@ -77,7 +76,7 @@ def verify(
     check_outputs(json=json)
     check_names(structures=structures or [])
     counts = None if points is None else whole_numbers(points)
-    from iga.report.verify import print_report, write_json
+    from iga.report.verify import blocks
     from iga.testing.verify import prepare
 
     with misuse():
@@ -94,7 +93,5 @@ def verify(
             implementation=implementation,
         )
     with Bars() as on_progress:
-        report = plan.run(on_progress)
-    with kept(json and partial(write_json, report, command_line(), json)):
-        print_report(report, terminal(json))
-    raise typer.Exit(report.exit_code)
+        document = plan.run(on_progress).document(context.obj)
+    finish(document, blocks(document), json)

@@ -1,4 +1,7 @@
-"""A document as a list of blocks, and what writes it: Markdown, or HTML with its style inside. Knows no experiment."""
+"""Blocks, of which every report is made, and their writers: Markdown, and HTML with its style inside.
+
+`iga.report.console` writes the same blocks to a terminal.
+"""
 
 import html
 import re
@@ -40,11 +43,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """Text cells under heads; the columns `words` hold words, the rest numbers."""
+    """Text cells under heads; the columns `words` hold words, the rest numbers.
+
+    long    a column of sentences, if any: a narrow terminal shows it below the table
+    """
 
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     words: tuple[int, ...] = (0,)
+    title: str = ""
+    long: int | None = None
 
 
 Block = Heading | Paragraph | Items | Picture | Table
@@ -74,7 +82,7 @@ b { white-space: nowrap } .supported, .below { color: var(--good) }
 
 
 def as_markdown(blocks: Sequence[Block]) -> str:
-    return "\n\n".join(map(_markdown, blocks)) + "\n"
+    return "\n\n".join(filter(None, map(_markdown, blocks))) + "\n"
 
 
 def as_html(title: str, blocks: Sequence[Block]) -> str:
@@ -97,10 +105,12 @@ def _markdown(block: Block) -> str:
             return "\n".join(f"- {text}" for text in texts)
         case Picture(file=file, words=words):
             return f"![{words}]({file})"
-        case Table(heads, rows, words):
+        case Table(heads, rows, words, title):
             rule = ["---" if column in words else "---:" for column in range(len(heads))]
-            lines = [heads, rule, *rows]
-            return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+            lines = [
+                "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (heads, rule, *rows)
+            ]
+            return "\n".join([*([f"**{title}**", ""] if title else []), *lines])
 
 
 def _html(block: Block) -> str:
@@ -110,16 +120,18 @@ def _html(block: Block) -> str:
         case Paragraph(text):
             return f"<p>{_inline(text)}</p>"
         case Items(texts):
-            return "<ul>\n" + "\n".join(f"<li>{_inline(text)}</li>" for text in texts) + "\n</ul>"
+            items = "\n".join(f"<li>{_inline(text)}</li>" for text in texts)
+            return f"<ul>\n{items}\n</ul>" if texts else ""
         case Picture(light=light, dark=dark, words=words):
             of_dark = f'<source media="(prefers-color-scheme: dark)" srcset="{html.escape(dark)}">'
             return f'<picture>{of_dark}<img src="{html.escape(light)}" alt="{html.escape(words)}"></picture>'
-        case Table(heads, rows, words):
+        case Table(heads, rows, words, title):
             head = "".join(f"<th{_kind(n in words)}>{_inline(text)}</th>" for n, text in enumerate(heads))
             made = ("".join(f"<td{_kind(n in words, c)}>{_cell(c)}</td>" for n, c in enumerate(row)) for row in rows)
             body = "\n".join(f"<tr>{cells}</tr>" for cells in made)
             return (
-                f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n'
+                f'<div class="scroll" tabindex="0"><table>{f"<caption>{_inline(title)}</caption>" if title else ""}\n'
+                f"<thead><tr>{head}</tr></thead>\n"
                 f"<tbody>\n{body}\n</tbody>\n</table></div>"
             )
 

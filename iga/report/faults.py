@@ -1,75 +1,64 @@
-"""The matrix fault by check, as a table for a person and as JSON for a machine."""
+"""The matrix fault × check as blocks: a table a bench, what each check detects, and the verdict in a line."""
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING
+from iga.report.document import Block, Items, Paragraph, Table
+from iga.report.documents import Fault, Faults
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from iga._files import write_text
-from iga._runtime import environment
-
-if TYPE_CHECKING:
-    from iga.testing.faults.matrix import Matrix
-
-__all__ = ["print_matrix", "write_matrix"]
+__all__ = ["blocks"]
 
 
-def write_matrix(matrix: "Matrix", command: str, path: Path) -> None:
-    """Write schema 1 of `iga faults --json`; OSError if that can't be done."""
-    from iga.testing.faults.matrix import as_json as matrix_as_json
-
-    document = matrix_as_json(matrix) | {"command": command, "environment": environment(matrix.seed)}
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def print_matrix(matrix: "Matrix", console: Console) -> None:
+def blocks(document: Faults) -> list[Block]:
     """Which check caught which fault, then what each check detects at least, then the verdict in a line."""
-    from iga.testing.faults.subjects import CHECKS
-
-    for bench, checks in CHECKS.items():
-        rows = [row for row in matrix.rows if row.bench == bench]
-        table = Table(
-            title=f"{bench}: faults by checks (● caught, ◆ by it alone, ○ missed, – not run)", title_justify="left"
-        )
-        table.add_column("fault", overflow="fold")
-        table.add_column("size", justify="right")
-        for number in range(1, len(checks) + 1):
-            table.add_column(str(number), justify="center", min_width=2)
-        for row in rows:
-            marks = ["–" if name in row.not_run else _mark(row.caught_by, row.expected, name) for name in checks]
-            sized = row.smallest or row.size != 1.0
-            table.add_row(escape(row.name), f"{row.size:g}" if sized else "", *marks)
-        console.print(table)
-        for number, name in enumerate(checks, start=1):
-            caught = sum(name in row.caught_by for row in rows)
-            smallest = matrix.smallest(bench, name)
-            detects = f"; smallest detected {smallest[0]:.3g} ({smallest[1]})" if smallest else ""
-            console.print(
-                f"{number:3} {name}: catches {caught}{detects}", markup=False, highlight=False, soft_wrap=True
+    made: list[Block] = []
+    faults, checks = document["faults"], document["invariants"]
+    missed, idle = [], []
+    for bench in dict.fromkeys(one["bench"] for one in checks):
+        rows = [row for row in faults if row["bench"] == bench]
+        own = [one for one in checks if one["bench"] == bench]
+        names = [one["name"] for one in own]
+        made.append(
+            Table(
+                ("fault", "size", *(str(number) for number, _ in enumerate(names, start=1))),
+                tuple((row["name"], _size(row), *(_mark(row, name) for name in names)) for row in rows),
+                title=f"{bench}: faults by checks (● caught, ◆ by it alone, ○ missed, – not run)",
             )
-    for row in matrix.missed:
-        lost = ", ".join(sorted(set(row.expected) - set(row.caught_by)))
-        console.print(f"missed: {row.bench}: {row.name}: not seen by {lost}", markup=False, highlight=False)
-    for bench, name in matrix.idle:
-        console.print(f"catches nothing: {bench}: {name}", markup=False, highlight=False)
-    for bench, name in matrix.without_fault_of_their_own:
-        console.print(f"no fault of its own: {bench}: {name}", markup=False, highlight=False)
-    for target, seed, name in matrix.false_alarms:
-        console.print(f"false alarm: {target}, seed {seed}: {name}", markup=False, highlight=False)
-    console.print(
-        f"{len(matrix.rows)} faults, {len(matrix.missed)} missed; {sum(map(len, CHECKS.values()))} checks, "
-        f"{len(matrix.idle)} idle; {matrix.clean_runs} clean runs, {len(matrix.false_alarms)} false alarms: "
-        + ("something is to be mended" if matrix.exit_code else "every check can fail, and none fails for nothing"),
-        highlight=False,
-        soft_wrap=True,
-    )
-    console.print(f"{matrix.seconds:.1f} s, seed {matrix.seed}", highlight=False)
+        )
+        lines = []
+        for number, one in enumerate(own, start=1):
+            caught = sum(one["name"] in row["caught_by"] for row in rows)
+            size = one["smallest_detected"]
+            detects = "" if size is None else f"; smallest detected {size:.3g} ({one['of_fault']})"
+            lines.append(f"{number:3} {one['name']}: catches {caught}{detects}")
+            if not caught:
+                idle.append(f"catches nothing: {bench}: {one['name']}")
+        made.append(Items(tuple(lines)))
+    for row in faults:
+        if lost := ", ".join(sorted(set(row["expected"]) - set(row["caught_by"]))):
+            missed.append(f"missed: {row['bench']}: {row['name']}: not seen by {lost}")
+    alarms = [
+        f"false alarm: {one['target']}, seed {one['seed']}: {one['invariant']}" for one in document["false_alarms"]
+    ]
+    without = [f"no fault of its own: {one['bench']}: {one['name']}" for one in checks if not one["alone"]]
+    bad = "something is to be mended"
+    verdict = bad if document["exit_code"] else "every check can fail, and none fails for nothing"
+    return [
+        *made,
+        Items((*missed, *idle, *without, *alarms)),
+        Paragraph(
+            f"{len(faults)} faults, {len(missed)} missed; {len(checks)} checks, {len(idle)} idle; "
+            f"{document['clean_runs']} clean runs, {len(alarms)} false alarms: {verdict}"
+        ),
+        Paragraph(f"{document['seconds']:.1f} s, seed {document['environment']['seed']}"),
+    ]
 
 
-def _mark(caught: tuple[str, ...], expected: tuple[str, ...], name: str) -> str:
-    if name in caught:
-        return "◆" if len(caught) == 1 else "●"
-    return "[bold red]○[/]" if name in expected else ""
+def _size(row: Fault) -> str:
+    """A fault of size 1 is one that has no knob."""
+    return "" if row["size"] == 1.0 else f"{row['size']:g}"
+
+
+def _mark(row: Fault, name: str) -> str:
+    if name in row["not_run"]:
+        return "–"
+    if name in row["caught_by"]:
+        return "◆" if len(row["caught_by"]) == 1 else "●"
+    return "○" if name in row["expected"] else ""

@@ -1,102 +1,60 @@
-"""The picture of a result: time against P, and against N where several were timed; dots where there is one size."""
+"""One palette and one set-up of axes for all pictures, which matplotlib (extra `plot`) draws, and their file.
 
-import math
+Colours are safe for the colour-blind (Okabe & Ito). `dark`: the same hue on a dark page.
+"""
+
+import io
 from pathlib import Path
 from typing import Any
 
-from iga.report.bench import digits
-from iga.report.figures import save
+from iga._files import write_bytes
 
-__all__ = ["draw"]
+__all__ = ["COLOURS", "DARK", "check_file", "check_matplotlib", "plain_numbers", "save", "tidy"]
 
-# Colour and marker. Colours are safe for the colour-blind (Okabe & Ito); ours is dark and heavy.
-_LINES = {
-    "cpu": ("#00406B", "o"),
-    "fused": ("#00406B", "o"),
-    "reference": ("#000000", "x"),
-    "dense": ("#E69F00", "s"),
-    "textbook": ("#D55E00", "^"),
-    "textbook_compiled": ("#D55E00", "v"),
-    "closed_compiled": ("#2F9BD6", "D"),
-    "flex": ("#009E73", "P"),
-    "keops": ("#CC79A7", "X"),
-    "ipa_sdpa": ("#8A8A8A", "d"),
+COLOURS = {
+    **{"navy": "#00406B", "blue": "#2F9BD6", "vermilion": "#D55E00", "orange": "#E69F00", "yellow": "#F0C000"},
+    **{"pink": "#CC79A7", "green": "#009E73", "grey": "#8A8A8A", "black": "#000000"},
 }
-_OURS = ("cpu", "fused")
-_APART = 0.045  # of an axis: what two labels keep between them
+DARK = {
+    **{"navy": "#8CB8FF", "blue": "#56B4E9", "vermilion": "#FF8A3D", "orange": "#FFB733", "yellow": "#F0C000"},
+    **{"pink": "#E58FC0", "green": "#2FD0A0", "grey": "#B8B8B8", "black": "#FFFFFF"},
+}
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
-    """One panel a direction and axis. Raises ValueError for a result without a timed row."""
+def check_matplotlib() -> None:
+    """Raises ValueError where matplotlib is missing, naming the extra that brings it."""
+    try:
+        import matplotlib.figure  # noqa: F401 - asked for only to see whether it is there
+    except ImportError as error:
+        extra = "pip install 'invariant-gaussian-attention[plot]'"
+        raise ValueError(f"drawing needs matplotlib: install iga with its extra, {extra}") from error
+
+
+def check_file(path: Path) -> None:
+    """Raises ValueError where matplotlib is missing, or the file's ending is none that it writes."""
+    check_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = _panels([row for row in result["rows"] if row["median_ms"] is not None])
-    if not panels:
-        raise ValueError("no row of the result was timed: nothing to draw")
-    columns = min(2, len(panels))
-    lines_of_panels = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(6.8 * columns, 5.0 * lines_of_panels), layout="constrained")
-    axes = list(figure.subplots(lines_of_panels, columns, squeeze=False).flat)
-    for spare in axes[len(panels) :]:
-        spare.set_visible(False)
-    for axis, (title, letter, lines) in zip(axes, panels, strict=False):
-        alone = len({point[0] for points in lines.values() for point in points}) == 1
-        axis.set_title(title)
-        (_draw_dots if alone else _draw_lines)(axis, letter, lines)
-    environment = result["environment"]
-    where = environment["device"]
-    if where == "cpu":
-        where = f"{environment.get('cpu', 'CPU')}, {environment['threads']} threads"
-    figure.suptitle(f"Gaussian attention, {where}", fontsize=12)
-    save(figure, path)
+    if _kind(path) not in FigureCanvasAgg(Figure()).get_supported_filetypes():
+        raise ValueError(f"{path}: a picture's name ends in .png, .svg or .pdf")
 
 
-Lines = dict[str, list[tuple[float, float, float, float]]]
+def save(figure: Any, path: Path) -> None:
+    """The figure as a file that is whole or not there; to a pipe or device without an ending, a PNG. OSError if it
+    can't be written."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=_kind(path), dpi=130)
+    write_bytes(path, buffer.getvalue())
 
 
-def _panels(rows: list[dict[str, Any]]) -> list[tuple[str, str, Lines]]:
-    """(title, letter of the axis, points (x, median, low, high) by implementation); the largest fixed size of each."""
-    made = []
-    for along, letter, fixed, other in (("points", "P", "residues", "N"), ("residues", "N", "points", "P")):
-        if along == "residues" and len({row["residues"] for row in rows}) < 2:
-            continue
-        for direction in dict.fromkeys(row["direction"] for row in rows):
-            chosen = [row for row in rows if row["direction"] == direction]
-            # The slice that shows most: the fixed size at which most rows were timed, the largest of equals.
-            counts = {at: sum(row[fixed] == at for row in chosen) for at in {row[fixed] for row in chosen}}
-            at = max(counts, key=lambda size: (counts[size], size))
-            lines: Lines = {}
-            for row in sorted(chosen, key=lambda row: row[along]):
-                if row[fixed] == at:
-                    low, high = row["interval_ms"]
-                    point = (float(row[along]), row["median_ms"], low, high)
-                    lines.setdefault(row["implementation"], []).append(point)
-            words = direction.replace("_", " + ")
-            made.append((f"{words}, {other} = {at}, H = {chosen[0]['heads']}", letter, lines))
-    return made
+def tidy(axes: Any, *, grid: str = "0.9") -> None:
+    """A faint grid, and no frame above and on the right."""
+    axes.grid(True, which="major", color=grid, lw=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_dots(axis: Any, letter: str, lines: Lines) -> None:
-    """One size: a line a contestant, the quickest on top, each with its number. Bars have no length on a log axis."""
-    order = sorted(lines, key=lambda name: lines[name][0][1], reverse=True)
-    for place, name in enumerate(order):
-        _, median, low, high = lines[name][0]
-        colour, marker = _LINES.get(name, ("black", "x"))
-        heavy = name in _OURS
-        axis.plot([low, high], [place, place], color=colour, lw=2.8 if heavy else 1.8, solid_capstyle="butt")
-        axis.plot(median, place, color=colour, marker=marker, ms=11 if heavy else 8)
-        words = {"color": colour, "fontsize": 10, "fontweight": "bold" if heavy else "normal", "ha": "center"}
-        axis.annotate(f"{digits(median)} ms", (median, place), (0, 9), textcoords="offset points", **words)
-    axis.set_xscale("log")
-    axis.margins(x=0.12, y=0.12)
-    axis.set_yticks(range(len(order)), order)
-    _plain_numbers(axis.xaxis)
-    axis.set_xlabel(f"ms, median and 95 %, {letter} = {lines[order[0]][0][0]:g}")
-    axis.grid(True, color="0.9", lw=0.8)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def _plain_numbers(axis: Any) -> None:
+def plain_numbers(axis: Any) -> None:
     """1, 2, 5, 10, … on a logarithmic axis, of which an interval may hold no power of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -106,53 +64,7 @@ def _plain_numbers(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _draw_lines(axis: Any, letter: str, lines: Lines) -> None:
-    from matplotlib.ticker import NullFormatter
-
-    for name, points in lines.items():
-        colour, marker = _LINES.get(name, ("black", "x"))
-        x, y, low, high = zip(*points, strict=True)
-        heavy = name in _OURS
-        axis.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
-        axis.plot(x, y, color=colour, marker=marker, lw=2.8 if heavy else 1.5, ms=7 if heavy else 5, label=name)
-    axis.set_xscale("log", base=2)
-    axis.set_yscale("log")
-    ticks = sorted({point[0] for points in lines.values() for point in points})
-    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    _plain_numbers(axis.yaxis)
-    axis.set(xlabel="points per head P" if letter == "P" else "residues N", ylabel="ms, median")
-    axis.grid(True, which="major", color="0.9", lw=0.8)
-    axis.spines[["top", "right"]].set_visible(False)
-    _label_ends(axis, lines, ticks[-1])
-
-
-def _label_ends(axis: Any, lines: Lines, right: float) -> None:
-    """Names in the right margin, in the order of the last values, moved apart where they would touch; a line that ends
-    early is named where it ends."""
-    low, high = (float(limit) for limit in axis.get_ylim())
-    span = math.log(high / low)
-    at, heights = -math.inf, {}
-    for name, points in sorted(lines.items(), key=lambda line: line[1][-1][1]):
-        if points[-1][0] == right:
-            at = heights[name] = max(math.log(points[-1][1] / low) / span, at + _APART)
-    over = max(0.0, at - 1.0)
-    for name, points in lines.items():
-        colour, _ = _LINES.get(name, ("black", "x"))
-        words = {"color": colour, "fontsize": 10, "fontweight": "bold" if name in _OURS else "normal"}
-        x, y = points[-1][:2]
-        if name not in heights:
-            axis.annotate(name, (x, y), (6, 6), textcoords="offset points", **words)
-            continue
-        line = {"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.6}
-        place = (1.03, heights[name] - over)
-        axis.annotate(
-            name,
-            (x, y),
-            place,
-            textcoords="axes fraction",
-            va="center",
-            arrowprops=line,
-            annotation_clip=False,
-            **words,
-        )
+def _kind(path: Path) -> str:
+    if not path.suffix and path.exists() and not path.is_file():
+        return "png"
+    return path.suffix.lstrip(".").lower()

@@ -3,7 +3,7 @@
 Measured on synthetic structures and their degenerate perturbations."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from iga._files import write_text
+from iga._runtime import Progress
 from iga.diagnostics import geo_scaled_absmax, log_det_min
 from iga.presets import PRESETS
 from iga.structure.synthetic import synthetic_structures
@@ -29,7 +30,7 @@ def measure(
     seed: int = 0,
     sigma_max: Sequence[float] = SIGMA_MAX,
     points: Sequence[int] = DEFAULT_POINTS,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """{"sigma_max", "points", "presets": {name: {"log_det_min", "logit_absmax", "growth"}}}: the numbers drawn.
 

@@ -1,8 +1,13 @@
 """The result of a run: a finding for each check, and the report with the exit code that follows."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
+from iga._runtime import environment
+from iga.report.documents import Invariant, StructureRecord, Verify
+from iga.report.schema import SCHEMA
 from iga.testing.contract import Contract
 
 __all__ = ["Finding", "Report"]
@@ -63,3 +68,42 @@ class Report:
             if finding.name == name:
                 return finding
         raise KeyError(f"no invariant {name!r}; there are {', '.join(f.name for f in self.findings)}")
+
+    def document(self, command: str) -> Verify:
+        """The document of `iga verify`. Numbers that are not finite become null: the verdict and note say so."""
+        return {
+            "schema": SCHEMA,
+            "document": "verify",
+            "command": command,
+            "target": self.target,
+            "kind": self.kind,
+            "exit_code": self.exit_code,
+            "seconds": round(self.seconds, 3),
+            "environment": {
+                **environment(self.seed),
+                "profile": self.profile,
+                "implementation": self.implementation,
+                "sigma_min_nm": self.contract.sigma_min,
+                "sigma_max_nm": self.contract.sigma_max,
+                "digits": self.contract.digits,
+                "points": list(self.contract.points),
+            },
+            "invariants": [
+                cast(
+                    Invariant,
+                    vars(finding)
+                    | {
+                        "worst": _finite(finding.worst),
+                        "budget": _finite(finding.budget),
+                        "expected_broken": self.expected_broken.get(finding.name),
+                    },
+                )
+                for finding in self.findings
+            ],
+            "not_applicable": [{"name": name, "reason": reason} for name, reason in self.not_applicable.items()],
+            "structures": cast(list[StructureRecord], self.structures),
+        }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

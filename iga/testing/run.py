@@ -5,13 +5,13 @@ on degenerate ones.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from iga._runtime import threads
+from iga._runtime import Progress, threads
 from iga.structure import Structure
 from iga.structure.synthetic import synthetic_structures
 from iga.testing.checks import INVARIANTS
@@ -26,7 +26,7 @@ from iga.testing.result import Finding, Report
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError, one_line
 
-__all__ = ["LayerPlan", "OverlapPlan", "Plan", "Progress"]
+__all__ = ["LayerPlan", "OverlapPlan", "Plan"]
 
 
 @dataclass
@@ -59,8 +59,6 @@ class Plan:
             implementation=getattr(self.subject, "implementation", None),
         )
 
-
-Progress = Callable[[str, int, int], None]
 
 DRIVEN = 8.0  # gain of the parameters on degenerate structures
 FEWEST_STRUCTURES = 4  # with fewer, more is drawn from each

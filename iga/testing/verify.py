@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from iga._runtime import check_room
+from iga._runtime import Progress, check_room
 from iga.attention import InvariantGaussianAttention
 from iga.kernels import choose
 from iga.presets import DEFAULT_PRESET, IGAConfig, preset
@@ -25,7 +25,7 @@ from iga.testing.layer.subject import LayerFactory, Subject, layer_subject
 from iga.testing.overlap.checks import OVERLAP_INVARIANTS
 from iga.testing.overlap.subject import overlap_subject
 from iga.testing.result import Report
-from iga.testing.run import LayerPlan, OverlapPlan, Progress
+from iga.testing.run import LayerPlan, OverlapPlan
 from iga.testing.targets import DTYPES, Target, as_target, load_target
 
 __all__ = ["Plan", "Report", "prepare", "verify"]

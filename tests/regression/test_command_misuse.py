@@ -156,7 +156,7 @@ def test_a_picture_without_matplotlib_is_refused_before_it_is_measured(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     code, _, err = called(capfd, "picture", "a.png")
-    assert code == 2 and "iga[plot]" in err, err
+    assert code == 2 and "[plot]" in err, err
 
 
 def test_the_current_folder_by_its_name_is_no_empty_name(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import iga
-import iga.report.verify
+import iga.report.schema
 from helpers.structures import pdb_text, peptide
 from iga._files import check_target, write_bytes
 from iga.cli.app import main
@@ -256,7 +256,7 @@ def test_a_disk_that_fills_at_the_end_costs_the_file_alone(
     def full(path: Path, text: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(iga.report.verify, "write_text", full)
+    monkeypatch.setattr(iga.report.schema, "write_text", full)
     assert called(*BROKEN, "--json", str(tmp_path / "a.json")) == 2
     out, err = capfd.readouterr()
     assert "log_det_floor" in out and "do not hold" in out
@@ -265,7 +265,7 @@ def test_a_disk_that_fills_at_the_end_costs_the_file_alone(
 
 def test_every_file_of_the_package_is_written_by_one_writer() -> None:
     """Path.write_text and savefig to a path know neither links nor pipes, and leave half a file on a full disk."""
-    other = re.compile(r"\.write_(?:text|bytes)\(|savefig\((?!buffer|made)")
+    other = re.compile(r"\.write_(?:text|bytes)\(|savefig\((?!buffer|drawn)")
     for path in Path(iga.__file__).parent.rglob("*.py"):
         if path.name not in ("_files.py", "_runtime.py"):  # the writer; and a switch in /proc
             assert not other.findall(path.read_text(encoding="utf-8")), path

@@ -27,8 +27,10 @@ def collect(folder: Path, dataset: Dataset, command: str) -> dict[str, Any]:
     runs = [_run(folder / plans.RUNS / name, arm, seed) for name, (arm, seed) in plan.runs().items()]
     return {
         "schema": 1,
+        "document": "compare",
+        "exit_code": int(any(run is None or run["status"] == "running" for run in runs)),
         "command": command,
-        "environment": environment(plan.seed) | {"device": plan.device, "threads_a_run": plan.threads},
+        "environment": {**environment(plan.seed), "device": plan.device, "threads_a_run": plan.threads},
         "settings": {
             "size": plan.size,
             "steps": plan.steps,

@@ -2,26 +2,26 @@
 
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any
 
+from iga._runtime import Progress, environment
+from iga.report.documents import Faults
+from iga.report.schema import SCHEMA
 from iga.testing.contract import check_seed
 from iga.testing.faults import FAULTS, Fault
 from iga.testing.faults.clean import CLEAN
 from iga.testing.faults.subjects import CHECKS, check, clean_subject, looks_at
 
-__all__ = ["SEEDS", "Matrix", "Row", "as_json", "measure_matrix"]
+__all__ = ["SEEDS", "Matrix", "Row", "measure_matrix"]
 
 # Seeds of the clean targets, by profile.
 SEEDS = {"fast": 20, "ci": 20, "nightly": 200}
 # Costly checks run on every n-th seed of a clean target only; compiling has no seed in it, so once does.
 EVERY = {"transforms": 1000, "second_derivatives": 4}
 LAYER_SHARE = 10  # one in ten of the seeds runs the layer's checks, which cost more
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,42 @@ class Matrix:
     def exit_code(self) -> int:
         return 1 if self.missed or self.idle or self.false_alarms or not self.clean_runs else 0
 
+    def document(self, command: str) -> Faults:
+        """The document of `iga faults`; smallest_detected is null for a check whose faults have no size."""
+        found = {(bench, name): self.smallest(bench, name) for bench, checks in CHECKS.items() for name in checks}
+        return {
+            "schema": SCHEMA,
+            "document": "faults",
+            "command": command,
+            "exit_code": self.exit_code,
+            "seconds": round(self.seconds, 1),
+            "environment": environment(self.seed),
+            "faults": [
+                {
+                    "name": row.name,
+                    "bench": row.bench,
+                    "kind": row.kind,
+                    "size": row.size,
+                    "caught_by": list(row.caught_by),
+                    "expected": list(row.expected),
+                    "not_run": list(row.not_run),
+                }
+                for row in self.rows
+            ],
+            "false_alarms": [{"target": t, "seed": s, "invariant": name} for t, s, name in self.false_alarms],
+            "clean_runs": self.clean_runs,
+            "invariants": [
+                {
+                    "name": name,
+                    "bench": bench,
+                    "smallest_detected": None if smallest is None else smallest[0],
+                    "of_fault": None if smallest is None else smallest[1],
+                    "alone": self.alone(bench, name),
+                }
+                for (bench, name), smallest in found.items()
+            ],
+        }
+
     def _catching(self, bench: str, name: str) -> list[Row]:
         return [row for row in self.rows if row.bench == bench and name in row.caught_by]
 
@@ -120,43 +156,6 @@ def measure_matrix(
     matrix.false_alarms.sort()
     matrix.seconds = time.perf_counter() - started
     return matrix
-
-
-def as_json(matrix: Matrix) -> dict[str, Any]:
-    """Schema 1 of `iga faults --json`; smallest_detected is null for a check whose faults have no size."""
-    invariants = []
-    for bench, checks in CHECKS.items():
-        for name in checks:
-            smallest = matrix.smallest(bench, name)
-            invariants.append(
-                {
-                    "name": name,
-                    "bench": bench,
-                    "smallest_detected": None if smallest is None else smallest[0],
-                    "of_fault": None if smallest is None else smallest[1],
-                    "alone": matrix.alone(bench, name),
-                }
-            )
-    return {
-        "schema": 1,
-        "exit_code": matrix.exit_code,
-        "seconds": round(matrix.seconds, 1),
-        "faults": [
-            {
-                "name": row.name,
-                "bench": row.bench,
-                "kind": row.kind,
-                "size": row.size,
-                "caught_by": list(row.caught_by),
-                "expected": list(row.expected),
-                "not_run": list(row.not_run),
-            }
-            for row in matrix.rows
-        ],
-        "false_alarms": [{"target": t, "seed": s, "invariant": name} for t, s, name in matrix.false_alarms],
-        "clean_runs": matrix.clean_runs,
-        "invariants": invariants,
-    }
 
 
 def _row(bench: str, index: int, seed: int) -> Row:

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from iga.report.faults import print_matrix
+from iga.report.console import show
+from iga.report.faults import blocks
 from iga.testing.faults import FAULTS
 from iga.testing.faults.clean import CLEAN
-from iga.testing.faults.matrix import Matrix, Row, as_json, measure_matrix
+from iga.testing.faults.matrix import Matrix, Row, measure_matrix
 from iga.testing.faults.patched import patched
 from iga.testing.faults.subjects import CHECKS, check, clean_subject, looks_at
 
@@ -87,12 +88,12 @@ def test_each_way_of_failing_ends_1(harm: str) -> None:
         matrix.rows.append(row("layer", "other", ("determinism",), ("accuracy",)))
     assert matrix.exit_code == 1
     page = io.StringIO()
-    print_matrix(matrix, Console(file=page, width=200))
+    show(blocks(matrix.document("iga faults")), Console(file=page, width=200))
     assert "every check can fail" not in page.getvalue() and "to be mended" in page.getvalue()
 
 
 def test_the_json_has_every_field_of_its_schema() -> None:
-    data = json.loads(json.dumps(as_json(full()), allow_nan=False))
+    data = json.loads(json.dumps(full().document("iga faults"), allow_nan=False))
     assert {"schema", "exit_code", "faults", "false_alarms", "invariants"} <= set(data)
     assert {"name", "kind", "size", "caught_by", "expected"} <= set(data["faults"][0])
     assert {"name", "smallest_detected"} <= set(data["invariants"][0])

@@ -19,7 +19,8 @@ from iga import functional
 from iga.attention import InvariantGaussianAttention
 from iga.functional import Trace
 from iga.presets import PRESETS, preset
-from iga.report.verify import as_json, print_report
+from iga.report.console import show
+from iga.report.verify import blocks
 from iga.testing.checks import INVARIANTS
 from iga.testing.contract import PROFILES
 from iga.testing.verify import Report, verify
@@ -278,7 +279,7 @@ def test_sampled_structures_are_named() -> None:
 def test_a_narrow_terminal_loses_no_word_of_the_table(width: int) -> None:
     report = small_run("sigma_floor", only=["log_det_floor", "growth_with_points"])
     page = io.StringIO()
-    print_report(report, Console(width=width, file=page))
+    show(blocks(report.document("iga verify")), Console(width=width, file=page))
     text = "".join(char for char in page.getvalue() if char not in "│ \n")
     for finding in report.findings:
         assert finding.verdict in text
@@ -290,7 +291,7 @@ def test_a_narrow_terminal_loses_no_word_of_the_table(width: int) -> None:
 
 def test_json_has_every_field_and_no_number_that_is_not_finite() -> None:
     report = small_run("pre_fix", only=["log_det_floor", "accuracy"])
-    data = json.loads(json.dumps(as_json(report, "iga verify"), allow_nan=False))
+    data = json.loads(json.dumps(report.document("iga verify"), allow_nan=False))
     assert data["schema"] == 1 and data["exit_code"] == 1 and data["target"] == "pre_fix"
     assert {"command", "seconds", "environment", "invariants", "structures"} <= set(data)
     assert {"torch", "python", "device", "seed"} <= set(data["environment"])
@@ -328,9 +329,10 @@ def test_the_report_says_which_implementation_was_judged(asked: str | None, prof
     own = replace(SMALL, name=profile, implementation=PROFILES[profile].implementation)
     report = verify(profile=own, implementation=asked, points=(1,), only=["determinism"])
     assert report.implementation == judged
-    assert as_json(report, "")["environment"]["implementation"] == judged
+    document = report.document("iga verify")
+    assert document["environment"]["implementation"] == judged
     console = Console(file=io.StringIO(), width=200)
-    print_report(report, console)
+    show(blocks(document), console)
     assert f"profile {profile}, implementation {judged}" in console.file.getvalue()
 
 
