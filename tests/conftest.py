@@ -1,7 +1,8 @@
-"""Shape checks on, Hypothesis profiles stated in full, and the folder of real structures where there is one."""
+"""Shape checks on, scratch memory poisoned, Hypothesis profiles stated in full, and the folder of real structures."""
 
 import os
 import sys
+from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
@@ -33,6 +34,8 @@ import hypothesis  # noqa: E402
 import torch  # noqa: E402
 from hypothesis.database import DirectoryBasedExampleDatabase  # noqa: E402
 
+from iga.kernels import blocks  # noqa: E402
+
 # The tensors are small, and two OpenMP threads on a busy machine spend their time waiting for each other.
 torch.set_num_threads(1)
 
@@ -43,6 +46,27 @@ hypothesis.settings.register_profile("dev", max_examples=40, derandomize=False, 
 hypothesis.settings.register_profile("ci", max_examples=40, derandomize=True, database=None, **_COMMON)
 hypothesis.settings.register_profile("nightly", max_examples=2000, derandomize=False, database=_FOUND, **_COMMON)
 hypothesis.settings.load_profile(os.environ.get("IGA_HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def poisoned_scratch() -> Iterator[None]:
+    """Memory to which nothing has been written holds NaN (whole numbers: the largest), so that reading it shows.
+
+    Torch fills what its own functions leave empty. The blocks that kernels keep between calls are filled each time that
+    one is asked for. Arrays within compiled CPU kernels are out of reach here: tests/unit/kernels/test_scratch.py.
+    """
+    kept = blocks._scratch
+
+    def poisoned(*args: object) -> torch.Tensor | None:
+        block = kept(*args)  # pyright: ignore[reportArgumentType]
+        return None if block is None else block.fill_(float("nan"))
+
+    blocks._scratch = poisoned
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+    blocks._scratch = kept
+
 
 STRUCTURES = Path(__file__).resolve().parents[2] / "shared" / "structures"
 
