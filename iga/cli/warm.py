@@ -44,12 +44,11 @@ def warm(
         if reason is not None:
             raise UsageError(f"there is nothing to compile with: {reason}")
         from iga.kernels.cpu import ready
-        from iga.kernels.cpu._compile import signature
         from iga.kernels.cpu.cache import find, folders
 
         kernels = (*ready.FORWARD, *(() if forward_only else ready.BACKWARD))
         ready.ready(name, kernels)
-        found = [find(kernel, signature(kernel, name)) for kernel in kernels]
+        found = [find((kernel, name)) for kernel in kernels]
         places = sorted({str(kept[0]) for kept in found if kept is not None})
         if None in found:
             tried = " or ".join(map(str, folders()))

@@ -3,9 +3,8 @@
 Every ValueError names the argument, what was expected and what came."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 
@@ -16,11 +15,10 @@ from iga.functional import point_scale
 from iga.kernels.blocks import Outputs
 from iga.kernels.choice import choose
 from iga.kernels.derivatives import attend_by_reference
-from iga.kernels.engine import Geometry
 from iga.kernels.ops import gaussian_attention_op
 from iga.presets import IGAConfig, check_config
 
-__all__ = ["Attended", "Statistics", "check_arguments", "gaussian_attention"]
+__all__ = ["Attended", "Statistics", "gaussian_attention"]
 
 Gaussians = tuple[Tensor, Tensor]
 
@@ -96,24 +94,29 @@ def gaussian_attention(
     implementation do not fit. docs/theory.md, section 15.
     """
     check_config(config)
-    check_arguments(q, k, v, value_points, query, key, frame, mask, geo_scale, geo_bias, gate, bias, z, z_weight)
+    optional = {"gate": gate, "bias": bias, "z": z, "z_weight": z_weight}
+    given = {"q": q, "k": k, "v": v, "value_points": value_points, "geo_scale": geo_scale, "geo_bias": geo_bias}
+    _check(given | {name: x for name, x in optional.items() if x is not None}, query, key, frame, mask)
     dtype, device = frame.dtype, frame.trans.device
     chosen = choose(implementation, device, dtype, config)
     lead, heads, points = mask.shape[:-1], q.shape[-3], query[0].shape[-3]
 
-    def flat(x: Tensor) -> Tensor:
-        return x.reshape(math.prod(lead), *x.shape[len(lead) :])
-
-    weight = F.softplus(geo_scale.to(dtype)) * (point_scale(points, config) / config.temperature)
-    weight = weight.expand(*lead, heads) if gate is None else gate.to(dtype)[..., None] * weight
-    geometry = Geometry(*map(flat, (frame.rot, mask, *query, *key)))
-    tensors = (*map(flat, (q, k, v, value_points.to(dtype).flatten(-2), frame.trans)),)
-    pair_inputs = (None if bias is None else flat(bias), None if z is None else flat(z), z_weight)
-    out = _run(chosen, tensors, geometry, flat(weight), geo_bias.to(dtype), pair_inputs, config, statistics)
+    def flat(x: Tensor | None) -> Any:
+        return None if x is None else x.reshape(math.prod(lead), *x.shape[len(lead) :])
 
     def shaped(x: Tensor) -> Tensor:
         return x.reshape(*lead, *x.shape[1:])
 
+    weight = F.softplus(geo_scale.to(dtype)) * (point_scale(points, config) / config.temperature)
+    weight = weight.expand(*lead, heads) if gate is None else gate.to(dtype)[..., None] * weight
+    residues = (q, k, v, value_points.to(dtype).flatten(-2), frame.trans, frame.rot, *query, *key, mask, weight)
+    inputs = (*map(flat, residues), geo_bias.to(dtype), flat(bias), flat(z), z_weight)
+    cap = float("inf") if config.logit_cap is None else config.logit_cap
+    if chosen == "reference" and mask.numel():
+        out = attend_by_reference(inputs, config, cap)
+    else:
+        floor = float("-inf") if config.log_det_min is None else config.log_det_min
+        out = Outputs(*gaussian_attention_op(*inputs, config.score, config.dof, floor, cap, chosen, statistics))
     return Attended(
         shaped(out.values),
         shaped(out.points).unflatten(-1, value_points.shape[-2:]),
@@ -124,53 +127,14 @@ def gaussian_attention(
     )
 
 
-def _run(
-    chosen: str,
-    tensors: tuple[Tensor, ...],
-    geometry: Geometry,
-    weight: Tensor,
-    geo_bias: Tensor,
-    pair_inputs: tuple[Tensor | None, Tensor | None, Tensor | None],
-    config: IGAConfig,
-    statistics: bool,
-) -> Outputs:
-    """`tensors` are q, k, v, value points and translations. Masked residues become neutral here, or in the operator."""
-    cap = float("inf") if config.logit_cap is None else config.logit_cap
-    *features, trans = tensors
-    gaussians = (trans, geometry.rot, geometry.q_mean, geometry.q_sigma, geometry.k_mean, geometry.k_sigma)
-    inputs = (*features, *gaussians, geometry.mask, weight, geo_bias, *pair_inputs)
-    if chosen == "reference" and geometry.rot.numel():
-        return attend_by_reference(inputs, config, cap)
-    floor = float("-inf") if config.log_det_min is None else config.log_det_min
-    return Outputs(*gaussian_attention_op(*inputs, config.score, config.dof, floor, cap, chosen, statistics))
-
-
-def check_arguments(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    value_points: Tensor,
-    query: tuple[Tensor, Tensor],
-    key: tuple[Tensor, Tensor],
-    frame: Frame,
-    mask: Tensor,
-    geo_scale: Tensor,
-    geo_bias: Tensor,
-    gate: Tensor | None,
-    bias: Tensor | None,
-    z: Tensor | None,
-    z_weight: Tensor | None,
-) -> None:
-    """Raises ValueError for a shape, dtype or device that does not fit `gaussian_attention`."""
+def _check(given: dict[str, Tensor], query: Gaussians, key: Gaussians, frame: Frame, mask: Tensor) -> None:
+    """Raises ValueError for a shape, dtype or device that does not fit `gaussian_attention`; `given` are the others."""
     for name, pair in (("query", query), ("key", key)):
         if not isinstance(pair, tuple) or len(pair) != 2:
             raise ValueError(f"{name} must be a tuple (mean, sigma), each [*b, h, p, n, 3]; got {type(pair).__name__}")
-    named = {"q": q, "k": k, "v": v, "value_points": value_points, "bias": bias, "z": z, "z_weight": z_weight}
-    named |= {"geo_scale": geo_scale, "geo_bias": geo_bias, "gate": gate}
     gaussians = {"query's mean": query[0], "query's sigma": query[1], "key's mean": key[0], "key's sigma": key[1]}
-    for name, tensor in named.items():
-        if tensor is not None or name in ("q", "k", "v", "value_points", "geo_scale", "geo_bias"):
-            check_dense(name, tensor, FEATURE_DTYPES)
+    for name, tensor in given.items():
+        check_dense(name, tensor, FEATURE_DTYPES)
     check_mask(mask)
     if not isinstance(frame, Frame):
         raise ValueError(f"frame must be an iga.Frame, got {type(frame).__name__}: iga.frame.rigid_to_frame makes one")
@@ -184,6 +148,7 @@ def check_arguments(
                 f"{name} must have the dtype of frame, {frame.dtype}, got {tensor.dtype}; convert one of them"
             )
         check_dense(name, tensor, GEOMETRY_DTYPES)
+    q = given["q"]
     if q.ndim < 3:
         raise ValueError(f"q must be [*b, h, n, c], got {list(q.shape)}")
     if query[0].ndim < 4:
@@ -194,35 +159,35 @@ def check_arguments(
         raise ValueError(
             f"q {list(q.shape)} and query's mean {list(query[0].shape)} need at least 1 head, channel, point"
         )
-
-    of_points = (*lead, heads, points, n, 3)
-    _shape("k", k, q.shape, "[*b, h, n, c], like q")
-    _shape("v", v, (*lead, heads, n, None), "[*b, h, n, cv]")
-    _shape("value_points", value_points, (*lead, heads, n, None, 3), "[*b, h, n, pv, 3]")
-    for name, tensor in gaussians.items():
-        _shape(name, tensor, of_points, "[*b, h, p, n, 3], with the p of query's mean")
-    _shape("frame", frame.trans, (*lead, n, 3), "one frame per residue, [*b, n]")
-    _shape("mask", mask, (*lead, n), "[*b, n]")
-    _shape("geo_scale", geo_scale, (heads,), "[h]")
-    _shape("geo_bias", geo_bias, (heads,), "[h]")
-    if gate is not None:
-        _shape("gate", gate, tuple(lead), "[*b]")
-    if bias is not None:
-        _shape("bias", bias, (*lead, heads, n, n), "[*b, h, n, n]")
-    if z is not None:
-        _shape("z", z, (*lead, n, n, None), "[*b, n, n, cz]")
-        if z_weight is not None:
-            _shape("z_weight", z_weight, (heads, z.shape[-1]), "[h, cz], with the cz of z")
-    elif z_weight is not None:
+    if "z_weight" in given and "z" not in given:
         raise ValueError("z_weight was given without z: pass the pair features too, or neither")
 
-    device = q.device
-    for name, tensor in {**named, **gaussians, "mask": mask, "frame": frame.trans}.items():
-        if tensor is not None and tensor.device != device:
-            raise ValueError(f"{name} is on {tensor.device} and q on {device}; move all tensors to one device")
+    everything = {**given, **gaussians, "frame": frame.trans, "mask": mask}
+    columns = given["z"].shape[-1] if "z" in given else 0
+    of_points = ((*lead, heads, points, n, 3), "[*b, h, p, n, 3], with the p of query's mean")
+    expected: dict[str, tuple[tuple[int | None, ...], str]] = {
+        "k": ((*lead, heads, n, channels), "[*b, h, n, c], like q"),
+        "v": ((*lead, heads, n, None), "[*b, h, n, cv]"),
+        "value_points": ((*lead, heads, n, None, 3), "[*b, h, n, pv, 3]"),
+        **dict.fromkeys(gaussians, of_points),
+        "frame": ((*lead, n, 3), "one frame per residue, [*b, n]"),
+        "mask": ((*lead, n), "[*b, n]"),
+        "geo_scale": ((heads,), "[h]"),
+        "geo_bias": ((heads,), "[h]"),
+        "gate": (tuple(lead), "[*b]"),
+        "bias": ((*lead, heads, n, n), "[*b, h, n, n]"),
+        "z": ((*lead, n, n, None), "[*b, n, n, cz]"),
+        "z_weight": ((heads, columns), "[h, cz], with the cz of z"),
+    }
+    for name, (shape, words) in expected.items():
+        if name in everything:
+            _check_shape(name, everything[name], shape, words)
+    for name, tensor in everything.items():
+        if tensor.device != q.device:
+            raise ValueError(f"{name} is on {tensor.device} and q on {q.device}; move all tensors to one device")
 
 
-def _shape(name: str, tensor: Tensor, expected: Sequence[int | None], words: str) -> None:
+def _check_shape(name: str, tensor: Tensor, expected: tuple[int | None, ...], words: str) -> None:
     """None matches any length."""
     fits = tensor.ndim == len(expected) and all(
         want is None or want == have for want, have in zip(expected, tensor.shape, strict=True)

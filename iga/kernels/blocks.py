@@ -18,11 +18,9 @@ from typing import NamedTuple
 import torch
 
 from iga._typing import Bool, Float, Tensor
-from iga.kernels.engine import Engine, Geometry, Gradients, Score
-from iga.kernels.placing import Placing
-from iga.kernels.rows import Rows
+from iga.kernels.engine import Engine, Gradients
 
-__all__ = ["Inputs", "InputGradients", "NoEngine", "Outputs", "attend", "attend_backward", "row_blocks"]
+__all__ = ["Inputs", "InputGradients", "Outputs", "attend", "attend_backward", "row_blocks"]
 
 # Elements of one [B, H, R, N] block. On a CPU a block and its temporaries should stay near the caches; on a GPU a
 # block should fill the machine. 2^19 floats are 2 MB, 2^25 are 128 MB; backward holds about six of them.
@@ -74,23 +72,6 @@ class InputGradients(NamedTuple):
     z: Tensor | None
     z_weight: Tensor | None
     geometry: Gradients | None
-
-
-class NoEngine(Rows, Placing):
-    """The geometry of no residues, or of no samples: nothing to sum, and empty gradients."""
-
-    def __init__(self, geometry: Geometry, score: Score) -> None:
-        self.geometry = geometry
-
-    def sums(self, start: int, stop: int, lowest: bool = False, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        raise AssertionError("an empty problem has no rows")
-
-    def add_gradients(self, start: int, stop: int, gamma: Tensor) -> None:
-        raise AssertionError("an empty problem has no rows")
-
-    def gradients(self) -> Gradients:
-        g = self.geometry
-        return Gradients(*(torch.zeros_like(t) for t in (g.rot, g.q_mean, g.q_sigma, g.k_mean, g.k_sigma)))
 
 
 def row_blocks(x: Inputs) -> Iterator[tuple[int, int]]:

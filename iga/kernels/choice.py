@@ -58,11 +58,14 @@ def choose(implementation: str, device: torch.device, dtype: torch.dtype, config
 
 
 def _numba_obstacle(dtype: torch.dtype) -> str | None:
-    """What keeps numba from serving, with the remedy: found out once, by compiling what a call needs anyway."""
+    """What keeps numba from serving, with the remedy: found out by compiling what a call needs anyway."""
     if not _installed("numba"):
         return "numba is not installed: pip install numba"
-    if dtype not in _found:
-        _found[dtype] = _tried("float32" if dtype == torch.float32 else "float64")
+    try:
+        if dtype not in _found:
+            _found[dtype] = _tried("float32" if dtype == torch.float32 else "float64")
+    except (MemoryError, OSError) as error:  # of this moment: the next call tries again
+        return f"numba cannot compile now ({_in_a_line(error)}): free memory, or room for files"
     return _found[dtype]
 
 
@@ -79,6 +82,8 @@ def _tried(dtype: str) -> str | None:
         return "numba's compiler is switched off: unset NUMBA_DISABLE_JIT"
     try:
         ready.ready(dtype, ready.FORWARD, soon=ready.BACKWARD if torch.is_grad_enabled() else ())
+    except (MemoryError, OSError):
+        raise
     except Exception as error:  # whatever numba or LLVM make of this machine
         return f"numba cannot compile here ({_in_a_line(error)}): look at NUMBA_* in the environment, or upgrade numba"
     return None

@@ -14,7 +14,7 @@ import torch
 from iga._layers import sanitise
 from iga._typing import Tensor
 from iga.kernels import placing
-from iga.kernels.blocks import Inputs, NoEngine, Outputs, attend, attend_backward
+from iga.kernels.blocks import Inputs, Outputs, attend, attend_backward
 from iga.kernels.engine import Engine, Geometry, Score
 from iga.kernels.masking import neutral
 
@@ -178,8 +178,7 @@ def _laid_out(outputs: Iterable[Tensor]) -> Iterable[Tensor]:
 
 
 def _engine(implementation: str, geometry: Geometry, score: Score) -> Engine:
-    empty = geometry.rot.numel() == 0
-    return NoEngine(geometry, score) if empty else engine_for(implementation)(geometry, score)
+    return (engine_for(implementation) if geometry.rot.numel() else Engine)(geometry, score)
 
 
 def _inputs(q: Tensor, k: Tensor, v: Tensor, points: Tensor, a: Arguments) -> Inputs:

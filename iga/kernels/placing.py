@@ -3,7 +3,7 @@
     out: y = R x + t        back: x = Rᵀ (y − t)        docs/theory.md, section 15.6
 
 Flat shapes as in `iga.kernels.engine`; a residue's points are flattened to 3·pv columns. Elementwise, out of reach of
-TF32. An engine has the first two as methods; one whose machine does better with code of its own overrides them.
+TF32.
 """
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from iga._typing import Float, Tensor
 from iga.rotation import rotate, rotate_inverse
 
-__all__ = ["Placing", "back", "out", "outer"]
+__all__ = ["back", "out", "outer"]
 
 
 def out(points: Float[Tensor, "b h n p3"], rot: Float[Tensor, "b n 3 3"], trans: Float[Tensor, "b n 3"]) -> Tensor:
@@ -30,13 +30,3 @@ def outer(a: Float[Tensor, "b h n p3"], b: Float[Tensor, "b h n p3"]) -> Float[T
     """Σ over heads and points of a bᵀ: with a = ∂(R x) and b = x it is ∂R."""
     one, two = (x.unflatten(-1, (-1, 3)) for x in (a, b))
     return torch.stack([(one * two[..., k : k + 1]).sum(dim=(1, 3)) for k in range(3)], dim=-1)
-
-
-class Placing:
-    """The two as methods of an `iga.kernels.engine.Engine`, on any device."""
-
-    def out(self, points: Tensor, rot: Tensor, trans: Tensor) -> Tensor:
-        return out(points, rot, trans)
-
-    def back(self, points: Tensor, rot: Tensor, trans: Tensor) -> Tensor:
-        return back(points, rot, trans)

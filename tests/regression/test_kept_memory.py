@@ -157,7 +157,8 @@ def test_no_unit_is_at_work_when_an_interrupt_has_ended_the_call(
 
     def unit(k: int) -> None:
         started.append(threading.get_ident())
-        if not sent and threading.get_ident() != main and (runtime == "a pool" or main in started):
+        # Not at once: an interrupt that comes just before a thread waits is raised when the wait ends.
+        if not sent and len(started) > 4 and threading.get_ident() != main:
             sent.append(k)
             signal.pthread_kill(main, signal.SIGINT)
         time.sleep(0.02)

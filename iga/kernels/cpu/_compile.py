@@ -8,8 +8,6 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from iga.kernels.cpu.cache import KeptCode
-
 __all__ = ["FAST", "INLINE", "KERNELS", "aligned", "compiled", "full_width", "signature"]
 
 # name → (the kernel, its arguments: T a number of the dtype, i an integer, b a bool; T3 a contiguous array of three
@@ -60,10 +58,7 @@ def compiled(signature: str) -> Callable[[Callable[..., None]], Callable[..., No
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         kernel: Any = njit(nogil=True, fastmath=FAST, error_model="numpy", no_cfunc_wrapper=True)(function)
-        name = function.__name__.lstrip("_")
-        if kernel is not function:  # NUMBA_DISABLE_JIT gives the function back
-            kernel._cache = KeptCode(name)
-        KERNELS[name] = kernel, signature
+        KERNELS[function.__name__.lstrip("_")] = kernel, signature
         return kernel
 
     return decorate

@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept: a file each, which is checked before it is believed.
+"""The place where compiled kernels are kept: a file each, which is checked before it is believed.
 
 Numba's own cache believes what it finds: an index cut short ends every later call in EOFError, machine code that lost a
 byte is run, and a function whose callees changed in another file is taken for the same. A file here begins with the
@@ -19,65 +19,45 @@ from typing import Any
 
 import llvmlite
 import numba
-from numba.core import config, sigutils
-from numba.core.caching import _Cache
+from numba.core import config
 from numba.core.compiler import CompileResult
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
 from iga._files import write_bytes
+from iga.kernels.cpu._compile import KERNELS, signature
 
-__all__ = ["KeptCode", "find", "folders", "read", "write"]
+__all__ = ["Item", "compiled_code", "find", "folders", "install", "write"]
 
 logger = logging.getLogger("iga")
 _HASH = hashlib.sha256
 _said: set[str] = set()
 
+Item = tuple[str, str]  # kernel, dtype
 
-class KeptCode(_Cache):
-    """The cache of one kernel, as numba's dispatcher asks for it."""
 
-    # In a process that compiles for another one: that one keeps what it is sent.
-    elsewhere = False
+def compiled_code(item: Item) -> bytes:
+    """The machine code of a kernel, compiled here; the kernel can run then."""
+    kernel, args = KERNELS[item[0]][0], signature(*item)
+    kernel.compile(args)
+    return dumps(kernel.overloads[args]._reduce())
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._accepted: dict[tuple[Any, ...], Any] = {}
-        self.saved: bytes | None = None
 
-    @property
-    def cache_path(self) -> str:
-        return str(folders()[0])
-
-    def accept(self, args: tuple[Any, ...], code: bytes, target_context: Any) -> bool:
-        """Whether `code` is of use; the next compilation for these types then takes it."""
-        target_context.refresh()
+def install(item: Item, code: bytes) -> bool:
+    """Whether `code` is of use: the kernel runs it then."""
+    kernel: Any = KERNELS[item[0]][0]
+    with global_compiler_lock:
+        kernel.targetctx.refresh()
         try:
-            self._accepted[args] = CompileResult._rebuild(target_context, *pickle.loads(code))
+            made = CompileResult._rebuild(kernel.targetctx, *pickle.loads(code))
         except Exception as error:  # whole, and yet of no use here: compiled instead
-            logger.debug("iga: the code of %s that was kept cannot be used: %r", self._name, error)
+            logger.debug("iga: the code of %s that was kept cannot be used: %r", item[0], error)
             return False
-        return True
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        args = tuple(sigutils.normalize_signature(sig)[0])
-        if args not in self._accepted and not self.elsewhere:
-            code = read(self._name, args)
-            if code is not None:
-                self.accept(args, code, target_context)
-        return self._accepted.pop(args, None)
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        self.saved = dumps(data._reduce())
-        if not self.elsewhere:
-            write(self._name, tuple(sigutils.normalize_signature(sig)[0]), self.saved)
-
-    def enable(self) -> None: ...
-
-    def disable(self) -> None: ...
-
-    def flush(self) -> None: ...
+        kernel.targetctx.insert_user_function(made.entry_point, made.fndesc, [made.library])
+        kernel.add_overload(made)
+    return True
 
 
 def folders() -> list[Path]:
@@ -90,15 +70,9 @@ def folders() -> list[Path]:
     return [here / "__pycache__", Path(AppDirs("iga", appauthor=False).user_cache_dir) / own]
 
 
-def read(name: str, args: tuple[Any, ...]) -> bytes | None:
-    """The code of kernel `name` for arguments of these types; None where no folder holds it whole."""
-    found = find(name, args)
-    return None if found is None else found[1]
-
-
-def find(name: str, args: tuple[Any, ...]) -> tuple[Path, bytes] | None:
-    """The folder that holds this code, and the code. A damaged file is removed on the way."""
-    file = _file_name(name, args)
+def find(item: Item) -> tuple[Path, bytes] | None:
+    """The folder that holds a kernel whole, and its code, or None. A damaged file is removed on the way."""
+    file = _file_name(item)
     for folder in folders():
         try:
             data = (folder / file).read_bytes()
@@ -114,9 +88,9 @@ def find(name: str, args: tuple[Any, ...]) -> tuple[Path, bytes] | None:
     return None
 
 
-def write(name: str, args: tuple[Any, ...], code: bytes) -> None:
+def write(item: Item, code: bytes) -> None:
     """Keep the code in the first folder that takes it; where none does, say so once, for every process will compile."""
-    file, reason = _file_name(name, args), None
+    file, reason = _file_name(item), None
     for folder in folders():
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +126,7 @@ def _machine() -> tuple[Any, ...]:
     return (*versions, *target.codegen().magic_tuple())
 
 
-def _file_name(name: str, args: tuple[Any, ...]) -> str:
+def _file_name(item: Item) -> str:
     """One for each kernel, signature, processor, and version of what compiles."""
-    key = _HASH(repr((_machine(), str(args))).encode()).hexdigest()
-    return f"iga-{name}-{key[:20]}.code"
+    key = _HASH(repr((_machine(), str(signature(*item)))).encode()).hexdigest()
+    return f"iga-{item[0]}-{key[:20]}.code"

@@ -18,8 +18,8 @@ from iga.kernels.cpu._points import carry_points
 from iga.kernels.cpu._rows import weigh_rows, weigh_rows_back
 from iga.kernels.cpu.ready import BACKWARD, FORWARD, ready
 from iga.kernels.cpu.team import run_units
-from iga.kernels.engine import Geometry, Gradients, Score
-from iga.kernels.packing import SUMS, finished, tiled
+from iga.kernels.engine import Engine, Geometry, Gradients, Score
+from iga.kernels.packing import SUMS, tiled
 
 __all__ = ["CpuEngine"]
 
@@ -37,29 +37,22 @@ DOF_MAX = 8.0
 MARGIN = 1e3
 
 
-class CpuEngine:
-    """Engine of `iga.kernels.engine` in float32 or float64 on CPU tensors."""
+class CpuEngine(Engine):
+    """Engine in float32 or float64 on CPU tensors."""
 
     def __init__(self, geometry: Geometry, score: Score) -> None:
-        tensors = (geometry.q_mean, geometry.q_sigma, geometry.k_mean, geometry.k_sigma)
-        geometry = Geometry(geometry.rot.detach(), geometry.mask, *(t.detach() for t in tensors))
-        self.geometry, self.score = geometry, score
-        self.dtype = geometry.rot.dtype
-        ready(_name(self.dtype), FORWARD)
-        batch, n = geometry.mask.shape
+        super().__init__(geometry, score)
+        g, self.dtype = self.geometry, str(geometry.rot.dtype).removeprefix("torch.")
+        ready(self.dtype, FORWARD)
+        batch, n = g.mask.shape
         self.tiles = -(-n // LANES)
-        self.rot = geometry.rot.reshape(batch, n, 9)
-        self.rot_keys = tiled(self.rot, LANES)
-        self.keys, ranges = _packed(geometry, self.tiles)
-        self.pooled = _may_pool(ranges, score, self.dtype)
+        rot = g.rot.reshape(batch, n, 9)
+        keys, ranges = _packed(g, self.tiles)
+        self.pooled = _may_pool(ranges, score, g.rot.dtype)
         self.student = score.kind == "student_t"
-        self._arrays = tuple(
-            t.numpy() for t in (self.rot, geometry.q_mean, geometry.q_sigma, self.rot_keys, self.keys, geometry.mask)
-        )
-        self._forward, self._backward = _constants(score, self.dtype)
-        self._valid = geometry.mask.to(self.dtype).numpy()
-        self._key_sums: np.ndarray | None = None
-        self._row_sums: np.ndarray | None = None
+        self._arrays = tuple(t.numpy() for t in (rot, g.q_mean, g.q_sigma, tiled(rot, LANES), keys, g.mask))
+        self._forward, self._backward = _constants(score, self._arrays[0].dtype.type)
+        self._valid_keys = g.mask.to(g.rot.dtype).numpy()
 
     def sums(self, start: int, stop: int, lowest: bool = False, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         g = self.geometry
@@ -78,18 +71,18 @@ class CpuEngine:
         return out, low.log_() if lowest else low.reshape(0)
 
     def add_gradients(self, start: int, stop: int, gamma: Float[Tensor, "b h r n"]) -> None:
-        ready(_name(self.dtype), BACKWARD)
+        ready(self.dtype, BACKWARD)
         g = self.geometry
         batch, heads, points, n, _ = g.k_mean.shape
         group = min(heads, -(-GROUP_POINTS // points))
         groups = -(-heads // group)
         parts = min(self.tiles, -(-UNITS_BACK // (batch * groups)))
         size = -(-self.tiles // parts)
-        if self._key_sums is None or self._row_sums is None:
-            kind = self._arrays[0].dtype
-            self._key_sums = np.zeros((batch, heads, points, self.tiles, SUMS * LANES), kind)
-            self._row_sums = np.zeros((batch, heads, points, n, SUMS), kind)
-        keys, weights = self._key_sums, gamma.detach().contiguous().numpy()
+        if self._sums is None:
+            of_keys = g.rot.new_zeros(batch, heads, points, self.tiles, SUMS * LANES)
+            self._sums = g.rot.new_zeros(batch, heads, points, n, SUMS), of_keys
+        of_rows, keys = (sums.numpy() for sums in self._sums)
+        weights = _array(gamma)
         rows = np.zeros((parts, batch, heads, points, stop - start, SUMS), keys.dtype)
 
         def unit(b: int, head: int, part: int) -> None:
@@ -99,20 +92,24 @@ class CpuEngine:
 
         run_units(unit, [(b, h, k) for b in range(batch) for h in range(0, heads, group) for k in range(parts)])
         for part in rows:
-            self._row_sums[:, :, :, start:stop] += part
+            of_rows[:, :, :, start:stop] += part
+
+    def gradients(self) -> Gradients:
+        if self._sums is None:
+            return super().gradients()
+        tiles, n = self._sums[1].unflatten(-1, (SUMS, LANES)), self.geometry.mask.shape[1]
+        self._sums = self._sums[0], tiles.mT.flatten(-3, -2)[..., :n, :]
+        found = super().gradients()
+        return found._replace(k_mean=-found.k_mean)
 
     def weigh(
         self, logits: Tensor, scores: Tensor, geo_weight: Tensor, cap: float, start: int, watched: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `iga.kernels.rows.Rows.weigh`, whole rows in one pass."""
+        """As the base's, whole rows in one pass."""
         lse, largest = logits.new_empty(logits.shape[:3]), logits.new_zeros(*logits.shape[:3], 2)
-        arrays = (logits.numpy(), scores.numpy(), self._valid, _whole(geo_weight))
-        written, constants = (start, lse.numpy(), watched, largest.numpy()), self._row_constants(cap)
-
-        def unit(b: int, head: int, row: int, end: int) -> None:
-            weigh_rows(*arrays, *constants, b, head, row, end, *written)
-
-        run_units(unit, self._row_units(logits, start))
+        given = (logits.numpy(), scores.numpy(), self._valid_keys, _array(geo_weight), *self._row_constants(cap))
+        written = (start, lse.numpy(), watched, largest.numpy())
+        run_units(lambda *where: weigh_rows(*given, *where, *written), self._row_units(logits, start))
         return lse, largest[..., 0], largest[..., 1]
 
     def weigh_back(
@@ -126,31 +123,18 @@ class CpuEngine:
         lse: Tensor,
         d_lse: Tensor,
     ) -> Float[Tensor, "b h"]:
-        """As `iga.kernels.rows.Rows.weigh_back`."""
-        ready(_name(self.dtype), BACKWARD)
+        ready(self.dtype, BACKWARD)
         d_weight = logits.new_empty(logits.shape[:3])
-        arrays = (
-            logits.numpy(),
-            scores.numpy(),
-            d_weights.numpy(),
-            self._valid,
-            geo_weight.detach().contiguous().numpy(),
-        )
-        written = (start, *(t.contiguous().numpy() for t in (lse, d_lse)), d_weight.numpy())
-        constants = self._row_constants(cap)
-
-        def unit(b: int, head: int, row: int, end: int) -> None:
-            weigh_rows_back(*arrays, *constants, b, head, row, end, *written)
-
-        run_units(unit, self._row_units(logits, start))
+        blocks = (logits.numpy(), scores.numpy(), d_weights.numpy())
+        given = (*blocks, self._valid_keys, _array(geo_weight), *self._row_constants(cap))
+        written = (start, _array(lse), _array(d_lse), d_weight.numpy())
+        run_units(lambda *where: weigh_rows_back(*given, *where, *written), self._row_units(logits, start))
         return d_weight.sum(dim=-1, dtype=torch.float64)
 
     def out(self, points: Tensor, rot: Tensor, trans: Tensor) -> Float[Tensor, "b h n p3"]:
-        """As `iga.kernels.placing.out`."""
         return _carried(points, rot, trans, False)
 
     def back(self, points: Tensor, rot: Tensor, trans: Tensor) -> Float[Tensor, "b h n p3"]:
-        """As `iga.kernels.placing.back`."""
         return _carried(points, rot, trans, True)
 
     def _row_units(self, block: Tensor, start: int) -> list[tuple[int, ...]]:
@@ -169,40 +153,24 @@ class CpuEngine:
         kind = self._arrays[0].dtype.type
         return kind(cap), kind(1.0)
 
-    def gradients(self) -> Gradients:
-        g = self.geometry
-        if self._key_sums is None or self._row_sums is None:
-            return Gradients(*(torch.zeros_like(t) for t in (g.rot, g.q_mean, g.q_sigma, g.k_mean, g.k_sigma)))
-        n = g.rot.shape[1]
-        key_sums = torch.from_numpy(self._key_sums).unflatten(-1, (SUMS, LANES)).mT.flatten(-3, -2)[..., :n, :]
-        rot_q, q_mean, q_sigma = finished(g.rot, g.q_sigma, torch.from_numpy(self._row_sums))
-        rot_k, k_mean, k_sigma = finished(g.rot, g.k_sigma, key_sums)
-        return Gradients(rot_q + rot_k, q_mean, q_sigma, -k_mean, k_sigma)
 
-
-def _whole(x: Tensor) -> np.ndarray:
+def _array(x: Tensor) -> np.ndarray:
     """Contiguous: a kernel is compiled for no other arrays."""
     return x.detach().contiguous().numpy()
 
 
-def _name(dtype: torch.dtype) -> str:
-    return "float32" if dtype == torch.float32 else "float64"
-
-
 def _carried(points: Tensor, rot: Tensor, trans: Tensor, home: bool) -> Tensor:
-    points = points.contiguous()
-    moved = torch.empty_like(points)
-    arrays = (points.numpy(), rot.flatten(-2).contiguous().numpy(), trans.contiguous().numpy())
-    written, (batch, heads, n, columns) = moved.numpy(), points.shape
+    moved = torch.empty_like(points, memory_format=torch.contiguous_format)
+    given, written = tuple(map(_array, (points, rot.flatten(-2), trans))), moved.numpy()
+    batch, heads, n, columns = moved.shape
     rows = max(-(-batch * n // torch.get_num_threads()), FEW_NUMBERS // (heads * max(1, columns)), 1)
     units = [(b, row) for b in range(batch) for row in range(0, n, rows)]
-    run_units(lambda b, row: carry_points(*arrays, home, b, row, min(n, row + rows), written), units)
+    run_units(lambda b, row: carry_points(*given, home, b, row, min(n, row + rows), written), units)
     return moved
 
 
-def _constants(score: Score, dtype: torch.dtype) -> tuple[tuple[np.floating, ...], tuple[np.floating, ...]]:
+def _constants(score: Score, kind: type[np.floating]) -> tuple[tuple[np.floating, ...], tuple[np.floating, ...]]:
     """(½, 1, 1/ν, (ν + 3)/2, log_det_min) for the forward kernels, (½, 1, ν, (ν + 3)/2, least det) for the others."""
-    kind = np.float32 if dtype == torch.float32 else np.float64
     dof = score.dof if score.kind == "student_t" else 1.0
     power = 0.5 * (dof + 3.0)
     least = math.exp(min(score.log_det_min, 700.0))

@@ -12,18 +12,17 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from iga.kernels.cpu._compile import KERNELS, signature
-from iga.kernels.cpu.cache import KeptCode, write
+from iga.kernels.cpu.cache import Item, compiled_code, write
 
-__all__ = ["Helper", "may_help", "serve"]
+__all__ = ["Code", "compile_beside", "may_help", "serve"]
 
-Item = tuple[str, str]  # kernel, dtype
+# None: nothing was made. What is cancelled before the process takes it, the caller compiles.
+Code = Future[bytes | None]
 
 # The package without its __init__, which would wait for torch.
 _PROGRAM = """
@@ -44,66 +43,41 @@ def may_help() -> bool:
     return cores > 1 and bool(sys.executable) and not getattr(sys, "frozen", False)
 
 
-class Helper:
-    """A process that works through `items` in order; each is its own or, if `take` comes first, the caller's."""
+def compile_beside(items: list[Item]) -> dict[Item, Code]:
+    """The machine code of `items`, which a second process compiles in their order, and keeps."""
+    made = {item: Code() for item in items}
+    threading.Thread(target=_feed, args=(made,), name="iga-compile", daemon=True).start()
+    return made
 
-    def __init__(self, items: list[Item]) -> None:
-        self._waiting = deque(items)
-        self._code: dict[Item, Future[bytes | None]] = {item: Future() for item in items}
-        self._process: subprocess.Popen[Any] | None = None
-        threading.Thread(target=self._feed, name="iga-compile", daemon=True).start()
-        atexit.register(self._end)
 
-    def take(self, item: Item) -> bool:
-        """Whether `item` was still waiting: then it is the caller's to compile."""
-        try:
-            self._waiting.remove(item)
-        except ValueError:
-            return False
-        return True
-
-    def code(self, item: Item) -> bytes | None:
-        """What the process made of `item`, waiting for it; None if it made nothing."""
-        return self._code[item].result()
-
-    def _feed(self) -> None:
-        folder = str(Path(__file__).resolve().parents[1])
-        program = _PROGRAM.format(path=sys.path, folder=folder)
-        with suppress(OSError, EOFError, ValueError, pickle.UnpicklingError):
-            pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-            with subprocess.Popen([sys.executable, "-c", program], **pipes) as process:
-                self._process = process
-                assert process.stdin is not None and process.stdout is not None
-                while True:
-                    try:
-                        item = self._waiting.popleft()
-                    except IndexError:
-                        break
-                    process.stdin.write(f"{item[0]} {item[1]}\n".encode())
-                    process.stdin.flush()
-                    code: bytes = pickle.load(process.stdout)
-                    write(item[0], signature(*item), code)
-                    self._code[item].set_result(code)
-        self._end()
-        for future in self._code.values():
-            if not future.done():
-                future.set_result(None)
-
-    def _end(self) -> None:
-        atexit.unregister(self._end)
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+def _feed(made: dict[Item, Code]) -> None:
+    program = _PROGRAM.format(path=sys.path, folder=str(Path(__file__).resolve().parents[1]))
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with (
+        suppress(OSError, EOFError, ValueError, pickle.UnpicklingError),
+        subprocess.Popen([sys.executable, "-c", program], **pipes) as process,
+    ):
+        atexit.register(process.kill)
+        told, answers = process.stdin, process.stdout
+        assert told is not None and answers is not None
+        for item, future in made.items():
+            if future.set_running_or_notify_cancel():
+                told.write(f"{item[0]} {item[1]}\n".encode())
+                told.flush()
+                code: bytes = pickle.load(answers)
+                write(item, code)
+                future.set_result(code)
+    for future in made.values():
+        if future.running() or (not future.done() and future.set_running_or_notify_cancel()):
+            future.set_result(None)
 
 
 def serve() -> None:
     """In the second process: kernels by name from standard input, their machine code to standard output."""
-    out, sys.stdout = sys.stdout.buffer, sys.stderr
+    out: IO[bytes] = sys.stdout.buffer
+    sys.stdout = sys.stderr
     gc.disable()
-    KeptCode.elsewhere = True
     for line in sys.stdin:
         name, dtype = line.split()
-        kernel = KERNELS[name][0]
-        kernel.compile(signature(name, dtype))
-        pickle.dump(kernel._cache.saved, out)
+        pickle.dump(compiled_code((name, dtype)), out)
         out.flush()

@@ -1,4 +1,4 @@
-"""The CPU kernels that a call needs, read from where they are kept or compiled: what waits, who compiles, what is said.
+"""The CPU kernels that a call needs, read from where they are kept, or compiled.
 
 A call compiles what it runs and nothing else: one dtype, and the kernels of the gradients when a backward pass comes.
 Where there are two cores a second process compiles beside this one (numba compiles under a lock: a thread would wait).
@@ -15,8 +15,8 @@ from numba.core import config
 
 from iga.kernels.cpu import _backward, _forward, _pack, _points, _rows
 from iga.kernels.cpu._compile import KERNELS, signature
-from iga.kernels.cpu.cache import read
-from iga.kernels.cpu.helper import Helper, Item, may_help
+from iga.kernels.cpu.cache import Item, compiled_code, find, install, write
+from iga.kernels.cpu.helper import Code, compile_beside, may_help
 
 __all__ = ["BACKWARD", "DTYPES", "FORWARD", "compiles", "ready"]
 
@@ -31,7 +31,7 @@ PATIENCE = 1.0
 
 _MODULES = (_backward, _forward, _pack, _points, _rows)  # what fills KERNELS
 _ready: set[Item] = set()
-_helpers: dict[Item, Helper] = {}
+_beside: dict[Item, Code] = {}
 _lock = threading.RLock()
 _said = False
 
@@ -47,63 +47,48 @@ def ready(dtype: str, names: tuple[str, ...], *, soon: tuple[str, ...] = ()) -> 
     `soon`: what the caller will probably want next, compiled by a second process meanwhile, if there is one anyway.
     What numba raises while it compiles is raised here.
     """
-    if all((name, dtype) in _ready for name in names):
+    items = [(name, dtype) for name in names]
+    if _ready.issuperset(items):
         return []
     with _lock:
-        cold = [(name, dtype) for name in names if (name, dtype) not in _ready and not _loaded((name, dtype))]
+        cold = [item for item in items if item not in _ready and not _at_hand(item)]
         if cold:
-            later = [(name, dtype) for name in soon if read(name, signature(name, dtype)) is None]
+            later = [(name, dtype) for name in soon if find((name, dtype)) is None]
             with _told(), _without_collections():
                 _compile(cold, later)
-        _ready.update((name, dtype) for name in names)
+        _ready.update(items)
     return [name for name, _ in cold]
 
 
-def _loaded(item: Item) -> bool:
-    """Whether the kernel was kept, and is at hand now."""
-    kernel, args = KERNELS[item[0]][0], signature(*item)
-    if args in kernel.overloads:
+def _at_hand(item: Item) -> bool:
+    """Whether the kernel can run: it was compiled in this process, or kept."""
+    if signature(*item) in KERNELS[item[0]][0].overloads:
         return True
-    code = read(item[0], args)
-    return code is not None and _accepted(item, code)
-
-
-def _accepted(item: Item, code: bytes) -> bool:
-    kernel, args = KERNELS[item[0]][0], signature(*item)
-    if not kernel._cache.accept(args, code, kernel.targetctx):
-        return False
-    kernel.compile(args)
-    return True
+    found = find(item)
+    return found is not None and install(item, found[1])
 
 
 def _compile(cold: list[Item], later: list[Item]) -> None:
-    new = [item for item in cold if item not in _helpers]
-    later = [item for item in later if item not in _helpers]
-    shared = new[1:] + later
+    shared = [item for item in cold if item not in _beside][1:] + [item for item in later if item not in _beside]
     if shared and len(cold) > 1 and may_help():
-        helper = Helper(shared)
-        _helpers.update((item, helper) for item in shared)
+        _beside.update(compile_beside(shared))
     waiting: list[Item] = []
     for item in cold:
-        if item not in _helpers or _helpers[item].take(item):
-            _compile_here(item)
-        else:
+        if item in _beside and not _beside[item].cancel():
             waiting.append(item)
+        else:
+            write(item, compiled_code(item))
     for item in waiting:
-        code = _helpers[item].code(item)
-        if code is None or not _accepted(item, code):
-            _compile_here(item)
-
-
-def _compile_here(item: Item) -> None:
-    KERNELS[item[0]][0].compile(signature(*item))
+        code = _beside[item].result()
+        if code is None or not install(item, code):
+            write(item, compiled_code(item))
 
 
 def _forked() -> None:
-    """In a process that was forked away: nobody there feeds the helpers, nor holds the lock."""
+    """In a process that was forked away: nobody there feeds a second process, nor holds the lock."""
     global _lock
     _lock = threading.RLock()
-    _helpers.clear()
+    _beside.clear()
 
 
 if hasattr(os, "register_at_fork"):

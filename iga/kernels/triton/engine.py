@@ -15,10 +15,8 @@ import torch
 from iga._typing import Float, Tensor
 from iga.kernels.blocks import Outputs
 from iga.kernels.choice import interpreted
-from iga.kernels.engine import Geometry, Gradients, Score
-from iga.kernels.packing import SUMS, finished, key_fields, tiled
-from iga.kernels.placing import Placing
-from iga.kernels.rows import Rows
+from iga.kernels.engine import Engine, Geometry, Score
+from iga.kernels.packing import SUMS, key_fields, tiled
 from iga.kernels.triton._flash import flash_kernel
 from iga.kernels.triton._gradients import gradient_kernel
 from iga.kernels.triton._scores import score_kernel
@@ -77,14 +75,12 @@ class _Form:
         self.large = large
 
 
-class FusedEngine(Rows, Placing):
-    """Engine of `iga.kernels.engine` in float32, on CUDA tensors (or CPU tensors under the interpreter)."""
+class FusedEngine(Engine):
+    """Engine in float32, on CUDA tensors (or CPU tensors under the interpreter)."""
 
     def __init__(self, geometry: Geometry, score: Score) -> None:
-        self.geometry = Geometry(*(t.detach() for t in vars(geometry).values()))
+        super().__init__(geometry, score)
         self.form, self.groups = _Form(score), points_of_program(geometry.q_mean.shape[2], score)
-        self._key_sums: Tensor | None = None
-        self._row_sums: Tensor | None = None
 
     def sums(self, start: int, stop: int, lowest: bool = False, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         g, form = self.geometry, self.form
@@ -106,9 +102,9 @@ class FusedEngine(Rows, Placing):
     def add_gradients(self, start: int, stop: int, gamma: Float[Tensor, "b h r n"]) -> None:
         g = self.geometry
         batch, heads, points, n, _ = g.k_mean.shape
-        if self._row_sums is None or self._key_sums is None:
-            self._row_sums = g.rot.new_zeros(batch, heads, points, n, SUMS)
-            self._key_sums = g.rot.new_zeros(batch, heads, points, n, SUMS)
+        if self._sums is None:
+            zeros = g.rot.new_zeros(2, batch, heads, points, n, SUMS)
+            self._sums = zeros[0], zeros[1]
         lanes, tiles = GRADIENT.lanes, -(-n // GRADIENT.lanes)
         tile, end = start // lanes, -(-stop // lanes)
         # Whole tiles of rows and keys, with weight 0 where a row is not of this block or a key is none.
@@ -116,16 +112,9 @@ class FusedEngine(Rows, Placing):
         whole[:, :, start - tile * lanes : stop - tile * lanes, :n] = gamma.detach()
         rows = self._nine_sums(whole, tile, 0, of_rows="query")
         keys = self._nine_sums(whole.mT.contiguous(), 0, tile, of_rows="key")
-        self._row_sums[:, :, :, start:stop] += rows[:, :, :, start - tile * lanes : stop - tile * lanes]
-        self._key_sums += keys[:, :, :, :n]
-
-    def gradients(self) -> Gradients:
-        g = self.geometry
-        if self._key_sums is None or self._row_sums is None:
-            return Gradients(*(torch.zeros_like(t) for t in (g.rot, g.q_mean, g.q_sigma, g.k_mean, g.k_sigma)))
-        rot_q, q_mean, q_sigma = finished(g.rot, g.q_sigma, self._row_sums)
-        rot_k, k_mean, k_sigma = finished(g.rot, g.k_sigma, self._key_sums)
-        return Gradients(rot_q + rot_k, q_mean, q_sigma, k_mean, k_sigma)
+        of_rows, of_keys = self._sums
+        of_rows[:, :, :, start:stop] += rows[:, :, :, start - tile * lanes : stop - tile * lanes]
+        of_keys += keys[:, :, :, :n]
 
     @cached_property
     def _forward(self) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:

@@ -18,9 +18,10 @@ from llvmlite.binding import get_host_cpu_features
 from numba import njit
 from torch import Tensor
 
+from iga import rotation
 from iga.kernels.cpu import _backward, _compile, _forward
 from iga.kernels.cpu.engine import CpuEngine
-from iga.kernels.engine import Engine, Geometry, Gradients, Score
+from iga.kernels.engine import Geometry, Gradients, Score
 from iga.search.pairs import decode, degenerate_pairs
 from iga.testing.judges.overlap import condition, overlap_reference
 
@@ -32,17 +33,6 @@ UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 TURN = 2.0**-32
 PROBES = 3
 AVX_512 = get_host_cpu_features().get("avx512f", False)
-
-
-def rotations(generator: torch.Generator, *shape: int) -> Tensor:
-    q = torch.randn(*shape, 4, generator=generator, dtype=torch.float64)
-    w, x, y, z = (q / q.norm(dim=-1, keepdim=True)).unbind(-1)
-    rows = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
-    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
 def ordinary(
@@ -58,7 +48,7 @@ def ordinary(
     generator = torch.Generator().manual_seed(7)
     shape = (batch, heads, points, n, 3)
     low, high = math.log(sigma[0]), math.log(sigma[1])
-    rot = rotations(generator, batch, n)
+    rot = rotation.random(batch, n, generator=generator, dtype=torch.float64)
     means = [spread * torch.randn(shape, generator=generator, dtype=torch.float64) for _ in "qk"]
     sigmas = [(low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)).exp() for _ in "qk"]
     mask = torch.ones(batch, n, dtype=torch.bool)
@@ -193,10 +183,6 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
-
-
-def test_the_engine_follows_the_protocol() -> None:
-    assert isinstance(CpuEngine(ordinary(), GAUSSIAN), Engine)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from iga.cli.app import app, main
 from iga.kernels import choice, choose
 from iga.kernels.cpu import cache, ready
 from iga.kernels.cpu._compile import KERNELS, signature
-from iga.kernels.cpu.helper import Helper
+from iga.kernels.cpu.helper import compile_beside
 from iga.rotation import random
 
 CPU, CLOSED = torch.device("cpu"), preset("bounded")
@@ -27,41 +28,33 @@ CPU, CLOSED = torch.device("cpu"), preset("bounded")
 class Slow:
     """A kernel that takes its time to compile, and counts how often it had to."""
 
-    class Cache:
-        def accept(self, *_: object) -> bool:
-            return True
-
     def __init__(self, seconds: float = 0.0, error: Exception | None = None) -> None:
         self.seconds, self.error, self.compiled = seconds, error, 0
-        self.overloads: dict[object, object] = {}
-        self.targetctx, self._cache = None, self.Cache()
+        self.overloads: dict[object, Slow] = {}
 
     def compile(self, args: object) -> None:
         if self.error is not None:
             raise self.error
         time.sleep(self.seconds)
         self.compiled += 1
+        self.overloads[args] = self
+
+    def _reduce(self) -> tuple[()]:
+        return ()
 
 
 @pytest.fixture(autouse=True)
-def heard(caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever another test made of the logger's level."""
-    caplog.set_level(logging.WARNING, logger="iga")
-
-
-@pytest.fixture
-def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a process that has not run a kernel yet, with an empty cache."""
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """As in a process that has not run a kernel yet, with an empty cache, whatever another test made of the logger."""
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
-    for module, name, value in (
-        (ready, "_ready", set()),
-        (ready, "_helpers", {}),
-        (ready, "_said", False),
-        (cache, "_said", set()),
-        (choice, "_found", {}),
-        (choice, "_said", set()),
-    ):
-        monkeypatch.setattr(module, name, value)
+    for module, names in ((ready, ("_ready", "_beside")), (cache, ("_said",)), (choice, ("_found", "_said"))):
+        for name in names:
+            monkeypatch.setattr(module, name, type(getattr(module, name))())
+    monkeypatch.setattr(ready, "_said", False)
+    before = logging.getLogger("iga").level
+    caplog.set_level(logging.WARNING, logger="iga")
+    yield
+    logging.getLogger("iga").setLevel(before)
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, **kernels: Slow) -> None:
@@ -69,9 +62,16 @@ def planted(monkeypatch: pytest.MonkeyPatch, **kernels: Slow) -> None:
         monkeypatch.setitem(KERNELS, name, (kernel, "T1"))
 
 
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "iga"]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_every_kernel_is_called_with_the_types_that_it_declares(dtype: torch.dtype) -> None:
+def test_every_kernel_is_called_with_the_types_that_it_declares(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another specialisation would be compiled in the middle of a call, unseen, and not kept by `iga warm`."""
+    monkeypatch.setattr(config, "CACHE_DIR", "")  # these are real, and dear
     layer = InvariantGaussianAttention(8, 4, 4, 2, 3, 2, implementation="cpu").to(dtype)
     with torch.no_grad():
         layer.linear_out.weight.normal_()
@@ -85,9 +85,7 @@ def test_every_kernel_is_called_with_the_types_that_it_declares(dtype: torch.dty
         assert kernel.overloads and set(kernel.overloads) <= declared, name
 
 
-def test_a_call_without_gradients_compiles_no_kernel_of_the_gradients(
-    fresh: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_call_without_gradients_compiles_no_kernel_of_the_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     kernels = {name: Slow() for name in KERNELS}
     planted(monkeypatch, **kernels)
     monkeypatch.setattr(ready, "may_help", lambda: False)
@@ -97,50 +95,23 @@ def test_a_call_without_gradients_compiles_no_kernel_of_the_gradients(
     assert all(kernel.compiled == 1 for kernel in kernels.values())
 
 
-def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "iga"]
-
-
-def test_compiling_that_takes_long_is_said_once(
-    fresh: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("seconds", "level", "said"), [(0.2, "WARNING", 1), (0.0, "WARNING", 0), (0.2, "ERROR", 0)])
+def test_compiling_is_said_once_where_it_takes_long_unless_one_line_switches_that_off(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, seconds: float, level: str, said: int
 ) -> None:
-    monkeypatch.setattr(ready, "PATIENCE", 0.02)
-    planted(monkeypatch, one=Slow(0.2), two=Slow(0.2))
+    """The line is that of docs/kernels.md."""
+    logging.getLogger("iga").setLevel(level)
+    monkeypatch.setattr(ready, "PATIENCE", 0.02 if seconds else ready.PATIENCE)
+    planted(monkeypatch, one=Slow(seconds), two=Slow(seconds))
     ready.ready("float32", ("one",))
     ready.ready("float32", ("two",))
-    (said,) = messages(caplog)
-    assert "compiling" in said and "iga warm" in said
-
-
-def test_compiling_that_is_quick_is_not_said(
-    fresh: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    planted(monkeypatch, one=Slow())
-    ready.ready("float32", ("one",))
-    assert messages(caplog) == []
-
-
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """The line of docs/kernels.md that switches it off."""
-    before = logging.getLogger("iga").level
-    logging.getLogger("iga").setLevel(logging.ERROR)
-    yield
-    logging.getLogger("iga").setLevel(before)
-
-
-def test_one_line_switches_off_what_is_said(
-    fresh: None, quiet: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(ready, "PATIENCE", 0.02)
-    planted(monkeypatch, one=Slow(0.2))
-    ready.ready("float32", ("one",))
-    assert messages(caplog) == []
+    found = messages(caplog)
+    assert len(found) == said and all("compiling" in line and "iga warm" in line for line in found)
 
 
 @pytest.mark.parametrize("executable", ["/bin/false", "/no/such/interpreter", "/bin/cat"])
 def test_a_second_process_that_cannot_serve_costs_nothing_but_time(
-    fresh: None, monkeypatch: pytest.MonkeyPatch, executable: str
+    monkeypatch: pytest.MonkeyPatch, executable: str
 ) -> None:
     kernels = {"one": Slow(0.1), "two": Slow(), "three": Slow()}
     planted(monkeypatch, **kernels)
@@ -150,14 +121,17 @@ def test_a_second_process_that_cannot_serve_costs_nothing_but_time(
     assert all(kernel.compiled == 1 for kernel in kernels.values())
 
 
-def test_a_second_process_hands_back_code_that_serves(fresh: None) -> None:
+@pytest.mark.process
+def test_a_second_process_hands_back_code_that_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     item = ("carry_points", "float64")
-    code = Helper([item]).code(item)
-    assert code is not None
-    kernel, args = KERNELS[item[0]][0], signature(*item)
-    assert cache.read(item[0], args) == code
-    assert kernel._cache.accept(args, code, kernel.targetctx)
-    made = kernel._cache._accepted.pop(args).entry_point
+    code = compile_beside([item])[item].result()
+    found = cache.find(item)
+    assert code is not None and found is not None and found[1] == code
+    kernel: Any = KERNELS[item[0]][0]
+    monkeypatch.setattr(kernel, "compile", lambda *_: pytest.fail("there is nothing to compile"))
+    kernel.overloads.pop(signature(*item), None)
+    assert cache.install(item, code)
+    made = kernel.overloads[signature(*item)].entry_point
     points, out = torch.randn(1, 1, 2, 3, dtype=torch.float64), torch.empty(1, 1, 2, 3, dtype=torch.float64)
     rot, trans = torch.eye(3, dtype=torch.float64).repeat(1, 2, 1, 1), torch.ones(1, 2, 3, dtype=torch.float64)
     made(points.numpy(), rot.reshape(1, 2, 9).numpy(), trans.numpy(), False, 0, 0, 2, out.numpy())
@@ -202,9 +176,13 @@ HOW += ["another binary", "another layout"]
 
 @pytest.mark.parametrize("how", HOW)
 def test_numba_that_cannot_serve_leaves_auto_the_reference_and_says_so_once(
-    fresh: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
     word = unservable(monkeypatch, how)
+    # asked for by name, or all there is for a form, the reference needs no numba, and nothing is said
+    assert choose("reference", CPU, torch.float32, CLOSED) == "reference"
+    assert choose("auto", CPU, torch.float32, preset("pre_fix")) == "reference"
+    assert messages(caplog) == []
     layer = InvariantGaussianAttention(8, 0, 4, 2, 2, 2)
     frame = Frame(random(1, 5), torch.randn(1, 5, 3))
     for _ in range(2):
@@ -218,15 +196,21 @@ def test_numba_that_cannot_serve_leaves_auto_the_reference_and_says_so_once(
     assert word in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_the_reference_asked_for_by_name_needs_no_numba_and_says_nothing(
-    fresh: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("error", [MemoryError("no room"), OSError("too many open files")])
+def test_what_hinders_compiling_for_a_moment_is_not_remembered(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    unservable(monkeypatch, "not installed")
-    assert choose("reference", CPU, torch.float32, CLOSED) == "reference"
-    assert choose("auto", CPU, torch.float32, preset("pre_fix")) == "reference"
-    assert messages(caplog) == []
+    kernels = {name: Slow(error=error) for name in ready.FORWARD}
+    planted(monkeypatch, **kernels)
+    monkeypatch.setattr(ready, "may_help", lambda: False)
+    with torch.no_grad():
+        assert choose("auto", CPU, torch.float32, CLOSED) == "reference"
+        for kernel in kernels.values():
+            kernel.error = None
+        assert choose("auto", CPU, torch.float32, CLOSED) == "cpu"
 
 
+@pytest.mark.process
 def test_a_fresh_process_with_its_compiler_switched_off_says_so_on_standard_error() -> None:
     program = """
 import torch
@@ -241,15 +225,7 @@ print(choose("auto", torch.device("cpu"), torch.float32, preset("bounded")))
     assert line.startswith("iga: ") and "NUMBA_DISABLE_JIT" in line
 
 
-@pytest.fixture
-def loud() -> Iterator[None]:
-    """`iga warm` speaks for itself and turns the logger down: a process of its own, but not here."""
-    before = logging.getLogger("iga").level
-    yield
-    logging.getLogger("iga").setLevel(before)
-
-
-def test_warm_says_what_is_ready_and_where_it_is(fresh: None, loud: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warm_says_what_is_ready_and_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ready, "FORWARD", ("carry_points",))
     monkeypatch.setattr(ready, "BACKWARD", ())
     KERNELS["carry_points"][0].overloads.pop(signature("carry_points", "float32"), None)
@@ -259,32 +235,30 @@ def test_warm_says_what_is_ready_and_where_it_is(fresh: None, loud: None, monkey
 
 
 @pytest.mark.parametrize(
-    ("arguments", "off", "word"), [(["--dtype", "float16"], 0, "float16"), ([], 1, "NUMBA_DISABLE_JIT")]
+    ("arguments", "off", "folder", "word"),
+    [
+        (["--dtype", "float16"], 0, "", "float16"),
+        ([], 1, "", "NUMBA_DISABLE_JIT"),
+        (["--dtype", "float32", "--forward-only"], 0, "file", "NUMBA_CACHE_DIR"),
+    ],
 )
-def test_warm_that_cannot_ends_2_in_one_line(
-    fresh: None,
-    loud: None,
+def test_warm_that_cannot_compile_or_keep_ends_2_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
     arguments: list[str],
     off: int,
+    folder: str,
     word: str,
 ) -> None:
     monkeypatch.setattr(config, "DISABLE_JIT", off)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / folder))
+    monkeypatch.setattr(ready, "FORWARD", ("one",))
+    planted(monkeypatch, one=Slow())
     with pytest.raises(SystemExit) as left:
         main(["warm", *arguments])
     out, err = capsys.readouterr()
     assert left.value.code == 2 and out == ""
     (line,) = err.splitlines()
     assert line.startswith("iga: ") and word in line
-
-
-def test_warm_ends_2_where_nothing_can_be_kept(
-    fresh: None, loud: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "file"))
-    monkeypatch.setattr(ready, "FORWARD", ("one",))
-    planted(monkeypatch, one=Slow())
-    result = CliRunner().invoke(app, ["warm", "--dtype", "float32", "--forward-only"])
-    assert result.exit_code == 2 and "NUMBA_CACHE_DIR" in result.output

@@ -6,12 +6,14 @@ in each implementation, and each has to be seen.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from iga.kernels import ops, placing
 from iga.kernels.blocks import BLOCK
+from iga.kernels.engine import Engine, Gradients
 from iga.structure import read_structure
 from iga.structure.synthetic import synthetic_structures
 from iga.testing.judges.attention import Judged, judge
@@ -134,40 +136,29 @@ def test_many_blocks_of_rows_give_what_one_gives(implementation: str, monkeypatc
 # --- each implementation, with a fault in it --------------------------------------------------------------------
 
 
-def wrapped(change: Callable[[str, tuple, object], object]) -> Callable[[str], Callable]:
-    """`engine_for` whose engines are wrong: change(method, arguments, result) gives what they return instead."""
-    right = ops.engine_for
-
-    def engine_for(implementation: str) -> Callable:
-        def build(geometry, score):
-            engine = right(implementation)(geometry, score)
-
-            class Wrong:
-                def __getattr__(self, name: str):
-                    method = getattr(engine, name)
-                    return lambda *args, **named: change(name, args, functools.partial(method, **named))
-
-            return Wrong()
-
-        return build
-
-    return engine_for
+Change = tuple[str, Callable]  # a method of an engine, and what it does instead: from the right one and its arguments
 
 
-def fault(method: str, change: Callable) -> Callable[[str, tuple, Callable], object]:
-    def wrong(name: str, args: tuple, right: Callable) -> object:
-        return change(right, *args) if name == method else right(*args)
+def planted(fault: Change) -> Callable[[str], Callable]:
+    """`engine_for` whose engines are wrong."""
+    right, (method, change) = ops.engine_for, fault
 
-    return wrong
+    def build(implementation: str, *args: Any) -> Engine:
+        engine = right(implementation)(*args)
+        rightly = getattr(engine, method)
+        setattr(engine, method, lambda *a, **named: change(functools.partial(rightly, **named), *a))
+        return engine
+
+    return lambda implementation: functools.partial(build, implementation)
 
 
-def on_gradient(index: int, change: Callable) -> Callable:
+def on_gradient(index: int, change: Callable) -> Change:
     def wrong(right: Callable) -> object:
         found = list(right())
         found[index] = change(found[index])
-        return type(right())(*found)
+        return Gradients(*found)
 
-    return fault("gradients", wrong)
+    return "gradients", wrong
 
 
 def last_key_lost(right, start, stop):
@@ -176,16 +167,16 @@ def last_key_lost(right, start, stop):
     return sums, low
 
 
-FAULTS = {
-    "scores 10⁻³ too large": fault("sums", lambda right, a, b: (right(a, b)[0] * 1.001, right(a, b)[1])),
-    "the last key of a ragged tile": fault("sums", last_key_lost),
-    "rows of a block out of order": fault("sums", lambda right, a, b: (right(a, b)[0].flip(2), right(a, b)[1])),
-    "the two ends exchanged": fault("sums", lambda right, a, b: (right(a, b)[0].mT.contiguous(), right(a, b)[1])),
-    "one point too few": fault("sums", lambda right, a, b: (right(a, b)[0] * (1 / 2), right(a, b)[1])),
-    "lowest log_det of masked keys too": fault("sums", lambda right, a, b: (right(a, b)[0], right(a, b)[1] * 0)),
-    "gradient of half the size": fault("add_gradients", lambda right, a, b, g: right(a, b, g * 0.5)),
-    "gradient of the wrong rows": fault("add_gradients", lambda right, a, b, g: right(a, b, g.flip(2))),
-    "a block's gradient added twice": fault("add_gradients", lambda right, *a: (right(*a), right(*a))),
+FAULTS: dict[str, Change] = {
+    "scores 10⁻³ too large": ("sums", lambda right, a, b: (right(a, b)[0] * 1.001, right(a, b)[1])),
+    "the last key of a ragged tile": ("sums", last_key_lost),
+    "rows of a block out of order": ("sums", lambda right, a, b: (right(a, b)[0].flip(2), right(a, b)[1])),
+    "the two ends exchanged": ("sums", lambda right, a, b: (right(a, b)[0].mT.contiguous(), right(a, b)[1])),
+    "one point too few": ("sums", lambda right, a, b: (right(a, b)[0] * (1 / 2), right(a, b)[1])),
+    "lowest log_det of masked keys too": ("sums", lambda right, a, b: (right(a, b)[0], right(a, b)[1] * 0)),
+    "gradient of half the size": ("add_gradients", lambda right, a, b, g: right(a, b, g * 0.5)),
+    "gradient of the wrong rows": ("add_gradients", lambda right, a, b, g: right(a, b, g.flip(2))),
+    "a block's gradient added twice": ("add_gradients", lambda right, *a: (right(*a), right(*a))),
     "rotation's gradient transposed": on_gradient(0, lambda g: g.mT),
     "rotation without gradient": on_gradient(0, torch.zeros_like),
     "sign of the query means": on_gradient(1, torch.neg),
@@ -193,11 +184,12 @@ FAULTS = {
     "sign of the key means": on_gradient(3, torch.neg),
     "key sigmas 1 % off": on_gradient(4, lambda g: g * 1.01),
     "axes exchanged": on_gradient(4, lambda g: g.roll(1, -1)),
-    "value points left in space": fault("back", lambda right, points, rot, trans: points),
-    "value points turned the wrong way": fault(
-        "out", lambda right, x, rot, trans: right(x, rot.mT.contiguous(), trans)
+    "value points left in space": ("back", lambda right, points, rot, trans: points),
+    "value points turned the wrong way": (
+        "out",
+        lambda right, x, rot, trans: right(x, rot.mT.contiguous(), trans),
     ),
-    "value points without their place": fault("out", lambda right, x, rot, trans: right(x, rot, trans * 0)),
+    "value points without their place": ("out", lambda right, x, rot, trans: right(x, rot, trans * 0)),
 }
 
 
@@ -205,11 +197,11 @@ FAULTS = {
 @pytest.mark.parametrize("implementation", ["cpu", "fused"])
 def test_a_faulty_kernel_is_seen(implementation: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = small(implementation)
-    monkeypatch.setattr(ops, "engine_for", wrapped(FAULTS[name]))
+    monkeypatch.setattr(ops, "engine_for", planted(FAULTS[name]))
     assert max(one.ratio for one in judge(problem, implementation)) > 10
 
 
-PLACING_FAULTS = {
+PLACING_FAULTS: dict[str, Change] = {
     "transposed": lambda outer: lambda a, b: outer(b, a),
     "of half the size": lambda outer: lambda a, b: outer(a, b) * 0.5,
 }

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from iga.kernels import placing
-from iga.kernels.blocks import NoEngine
 from iga.kernels.cpu.engine import FEW_NUMBERS, CpuEngine
-from iga.kernels.engine import Geometry, Score
+from iga.kernels.engine import Engine, Geometry, Score
 
 UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 MOVERS = {"torch": (placing.out, placing.back), "cpu": (CpuEngine.out, CpuEngine.back)}
@@ -74,6 +73,6 @@ def test_the_gradient_of_a_rotation_is_the_sum_of_outer_products() -> None:
 def test_no_residues_have_no_points() -> None:
     empty = torch.zeros(0)
     geometry = Geometry(empty.reshape(1, 0, 3, 3), empty.bool().reshape(1, 0), *(empty.reshape(1, 1, 1, 0, 3),) * 4)
-    engine = NoEngine(geometry, Score("gaussian", 1.0, float("-inf")))
+    engine = Engine(geometry, Score("gaussian", 1.0, float("-inf")))
     given = (empty.reshape(1, 1, 0, 6), geometry.rot, empty.reshape(1, 0, 3))
     assert engine.out(*given).shape == engine.back(*given).shape == (1, 1, 0, 6)
