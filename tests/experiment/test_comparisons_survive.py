@@ -4,10 +4,10 @@ Found where a sample that did not fit a PDB file cost the report of all runs, an
 status file ended every later --resume.
 """
 
-import json
 import math
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -17,37 +17,25 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.training import TINY, metrics
-from iga import read_structure
+from helpers.training import SMALLEST, metrics
 from iga.cli.app import main
 from iga.experiment import compare as comparison
 from iga.experiment.results.readings import read_result
-from iga.experiment.run import checkpoint, evaluate, samples, train, worker
+from iga.experiment.run import checkpoint, samples, train, worker
 from iga.experiment.run import plan as plans
 from iga.experiment.run.dataset import load_dataset
 from iga.experiment.run.hold import Hold
 from iga.experiment.run.plan import Plan
 from iga.experiment.run.records import read_table
-from iga.experiment.settings import Settings
 from iga.frame import Frame
-from iga.structure.mmcif import write_mmcif
 
-SMALLEST = Plan(arms=("ipa", "bounded"), steps=4, seeds=1, samples=1, overrides=(*TINY, "data.synthetic=6"))
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("here", "nothing_integrated")]
+
+in_processes = comparison._beside
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs in this process, one after another, no curves, few samples of the noise, nothing integrated."""
-
-    def beside(plan: Plan, folder: Path, jobs: int, wandb: str, progress: comparison.Progress, hold: object) -> dict:
-        return comparison._here(plan, folder, wandb, progress)
-
-    def missing() -> None:
-        raise ValueError("no matplotlib")
-
-    monkeypatch.setattr(comparison, "_beside", beside)
-    monkeypatch.setattr(comparison, "check_plot", missing)
-    monkeypatch.setattr(evaluate, "SAMPLES", 2)
+@pytest.fixture
+def nothing_integrated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "sample", lambda network, batch, **options: batch.gaussian)
 
 
@@ -55,20 +43,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished comparison of one arm, to be copied and damaged."""
     folder = tmp_path_factory.mktemp("made") / "one"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(evaluate, "SAMPLES", 2)
-        plan = replace(SMALLEST, arms=("bounded",), samples=0)
-        folder.mkdir()
-        plans.write(folder, plan)
-        comparison._begun(plan, folder, True, Hold())
-        worker.run(folder, next(iter(plan.runs())))
+    plan = replace(SMALLEST, arms=("bounded",), steps=4)
+    folder.mkdir()
+    plans.write(folder, plan)
+    comparison._begun(plan, folder, True, Hold())
+    worker.run(folder, next(iter(plan.runs())))
     return folder
 
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
-    import shutil
-
     return shutil.copytree(made, tmp_path / "one")
 
 
@@ -80,7 +64,7 @@ def again(folder: Path, **changes: object) -> dict[str, str]:
     return comparison.compare(replace(plans.read(folder), **changes), folder, resume=True)
 
 
-# --- damaged files -----------------------------------------------------------------------------------------------
+# damaged files
 
 
 def cut(path: Path) -> None:
@@ -138,8 +122,7 @@ TABLES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("steps", [4, 6])
-@pytest.mark.parametrize("damage", TABLES)
+@pytest.mark.parametrize(("damage", "steps"), [*((damage, 6) for damage in TABLES), ("cut", 4)])
 @pytest.mark.parametrize("name", ["metrics.csv", "held_out.csv"])
 def test_rows_that_are_lost_before_the_last_checkpoint_are_made_again(
     folder: Path, name: str, damage: str, steps: int, capfd: pytest.CaptureFixture[str]
@@ -151,7 +134,8 @@ def test_rows_that_are_lost_before_the_last_checkpoint_are_made_again(
     TABLES[damage](run / name)
     left = (run / name).read_bytes() if damage != "removed" else None
     two_are_left = metrics(run)[:2] == before[:2]
-    train.train(settings_to(folder, steps), load_dataset(folder / plans.DATA), run)
+    plan, dataset = replace(plans.read(folder), steps=steps), load_dataset(folder / plans.DATA)
+    train.train(plan.any_settings(), dataset, run)
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"{run / name} is {'lost' if left is None else 'damaged'}")
     assert left is None or (run / f"{name}.damaged").read_bytes() == left
@@ -159,13 +143,8 @@ def test_rows_that_are_lost_before_the_last_checkpoint_are_made_again(
     assert metrics(run)[:4] == before and [row["step"] for row in metrics(run)] == list(range(1, steps + 1))
     assert read_table(run / "held_out.csv")[:1] == held_out
     assert [row["step"] for row in read_table(run / "held_out.csv")] == list(range(4, steps + 1, 2))
-    train.train(settings_to(folder, steps), load_dataset(folder / plans.DATA), run)
+    train.train(plan.any_settings(), dataset, run)
     assert not capfd.readouterr().err
-
-
-def settings_to(folder: Path, steps: int) -> Settings:
-    plan = replace(plans.read(folder), steps=steps)
-    return plan.settings_of(next(iter(plan.runs())))
 
 
 def test_a_finished_run_whose_last_weights_are_lost_is_sampled_from_those_weights_all_the_same(folder: Path) -> None:
@@ -183,56 +162,28 @@ def test_a_power_cut_that_emptied_the_settings_of_a_run_stops_nothing(folder: Pa
     assert set(again(folder).values()) == {"finished"}
 
 
-@pytest.mark.parametrize("name", ["metrics.csv", "held_out.csv"])
-def test_a_damaged_table_is_named_with_its_line(folder: Path, name: str) -> None:
-    path = run_of(folder) / name
-    head, first, *rest = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join([head, b"\xff\x00,x" + first, *rest]))
-    with pytest.raises(ValueError, match=rf"{name}, line 2, is damaged; remove"):
-        again(folder, steps=6)
+def test_a_damaged_table_is_named_with_its_line(folder: Path) -> None:
+    for name in ("held_out.csv", "metrics.csv"):
+        path = run_of(folder) / name
+        head, first, *rest = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join([head, b"\xff\x00,x" + first, *rest]))
+        with pytest.raises(ValueError, match=rf"{name}, line 2, is damaged; remove"):
+            again(folder, steps=6)
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "another's"])
-def test_damaged_chains_are_named_and_read_again_once_removed(folder: Path, damage: str) -> None:
-    DAMAGE[damage](folder / plans.DATA)
-    with pytest.raises(ValueError, match="data.pt.*remove it"):
-        again(folder)
+def test_damaged_chains_are_named_and_read_again_once_removed(folder: Path) -> None:
+    for damage in ("cut", "empty", "another's"):
+        DAMAGE[damage](folder / plans.DATA)
+        with pytest.raises(ValueError, match="data.pt.*remove it"):
+            again(folder)
     (folder / plans.DATA).unlink()
     assert set(again(folder).values()) == {"finished"}
 
 
-PLANS = {
-    "a list": "[]",
-    "null": "null",
-    "a number": "1",
-    "nothing": "",
-    "zeros": "\0" * 100,
-    "no json": "{",
-    "deep": "[" * 100_000,
-    "text for a number": '{"steps": "many"}',
-    "a number for text": '{"arms": [1, 2]}',
-    "text for a list": '{"arms": "ipa"}',
-    "a number in a list of text": '{"overrides": [1]}',
-    "null for a number": '{"seeds": null}',
-    "truth for a number": '{"seeds": true}',
-    "another release": '{"shape": 3}',
-    "out of range": '{"seeds": 1000000000}',
-}
+# samples
 
 
-@pytest.mark.parametrize("case", PLANS)
-def test_a_plan_that_is_none_is_one_line_and_2(case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / plans.PLAN).write_text(PLANS[case], encoding="utf-8")
-    with pytest.raises(SystemExit) as leave:
-        main(["compare", "--arms", "bounded", "--seeds", "1", "--out", str(tmp_path), "--resume"])
-    err = capfd.readouterr().err
-    assert leave.value.code == 2 and "plan.json" in err and len(err.strip().splitlines()) == 1, err
-
-
-# --- samples -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("scale", "written"), [(1e3, ".cif"), (1e30, ".cif"), (math.inf, None)])
+@pytest.mark.parametrize(("scale", "written"), [(1.0, ".pdb"), (1e3, ".cif"), (1e30, ".cif"), (math.inf, None)])
 def test_a_sample_that_no_pdb_file_holds_costs_nothing_else(
     scale: float, written: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,32 +202,12 @@ def test_a_sample_that_no_pdb_file_holds_costs_nothing_else(
     assert result["runs"][0]["samples_not_written"] == (min(held_out, 2) if written is None else 0)
 
 
-def test_an_mmcif_sample_holds_what_pdb_can_not_and_reads_back(tmp_path: Path) -> None:
-    n = 20
-    trans = torch.zeros(n, 3, dtype=torch.float64)
-    trans[:, 0] = 0.38 * torch.arange(n) + 200.0  # nm; PDB ends at 99
-    frame = Frame(torch.eye(3, dtype=torch.float64).expand(n, 3, 3), trans)
-    names = ["ALA"] * (n - 1) + ["GLY"]
-    write_mmcif(tmp_path / "far.cif", frame, torch.arange(n) + 20_000, names, remarks=("a\nb", "\x1b"))
-    structure = read_structure(tmp_path / "far.cif")
-    assert structure.n_residues == n and list(structure.residue_names) == names
-    # three decimals of an ångström at least, and float32's rounding of 208 nm on the way
-    assert (structure.gaussian.trans.double() - trans).abs().max() <= 0.5e-4 + 208 * 2.0**-24
+# processes
 
 
-# --- processes ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def processes_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-
-
-def test_a_killed_worker_is_named_and_no_other_run_begins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Path, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.process
+def test_a_killed_worker_is_named_and_no_other_run_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One at a time: where the first is killed the second must not begin, though its thread is free first."""
-    request.getfixturevalue("processes_again")
     begun = []
     words = f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"
     real = comparison.subprocess.Popen
@@ -288,7 +219,7 @@ def test_a_killed_worker_is_named_and_no_other_run_begins(
     monkeypatch.setattr(comparison.subprocess, "Popen", killed)
     plan = replace(SMALLEST, seeds=3)
     with pytest.raises(RuntimeError, match=r"was killed by SIGKILL \(out of memory\?\)"):
-        comparison._beside(plan, tmp_path, 1, "off", lambda *step: None)
+        in_processes(plan, tmp_path, 1, "off", lambda *step: None)
     assert begun == [next(iter(plan.runs()))]
 
 
@@ -326,53 +257,3 @@ def test_a_folder_in_use_is_refused_and_free_again_when_its_holder_is_gone(
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     assert set(again(folder).values()) == {"finished"}
-
-
-# --- options -----------------------------------------------------------------------------------------------------
-
-MISUSE = {
-    "--steps": ("", "x", "0", "-1", "1e400", "9" * 30),
-    "--seeds": ("", "0", "-1", "1000000000"),
-    "--seed": ("", "-1", "4294967296", "18446744073709551616"),
-    "--samples": ("-1", "9" * 30),
-    "--threads": ("0", "-1", "1000000000"),
-    "--jobs": ("0", "-1", "x"),
-    "--arms": ("", ",", "x", "ipa,ipa"),
-    "--size": ("", "x"),
-    "--gaussians": ("", "x"),
-    "--device": ("", "x", "meta", "cuda:99", "mps"),
-    "--wandb": ("", "x"),
-    "--structures": ("", "no/such.pdb"),
-    "--out": ("", "file", "file/folder", "/dev/full", "/proc/folder"),
-    "--set": (
-        *("", "x", "=", "training.lr=", "training.lr=nan", "training.lr=.inf", "training.lr=1e400", "training.lr=0"),
-        *("training.lr=-1", "training.steps=3", "training.rate=1", "model.heads=1000000000", "model.c_z=65536"),
-        *("model.blocks=1000000000", "model.points=0", "data.synthetic=1000000000", "training.held_out=nan"),
-        *("name=../up", "name=''", "arm.label=/x", "name=" + "n" * 300),
-    ),
-}
-
-
-@pytest.mark.parametrize("option", MISUSE)
-def test_an_option_of_compare_that_nobody_can_mean_is_one_line_and_2(
-    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    def runs(*given: object, **options: object) -> None:
-        raise AssertionError("it ran")
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(comparison, "_beside", runs)
-    monkeypatch.setattr("iga.experiment.run.dataset.synthetic_structures", runs)
-    (tmp_path / "file").touch()
-    few = () if option == "--arms" else ("--arms", "bounded")
-    for value in MISUSE[option]:
-        with pytest.raises(SystemExit) as leave:
-            main(["compare", *few, option, value])
-        out, err = capfd.readouterr()
-        assert (leave.value.code, out) == (2, "") and len(err.strip().splitlines()) == 1, (value, out, err)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_result_says_how_many_samples_are_missing(folder: Path) -> None:
-    again(folder)
-    assert json.loads((folder / "result.json").read_text(encoding="utf-8"))["runs"][0]["samples_not_written"] == 0

@@ -6,47 +6,50 @@ each step p ≤ 2¹³: 4 samples of 20² pairs and a network of 16 channels have
 change when its weights start moved by 2⁻⁴⁰ = 2¹³ u, doubled for each step that moves them again, is what they may.
 """
 
-import os
+import socket
 import subprocess
-import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.run
 
+from helpers.process import run_iga, run_script
 from helpers.training import TINY, metrics
 from iga.experiment.run import processes
 
+pytestmark = [
+    pytest.mark.training,
+    pytest.mark.process,
+    pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed"),
+]
 SCRIPT = Path(__file__).parents[1] / "helpers" / "two_processes.py"
 STEPS = 4
 LOSSES = ("trans_loss", "trans_loss_raw", "rots_vf_loss", "se3_vf_loss", "grad_norm")
 
 
-def run(folder: Path, processes: int, shake: float = 0.0) -> list[dict[str, float | None]]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    words = [str(SCRIPT), str(folder), str(STEPS), str(shake)]
-    if processes == 1:
-        command = [sys.executable, *words]
-    else:
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command = [sys.executable, *launch, *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return metrics(folder)
+def in_two(start: Callable[..., "subprocess.CompletedProcess[str]"]) -> "list[subprocess.CompletedProcess[str]]":
+    """start(env=…) twice at once, in the environment that torchrun makes for each of two processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    with ThreadPoolExecutor(2) as pool:
+        ranks = [shared | {"RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+        return list(pool.map(lambda env: start(env=env), ranks))
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
-def test_the_command_runs_under_torchrun_says_things_once_and_can_be_resumed(tmp_path: Path) -> None:
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "iga", "compare"]
-    words = ["--arms", "ipa", "--seeds", "1", "--out", str(tmp_path / "out")]
-    for one in TINY:
+def test_the_command_of_two_processes_says_things_once_and_can_be_resumed(tmp_path: Path) -> None:
+    words = ["compare", "--arms", "ipa", "--seeds", "1", "--samples", "0", "--out", str(tmp_path / "out")]
+    for one in (*TINY, "data.synthetic=4"):
         words += ["--set", one]
-    for steps in (1, 2):
-        again = ["--steps", str(steps), *(["--resume"] if steps > 1 else [])]
-        command = [sys.executable, *launch, *words, *again]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count("report.md") == 1 and done.stderr.count("to train on") == 1
+    for more in (["--steps", "1"], ["--steps", "2", "--resume"]):
+        done = in_two(partial(run_iga, *words, *more))
+        assert all(one.returncode == 0 for one in done), done
+        assert sum(one.stdout.count("report.md") for one in done) == 1, done
+        assert sum(one.stderr.count("to train on") for one in done) == 1, done
     (folder,) = (tmp_path / "out" / "runs").iterdir()
     assert len(metrics(folder)) == 2 and "parts: 2" in (folder / "config.yaml").read_text(encoding="utf-8")
 
@@ -78,10 +81,16 @@ def worst(rows: list, others: list, name: str) -> list[float]:
     return [abs(a[name] - b[name]) for a, b in zip(rows, others, strict=True)]
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
 def test_two_processes_train_as_one_does_with_the_whole_batch(tmp_path: Path) -> None:
-    two, one = run(tmp_path / "two", 2), run(tmp_path / "one", 1)
-    shaken = run(tmp_path / "shaken", 1, 2.0**-40)
+    def run(name: str, shake: float, *torchrun: str) -> list[dict[str, float | None]]:
+        words = [str(tmp_path / name), str(STEPS), str(shake)]
+        script, *words = [*torchrun, str(SCRIPT), *words]
+        done = run_script(Path(script), *words)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return metrics(tmp_path / name)
+
+    two = run("two", 0.0, str(torch.distributed.run.__file__), "--standalone", "--nproc-per-node", "2")
+    one, shaken = run("one", 0.0), run("shaken", 2.0**-40)
     assert len(two) == len(one) == STEPS
     assert [row["samples"] for row in two] == [row["samples"] for row in one]
     for name in LOSSES:

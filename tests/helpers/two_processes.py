@@ -17,6 +17,7 @@ from iga.experiment.run import evaluate, processes, train
 
 
 def main(folder: Path, steps: int, shake: float) -> None:
+    torch.set_num_threads(1)  # two processes on two cores
     right = train.noised
 
     def network(settings):

@@ -1,0 +1,28 @@
+"""What the tests of the experiment share: evaluations on two samples, not thirty-two, and runs without processes."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from iga.experiment import compare as comparison
+from iga.experiment.run import evaluate
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_samples() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(evaluate, "SAMPLES", 2)
+        yield
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs of a comparison go on in this process, one after another; curves, which take longer, are not drawn."""
+
+    def missing() -> None:
+        raise ValueError("no matplotlib")
+
+    monkeypatch.setattr(
+        comparison, "_beside", lambda plan, folder, jobs, *rest: comparison._here(plan, folder, *rest[:2])
+    )
+    monkeypatch.setattr(comparison, "check_plot", missing)
