@@ -1,5 +1,6 @@
-"""Pairs of Gaussians under the hypotheses of the theorems, for the tests of `iga.bounds`."""
+"""What the tests of `iga.bounds` share: pairs of Gaussians under the hypotheses, and theorems in forty digits."""
 
+import mpmath
 import torch
 
 from iga.rotation import rotate
@@ -40,3 +41,39 @@ def aligned(sigma, delta, other=None):
     row = lambda x: torch.tensor(x, dtype=torch.float64)  # noqa: E731
     found = overlap_reference(EYE, row(delta), row(sigma), EYE, row([0.0] * 3), row(sigma if other is None else other))
     return float(found[0]), float(found[1])
+
+
+# The theorems of docs/theory.md that several tests evaluate again, with κ = k, u = unit roundoff, ρ = drift.
+MP = mpmath.mp.clone()
+MP.dps = 40
+
+
+def score_range(extent, low, high, offset, clamp, dof=None):
+    """(low, high) of one score, 3.3: the shortest axis of Σ has variance 2 σ_min² or 2 σ_max² where it is deepest."""
+    depths = []
+    for sigma in (low, high):
+        dist_sq = (extent / (MP.sqrt(2) * sigma) + MP.sqrt(6) * offset) ** 2
+        log_det = MP.ln(2 * sigma**2) + 2 * MP.ln(2 * high**2)
+        falls = dist_sq / 2 if dof is None else (dof + 3) / 2 * MP.log1p(dist_sq / dof)
+        depths.append(falls + max(log_det, clamp) / 2)
+    return -max(depths), -max(3 * MP.ln(2 * low**2), clamp) / 2
+
+
+def second_order(e):
+    return e + 2 * e**2
+
+
+def dist_sq_budget(k, u, rho):
+    """6.4, with 6.2."""
+    q, gamma = 9 + 2 * rho, 4 * MP.sqrt(3) + 2 * rho
+    return second_order((35 + 4 * MP.sqrt(3) * rho + (MP.sqrt(6) * gamma + MP.sqrt(2) * q + 4 + q) * k) * u)
+
+
+def log_det_budget(k, u, rho, size):
+    """6.3."""
+    return second_order((17 + 2 * MP.sqrt(3) * rho + (9 + 2 * rho) * k) * u) + 2 * u * size
+
+
+def log_det_floor_budget(sigma_min, u, rho):
+    """6.5."""
+    return (17 + MP.sqrt(3) / 2 * (9 + 2 * rho) + 6 + 1) * u + 2 * u * abs(3 * MP.ln(2 * sigma_min**2))

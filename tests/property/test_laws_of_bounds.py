@@ -11,12 +11,6 @@ from helpers.bounds import SIGMA_MAX, SIGMA_MIN, generator
 from iga import bounds
 
 
-@given(st.floats(0.0, 1.0), st.floats(0.01, 1.0), st.floats(1.0, 200.0))
-def test_the_smooth_floor_stays_under_its_ceiling(share, sigma_min, sigma_max):
-    sigma = share * sigma_max
-    assert sigma_min <= math.hypot(sigma, sigma_min) <= bounds.smooth_ceiling(sigma_min, sigma_max) * (1 + 1e-15)
-
-
 @given(
     st.floats(0.0, 1e3),
     st.floats(0.1, 100.0),
@@ -47,13 +41,6 @@ def test_the_sum_over_points_obeys_its_scaling_exponent(scores, scaling):
     assert coherent == pytest.approx(bound, rel=1e-14, abs=0.0)
 
 
-@given(st.floats(-1e30, 1e30), st.floats(1e-3, 1e4))
-def test_a_capped_logit_stays_within_its_cap(value, cap):
-    assert abs(cap * math.tanh(value / cap)) <= bounds.capped_logit_bound(cap)
-    weighted = bounds.weighted_logit_bound(abs(value), 0.5, 2.0, cap)
-    assert abs(cap * math.tanh(0.25 * value / cap)) <= weighted <= cap
-
-
 @given(st.lists(st.floats(-50, 50), min_size=2, max_size=300))
 def test_no_weight_exceeds_what_the_span_allows(logits):
     row = torch.tensor(logits, dtype=torch.float64)
@@ -66,23 +53,6 @@ def test_the_weight_bound_is_reached_by_one_key_against_equal_others(keys, span)
     row = torch.zeros(keys, dtype=torch.float64)
     row[0] = span
     assert float(row.softmax(0)[0]) == pytest.approx(bounds.max_weight_bound(keys, span), rel=1e-12)
-
-
-@given(st.integers(2, 10_000), st.floats(0.01, 0.99))
-def test_span_for_weight_is_the_inverse_of_the_weight_bound(keys, weight):
-    assert bounds.max_weight_bound(keys, bounds.span_for_weight(keys, weight)) == pytest.approx(weight, rel=1e-12)
-
-
-@given(st.floats(1e-6, 10.0), st.sampled_from(["hard", "smooth"]))
-def test_the_gradient_through_a_floor_is_what_the_theorem_says(sigma, floor):
-    assume(sigma != SIGMA_MIN)
-    log = torch.tensor(math.log(sigma), dtype=torch.float64, requires_grad=True)
-    raw = log.exp()
-    floored = raw.clamp(min=SIGMA_MIN) if floor == "hard" else (raw.square() + SIGMA_MIN**2).sqrt()
-    (found,) = torch.autograd.grad(floored.log(), log)
-    assert float(found) == pytest.approx(bounds.floor_gradient(sigma, SIGMA_MIN, floor), rel=1e-12, abs=1e-300)
-    per_tensor = bounds.floor_gradient(torch.tensor([sigma], dtype=torch.float64), SIGMA_MIN, floor)
-    assert float(per_tensor[0]) == pytest.approx(bounds.floor_gradient(sigma, SIGMA_MIN, floor), rel=1e-12)
 
 
 conditions = st.floats(1.0, 5e3)

@@ -12,7 +12,7 @@ from hypothesis import given
 
 from helpers.geometry import chain, close, each_dtype, eps, is_rotation
 from iga.frame import Frame
-from iga.testing.strategies import Backbone, coincident_backbones, near_collinear_backbones
+from iga.testing.strategies import coincident_backbones, near_collinear_backbones
 
 each_convention = pytest.mark.parametrize("convention", ["alphafold", "openfold"])
 NAN, INF = math.nan, math.inf
@@ -45,9 +45,7 @@ def tensors(atoms: Atoms, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tenso
 @each_dtype
 @each_convention
 @each_case
-def test_it_is_reported_as_the_identity_and_otherwise_refused(
-    dtype: torch.dtype, convention: str, atoms: Atoms
-) -> None:
+def test_it_is_reported_as_the_identity_and_otherwise_refused(dtype, convention, atoms):
     n, ca, c = tensors(atoms, dtype)
     frame, valid = Frame.from_backbone(n, ca, c, convention=convention, return_valid=True)
     assert not valid
@@ -62,9 +60,7 @@ def test_it_is_reported_as_the_identity_and_otherwise_refused(
 @each_dtype
 @each_convention
 @each_case
-def test_its_gradients_are_zero_and_those_of_its_neighbours_finite(
-    dtype: torch.dtype, convention: str, atoms: Atoms
-) -> None:
+def test_its_gradients_are_zero_and_those_of_its_neighbours_finite(dtype, convention, atoms):
     good = chain(3)
     stacked = [torch.stack([*g.to(dtype), a]) for g, a in zip(good, tensors(atoms, dtype), strict=True)]
     leaves = [x.requires_grad_(True) for x in stacked]
@@ -80,9 +76,7 @@ def test_its_gradients_are_zero_and_those_of_its_neighbours_finite(
 @each_dtype
 @each_convention
 @given(residue=near_collinear_backbones() | coincident_backbones())
-def test_gradients_are_finite_however_near_to_degenerate(
-    dtype: torch.dtype, convention: str, residue: Backbone
-) -> None:
+def test_gradients_are_finite_however_near_to_degenerate(dtype, convention, residue):
     leaves = [atom.to(dtype).requires_grad_(True) for atom in residue.atoms]
     frame, _ = Frame.from_backbone(*leaves, convention=convention, return_valid=True)
     weights = torch.arange(1.0, 10.0, dtype=dtype).reshape(3, 3)
@@ -90,23 +84,9 @@ def test_gradients_are_finite_however_near_to_degenerate(
         assert gradient.isfinite().all()
 
 
-@each_convention
-def test_the_error_names_the_residues(convention: str) -> None:
-    n, ca, c = (atom.clone().expand(2, 12, 3).clone() for atom in chain(12))
-    n[0, 3] = ca[0, 3]
-    c[1, 0] = NAN
-    with pytest.raises(ValueError, match=r"got 2 of 24 that do, at index \(0, 3\), \(1, 0\); pass return_valid=True"):
-        Frame.from_backbone(n, ca, c, convention=convention)
-    n[0] = ca[0]
-    with pytest.raises(ValueError, match=r"got 13 of 24 that do, at index \(0, 0\), .* \(0, 7\) and 5 more"):
-        Frame.from_backbone(n, ca, c, convention=convention)
-    with pytest.raises(ValueError, match=r"at index 3; mask them out"):
-        Frame.from_3_points(*(torch.where(torch.arange(12)[:, None] == 3, 0.0, atom) for atom in chain(12)))
-
-
 @each_dtype
 @each_convention
-def test_a_real_angle_is_far_from_the_threshold(dtype: torch.dtype, convention: str) -> None:
+def test_a_real_angle_is_far_from_the_threshold(dtype, convention):
     """Real chains pass at any place a structure can be: a bond is 0.15 nm, and at 10⁴ nm float32 still resolves it."""
     for far in (0.0, 1e3, 1e4):
         n, ca, c = (atom.to(dtype) + far for atom in chain(30))
@@ -116,7 +96,7 @@ def test_a_real_angle_is_far_from_the_threshold(dtype: torch.dtype, convention: 
 
 
 @each_dtype
-def test_a_chain_gives_its_frames_whatever_stands_beside_it(dtype: torch.dtype) -> None:
+def test_a_chain_gives_its_frames_whatever_stands_beside_it(dtype):
     n, ca, c = (atom.to(dtype) for atom in chain(6))
     alone = Frame.from_backbone(n, ca, c)
     for atoms in DEGENERATE.values():

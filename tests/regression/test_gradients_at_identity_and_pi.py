@@ -40,25 +40,25 @@ def along_tangent(function, rot: torch.Tensor) -> torch.Tensor:
 
 
 @each_dtype
-def test_derivative_of_exp_at_zero_is_the_generator(dtype: torch.dtype) -> None:
+def test_derivative_of_exp_at_zero_is_the_generator(dtype):
     jacobian = torch.autograd.functional.jacobian(rotation.exp, torch.zeros(3, dtype=dtype))
     assert close(jacobian, GENERATORS.permute(1, 2, 0), 2 * eps(dtype))
 
 
 @each_dtype
-def test_derivative_of_log_at_the_identity_is_one(dtype: torch.dtype) -> None:
+def test_derivative_of_log_at_the_identity_is_one(dtype):
     assert close(along_tangent(rotation.log, torch.eye(3, dtype=dtype)), np.eye(3), 8 * eps(dtype))
 
 
 @each_dtype
-def test_derivative_of_the_quaternion_at_the_identity_is_half_a_turn(dtype: torch.dtype) -> None:
+def test_derivative_of_the_quaternion_at_the_identity_is_half_a_turn(dtype):
     expected = np.vstack([np.zeros(3), 0.5 * np.eye(3)])
     assert close(along_tangent(rotation.to_quaternion, torch.eye(3, dtype=dtype)), expected, 8 * eps(dtype))
 
 
 @each_dtype
 @each_axis
-def test_derivative_of_log_at_pi_is_that_of_one_side(dtype: torch.dtype, axis: tuple[int, int, int]) -> None:
+def test_derivative_of_log_at_pi_is_that_of_one_side(dtype, axis):
     """The inverse right Jacobian at θ = π is aaᵀ + ½ π â, as (θ/2) cot(θ/2) = 0; a is the axis that log takes."""
     rot = half_turn(axis, dtype)
     vector = rotation.log(rot)
@@ -73,7 +73,7 @@ def test_derivative_of_log_at_pi_is_that_of_one_side(dtype: torch.dtype, axis: t
 
 @each_dtype
 @each_axis
-def test_derivative_of_the_quaternion_at_pi_is_half_the_product(dtype: torch.dtype, axis: tuple[int, int, int]) -> None:
+def test_derivative_of_the_quaternion_at_pi_is_half_the_product(dtype, axis):
     """dq = ½ q ⊗ (0, ê_k): with q = (w, v), ½ (−v_k, w ê_k + v × ê_k)."""
     rot = half_turn(axis, dtype)
     q = rotation.to_quaternion(rot).double().numpy()
@@ -83,9 +83,7 @@ def test_derivative_of_the_quaternion_at_pi_is_half_the_product(dtype: torch.dty
 
 @each_dtype
 @each_axis
-def test_gradient_of_the_geodesic_distance_is_zero_at_its_two_kinks(
-    dtype: torch.dtype, axis: tuple[int, int, int]
-) -> None:
+def test_gradient_of_the_geodesic_distance_is_zero_at_its_two_kinks(dtype, axis):
     eye = torch.eye(3, dtype=dtype)
     same = AxisAngle(axis, 1.0, 0.0).matrix.to(dtype)
     for a, b in ((eye, eye), (same, same)):
@@ -100,7 +98,7 @@ def test_gradient_of_the_geodesic_distance_is_zero_at_its_two_kinks(
 
 @each_dtype
 @given(turn=axis_angles())
-def test_gradient_of_the_geodesic_distance_has_length_one_elsewhere(dtype: torch.dtype, turn: AxisAngle) -> None:
+def test_gradient_of_the_geodesic_distance_has_length_one_elsewhere(dtype, turn):
     rot = turn.matrix.to(dtype)
     eye = torch.eye(3, dtype=dtype)
     gradient = along_tangent(lambda a: rotation.geodesic_distance(a, eye), rot)
@@ -115,7 +113,7 @@ def test_gradient_of_the_geodesic_distance_has_length_one_elsewhere(dtype: torch
 
 @each_dtype
 @given(turn=axis_angles())
-def test_every_gradient_is_finite_at_and_around_the_identity_and_pi(dtype: torch.dtype, turn: AxisAngle) -> None:
+def test_every_gradient_is_finite_at_and_around_the_identity_and_pi(dtype, turn):
     rot = turn.matrix.to(dtype)
     other = AxisAngle((1, 2, 3), 0.5, 0.0).matrix.to(dtype)
     rotvec = turn.rotvec.to(dtype)
@@ -137,9 +135,7 @@ def test_every_gradient_is_finite_at_and_around_the_identity_and_pi(dtype: torch
 
 @each_dtype
 @each_axis
-def test_a_step_through_the_identity_and_through_pi_can_be_trained(
-    dtype: torch.dtype, axis: tuple[int, int, int]
-) -> None:
+def test_a_step_through_the_identity_and_through_pi_can_be_trained(dtype, axis):
     """Gradient descent on ½ θ² from exp(0) and from half a turn: finite, and it moves towards the target."""
     target = AxisAngle(axis, 1.0, 0.0).matrix.to(dtype)
     half = AxisAngle((3, -1, 2), math.pi, 0.0).rotvec.to(dtype)

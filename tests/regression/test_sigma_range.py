@@ -48,7 +48,7 @@ def gradients(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("extent", [0.0, 1.0, 20.0, 1000.0, 1e6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_everything_is_finite_up_to_the_ends_of_the_range(dtype: torch.dtype, extent: float) -> None:
+def test_everything_is_finite_up_to_the_ends_of_the_range(dtype, extent):
     low, high = sigma_range(extent, dtype, OFFSET)
     least, _ = sigma_range(extent, dtype, OFFSET, gradients=False)
     assert least <= low
@@ -60,7 +60,7 @@ def test_everything_is_finite_up_to_the_ends_of_the_range(dtype: torch.dtype, ex
 
 
 @pytest.mark.parametrize("extent", [1.0, 20.0, 1000.0])
-def test_values_are_right_up_to_the_ends_of_the_range(extent: float) -> None:
+def test_values_are_right_up_to_the_ends_of_the_range(extent):
     """Budgets: 6.4 and 6.3 of docs/theory.md with the κ of these pairs, at most 30."""
     low, high = sigma_range(extent, torch.float32, OFFSET, gradients=False)
     u, kappa = 2.0**-24, 31.0
@@ -72,7 +72,7 @@ def test_values_are_right_up_to_the_ends_of_the_range(extent: float) -> None:
         assert ((log_det - right_log_det).abs() <= (23 + 12.5 * kappa) * u * 1.01 + 2 * u * right_log_det.abs()).all()
 
 
-def test_the_range_is_not_idle() -> None:
+def test_the_range_is_not_idle():
     """Ten times outside, something leaves float32; a range that excused everything would pass the tests above."""
     for extent in (1.0, 20.0, 1000.0):
         low, high = sigma_range(extent, torch.float32, OFFSET)
@@ -93,12 +93,12 @@ def test_the_range_is_not_idle() -> None:
         {"sigma_max": 5e5, "offset_max": 1e3},
     ],
 )
-def test_a_config_that_no_float32_can_honour_is_refused_with_the_range(changes: dict[str, float | None]) -> None:
+def test_a_config_that_no_float32_can_honour_is_refused_with_the_range(changes):
     with pytest.raises(ValueError, match=r"sigma_(min|max) must be a number of nm in \[\S+, \S+\], .*section 5"):
         IGAConfig(**changes)  # pyright: ignore[reportArgumentType]
 
 
-def test_configs_inside_the_range_and_the_historical_ones_are_taken() -> None:
+def test_configs_inside_the_range_and_the_historical_ones_are_taken():
     for name in ("pre_fix", "logdet_clamp", "sigma_floor", "soft_start", "bounded"):
         assert preset(name)
     assert IGAConfig(sigma_min=1e-6, sigma_max=1e5) and IGAConfig(sigma_max=None)
@@ -112,17 +112,17 @@ def layer_call(log_scale: float, **changes: object) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("log_scale", [15.0, 30.0, 43.0, 60.0, 500.0])
-def test_scales_without_a_ceiling_are_refused_where_they_leave_the_range(log_scale: float) -> None:
+def test_scales_without_a_ceiling_are_refused_where_they_leave_the_range(log_scale):
     with pytest.raises(ValueError, match=r"log_scale must give .* of at most [\d.e+]+ nm"):
         layer_call(log_scale, sigma_max=None, log_scale_max=0.1)
     assert layer_call(log_scale).isfinite().all()
 
 
-def test_moderate_scales_need_no_ceiling() -> None:
+def test_moderate_scales_need_no_ceiling():
     assert layer_call(3.0, sigma_max=None).isfinite().all()
 
 
-def test_scales_without_a_ceiling_are_taken_under_vmap() -> None:
+def test_scales_without_a_ceiling_are_taken_under_vmap():
     layer = InvariantGaussianAttention(8, 0, 4, 2, 2, 2, config=preset("bounded", sigma_max=None))
     frame, s = Frame(random(3, 5), torch.randn(3, 5, 3)), torch.randn(3, 5, 8)
     mask = torch.ones(5, dtype=torch.bool)
@@ -131,7 +131,7 @@ def test_scales_without_a_ceiling_are_taken_under_vmap() -> None:
 
 
 @pytest.mark.parametrize("numbers", [(1e-8, 1e-7), (4e-7, 1.0), (0.03, 1e7), (1e-30, 150.0), (1e20, 1e21)])
-def test_bounds_print_no_digits_where_float32_has_none(numbers: tuple[float, float]) -> None:
+def test_bounds_print_no_digits_where_float32_has_none(numbers):
     rows = {row["quantity"]: row for row in bounds_summary(*numbers)}
     assert [name for name in rows if name.startswith("float32")] == ["float32: digits of dist_sq"]
     assert rows["float32: digits of dist_sq"]["bound"] == "none"
@@ -142,6 +142,6 @@ def test_bounds_print_no_digits_where_float32_has_none(numbers: tuple[float, flo
         check_range(*numbers, 20.0)
 
 
-def test_an_extent_that_leaves_no_range_is_refused() -> None:
+def test_an_extent_that_leaves_no_range_is_refused():
     with pytest.raises(ValueError, match="extent must leave room"):
         check_range(0.03, 150.0, 1e30)

@@ -120,10 +120,6 @@ def test_an_unknown_scaling_or_floor_or_form_is_named():
         bounds.digits_left(10.0, torch.float32, form="fast")
 
 
-def test_one_of_91_keys_takes_nine_tenths_from_a_span_of_6_7():
-    assert bounds.span_for_weight(91, 0.9) == pytest.approx(6.697, abs=1e-3)
-
-
 def gradients(inputs):
     leaves = [x.clone().requires_grad_() for x in inputs]
     dist_sq, log_det = overlap_reference(*leaves)

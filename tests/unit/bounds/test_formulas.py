@@ -9,50 +9,24 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-import mpmath as mp
 import pytest
 import torch
 
+from helpers.bounds import MP, dist_sq_budget, log_det_budget, log_det_floor_budget, score_range
 from iga import bounds
 from iga.bounds._scalar import maximum
 from iga.bounds.rounding import _minus_log1m, _with_second_order
 
-DIGITS = mp.mp.clone()
-
-
-DIGITS.dps = 40
-
-
 ROUNDINGS = 100 * 2.0**-53
-
-
 SINGLE, DOUBLE = torch.float32, torch.float64
-
-
-UNIT = {SINGLE: DIGITS.mpf(2) ** -24, DOUBLE: DIGITS.mpf(2) ** -53}
-
-
-ln, log1p, exp, tanh, root, mpf = DIGITS.ln, DIGITS.log1p, DIGITS.exp, DIGITS.tanh, DIGITS.sqrt, DIGITS.mpf
+UNIT = {SINGLE: MP.mpf(2) ** -24, DOUBLE: MP.mpf(2) ** -53}
+ln, log1p, exp, tanh, root, mpf = MP.ln, MP.log1p, MP.exp, MP.tanh, MP.sqrt, MP.mpf
 
 
 def agree(found: object, expected: object) -> None:
     value = float(found)  # pyright: ignore[reportArgumentType] - a float or a tensor of one number
     assert math.isfinite(value)
     assert abs(mpf(value) - expected) <= ROUNDINGS * abs(expected), (value, expected)
-
-
-def falls(dist_sq: mp.mpf, dof: mp.mpf | None) -> mp.mpf:
-    return dist_sq / 2 if dof is None else (dof + 3) / 2 * log1p(dist_sq / dof)
-
-
-def score_range(extent, low, high, offset, clamp, dof=None):
-    """3.3: the shortest axis of Σ has variance 2 σ_min² or 2 σ_max² where the score is deepest."""
-    depths = []
-    for sigma in (low, high):
-        dist_sq = (extent / (root(2) * sigma) + root(6) * offset) ** 2
-        log_det = ln(2 * sigma**2) + 2 * ln(2 * high**2)
-        depths.append(falls(dist_sq, dof) + max(log_det, clamp) / 2)
-    return -max(depths), -max(3 * ln(2 * low**2), clamp) / 2
 
 
 EXACT: dict[str, tuple[Callable, Callable, list[tuple]]] = {
@@ -126,7 +100,7 @@ def test_an_exact_bound_of_tensors_is_that_of_their_numbers(name):
 def test_a_score_range_is_that_of_the_deepest_end(extent, clamp, offset):
     given = (extent, 0.03, 150.0) if offset is None else (extent, 0.03, 150.0, offset)
     options = {} if clamp is None else {"log_det_min": clamp}
-    low_clamp = -DIGITS.inf if clamp is None else mpf(clamp)
+    low_clamp = -MP.inf if clamp is None else mpf(clamp)
     exact = (mpf(extent), mpf(0.03), mpf(150), 3 if offset is None else mpf(offset), low_clamp)
     for dof, range_of, bound_of in (
         (None, bounds.gaussian_score_range, bounds.gaussian_score_bound),
@@ -145,10 +119,10 @@ def test_a_score_range_is_that_of_the_deepest_end(extent, clamp, offset):
 def test_the_bound_of_a_score_is_its_high_end_where_that_is_further_from_zero():
     """Residues in one place, little blurred: −½ log_det is 9.5 at the floor, and no score is as low as −9.5."""
     arguments = (0.0, 0.03, 0.04, 0.1)
-    low, high = score_range(*(mpf(x) for x in arguments), -DIGITS.inf)
+    low, high = score_range(*(mpf(x) for x in arguments), -MP.inf)
     assert high > abs(low)
     agree(bounds.gaussian_score_bound(*arguments), high)
-    agree(bounds.student_t_score_bound(*arguments, dof=2.0), score_range(*map(mpf, arguments), -DIGITS.inf, mpf(2))[1])
+    agree(bounds.student_t_score_bound(*arguments, dof=2.0), score_range(*map(mpf, arguments), -MP.inf, mpf(2))[1])
 
 
 def test_the_gradient_through_a_hard_floor_jumps_from_zero_to_one_at_the_floor():
@@ -166,19 +140,6 @@ def test_fixed_means_leave_exactly_twice_dist_sq():
 def test_fp16_ends_at_65504_on_both_sides():
     answers = {x: bounds.fits_in_fp16(x) for x in (65504.0, 65504.5, -65504.0, -65504.5, 0.0)}
     assert answers == {65504.0: True, 65504.5: False, -65504.0: True, -65504.5: False, 0.0: True}
-
-
-def second_order(e: mp.mpf) -> mp.mpf:
-    return e + 2 * e**2
-
-
-def dist_sq_budget(k, u, rho):
-    q, gamma = 9 + 2 * rho, 4 * root(3) + 2 * rho  # 6.2
-    return second_order((35 + 4 * root(3) * rho + (root(6) * gamma + root(2) * q + 4 + q) * k) * u)  # 6.4
-
-
-def log_det_budget(k, u, rho, size):
-    return second_order((17 + 2 * root(3) * rho + (9 + 2 * rho) * k) * u) + 2 * u * size  # 6.3
 
 
 def moved_budget(d, k, u, rho, eta):
@@ -205,7 +166,7 @@ each_size = pytest.mark.parametrize(("kappa", "dtype"), SIZES)
 each_drift = pytest.mark.parametrize("drift", [None, 30.0])
 
 
-def drifted(drift: float | None) -> tuple[dict[str, float], mp.mpf]:
+def drifted(drift: float | None) -> tuple[dict[str, float], object]:
     return ({}, root(3)) if drift is None else ({"drift": drift}, mpf(drift))
 
 
@@ -233,8 +194,7 @@ def test_the_budgets_of_the_overlap_are_those_of_the_theorems(kappa, dtype, drif
     agree(bounds.log_det_budget(kappa, dtype, magnitude=7.5, **option), log_det_budget(k, u, rho, mpf(7.5)))
     agree(bounds.textbook_loss(kappa, dtype), k**2 * u)
     for sigma in (0.03, 2.0):
-        floor = (17 + root(3) / 2 * (9 + 2 * rho) + 6 + 1) * u + 2 * u * abs(3 * ln(2 * mpf(sigma) ** 2))
-        agree(bounds.log_det_floor_budget(dtype, sigma, **option), floor)
+        agree(bounds.log_det_floor_budget(dtype, sigma, **option), log_det_floor_budget(mpf(sigma), u, rho))
 
 
 @each_size
@@ -283,7 +243,7 @@ def test_the_budgets_of_means_sums_and_gradients_are_those_of_the_theorems(kappa
 def test_digits_left_are_minus_the_logarithm_of_the_loss(kappa, dtype):
     k, u = mpf(kappa), UNIT[dtype]
     for form, loss in (("closed", dist_sq_budget(k, u, root(3))), ("textbook", k**2 * u)):
-        digits = max(mpf(0), -DIGITS.log10(loss))
+        digits = max(mpf(0), -MP.log10(loss))
         found = bounds.digits_left(kappa, dtype, form=form)
         # absolute: the logarithm turns relative errors into absolute ones of ½ their size, and rounds to 16 at most
         assert abs(found - digits) <= ROUNDINGS * 16

@@ -17,19 +17,11 @@ from iga.testing.judges.overlap import overlap_reference
 from iga.testing.overlap.worst_rounding import MEASURES, hill_climb, judge, ratio
 
 
-def test_the_constants_are_those_of_the_theorems():
-    assert bounds.dist_sq_coefficients() == pytest.approx((47.0, 59.547), abs=1e-3)
-    assert bounds.log_det_coefficients() == pytest.approx((23.0, 12.464), abs=1e-3)
-    assert bounds.unit_roundoff(torch.float32) == 2.0**-24 and bounds.unit_roundoff(2.0**-53) == 2.0**-53
-    u = 2.0**-24
-    at_one_ulp = 2 * u * abs(bounds.log_det_floor(SIGMA_MIN))
-    assert bounds.log_det_floor_budget(torch.float32, SIGMA_MIN) - at_one_ulp == pytest.approx(34.8 * u, rel=1e-3)
-    # four spacings of float32 at −18.96, which is what is asked for
-    assert bounds.log_det_floor_budget(torch.float32, SIGMA_MIN) <= 4 * 2.0**-19
+def test_log_det_may_fall_under_its_floor_by_four_spacings_at_most():
+    assert bounds.log_det_floor_budget(torch.float32, SIGMA_MIN) <= 4 * 2.0**-19  # of float32 at −18.96
 
 
 def test_beyond_its_range_a_budget_claims_nothing():
-    assert bounds.dist_sq_budget(1e6, torch.float32) == math.inf
     assert bounds.dist_sq_budget(torch.tensor([10.0, 1e6]), torch.float32).isinf().tolist() == [False, True]
     assert bounds.digits_left(1e6, torch.float32) == 0.0
     assert bounds.digits_left(5000.0, torch.float32) > 1.5 > bounds.digits_left(5000.0, torch.float32, form="textbook")

@@ -4,31 +4,12 @@ Numbers are computed again in mpmath from docs/theory.md; what a row is called a
 since people and scripts read it.
 """
 
-import mpmath as mp
 import pytest
 
+from helpers.bounds import MP, dist_sq_budget, log_det_budget, log_det_floor_budget, score_range
 from iga import bounds
 
-mpf, ln, root = mp.mpf, mp.ln, mp.sqrt
-
-
-@pytest.fixture(autouse=True)
-def forty_digits():
-    with mp.workdps(40):
-        yield
-
-
-def falls(dist_sq, dof):
-    return dist_sq / 2 if dof is None else (dof + 3) / 2 * mp.log1p(dist_sq / dof)
-
-
-def score_range(extent, low, high, offset, clamp, dof):
-    """3.3 of the theory."""
-    depths = []
-    for sigma in (low, high):
-        dist_sq = (extent / (root(2) * sigma) + root(6) * offset) ** 2
-        depths.append(falls(dist_sq, dof) + max(ln(2 * sigma**2) + 2 * ln(2 * high**2), clamp) / 2)
-    return -max(depths), -max(3 * ln(2 * low**2), clamp) / 2
+mpf, ln, root = MP.mpf, MP.ln, MP.sqrt
 
 
 def fits(value):
@@ -41,21 +22,18 @@ def saturates(keys, span):
     needed = ln((keys - 1) * mpf(9))
     if span >= needed:
         return f"yes: span {float(span):.3g} ≥ {float(needed):.3g}"
-    return f"no: span {float(span):.3g}, w_max ≤ {float(1 / (1 + (keys - 1) * mp.exp(-span))):.2g}"
+    return f"no: span {float(span):.3g}, w_max ≤ {float(1 / (1 + (keys - 1) * MP.exp(-span))):.2g}"
 
 
 def rounding_rows(low, high):
     kappa = high / low
     yield "κ", f"{float(kappa):.4g}", "", "", "σ_max/σ_min, the worst pair"
     rho = root(3)
-    q, gamma = 9 + 2 * rho, 4 * root(3) + 2 * rho
     for name, u in (("float32", mpf(2) ** -24), ("float64", mpf(2) ** -53)):
-        e = (35 + 4 * root(3) * rho + (root(6) * gamma + root(2) * q + 4 + q) * kappa) * u
-        by_dist_sq, textbook = e + 2 * e**2, kappa**2 * u
-        e = (17 + 2 * root(3) * rho + q * kappa) * u
-        by_log_det = e + 2 * e**2 + 2 * u * 3 * ln(2 * mpf(150) ** 2)
-        floor = (24 + root(3) / 2 * q) * u + 2 * u * abs(3 * ln(2 * low**2))
-        digits, lost = (float(max(mpf(0), -mp.log10(x))) for x in (by_dist_sq, textbook))
+        by_dist_sq, textbook = dist_sq_budget(kappa, u, rho), kappa**2 * u
+        by_log_det = log_det_budget(kappa, u, rho, 3 * ln(2 * mpf(150) ** 2))
+        floor = log_det_floor_budget(low, u, rho)
+        digits, lost = (float(max(mpf(0), -MP.log10(x))) for x in (by_dist_sq, textbook))
         yield f"{name}: digits of dist_sq", f"{digits:.1f}", "", "", f"textbook form: {lost:.1f}"
         note = f"(47 + 59.6 κ) u; textbook form: κ² u = {float(textbook):.2g}"
         yield f"{name}: dist_sq, relative", f"{float(by_dist_sq):.2g}", "", "", note
@@ -77,7 +55,7 @@ def table(low, high, extent, points, cap=None, *, keys, dof, offset, weight, cla
     gradient = delta / low**2
     note = f"|δ|/σ_min² at dist_sq's bound: |δ| = {float(delta):.4g} nm"
     yield "|∂dist_sq/∂δ|", f"{float(gradient):.4g} /nm", fits(gradient), "", note
-    clamp = -mp.inf if clamp is None else mpf(clamp)
+    clamp = -MP.inf if clamp is None else mpf(clamp)
     for name, nu in (("Gaussian", None), (f"Student-t, ν = {float(dof):g}", dof)):
         deep, shallow = score_range(extent, low, largest, offset, clamp, nu)
         size = max(abs(deep), abs(shallow))
@@ -86,8 +64,8 @@ def table(low, high, extent, points, cap=None, *, keys, dof, offset, weight, cla
             factor = points**exponent
             ends, capped = [factor * weight * x for x in (shallow, deep)], ""
             if cap is not None:
-                ends = [cap * mp.tanh(x / cap) for x in ends]
-                capped = f"; capped {float(cap * mp.tanh(weight * factor * size / cap)):.4g}"
+                ends = [cap * MP.tanh(x / cap) for x in ends]
+                capped = f"; capped {float(cap * MP.tanh(weight * factor * size / cap)):.4g}"
             name_of_row, total = f"{name}: |G|, {scaling} of P = {points}", factor * size
             answer = saturates(keys, ends[0] - ends[1])
             yield name_of_row, f"{float(total):.4g}", fits(total), answer, "P^α · |score|" + capped

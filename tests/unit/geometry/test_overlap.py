@@ -176,12 +176,6 @@ def test_coincident_means_have_dist_sq_zero_and_finite_gradients(domain):
 
 
 @DOMAINS
-def test_dist_sq_is_finite_and_never_negative(domain):
-    dist_sq, log_det = gaussian_overlap(*batch(domain, count=20000, seed=13))
-    assert dist_sq.isfinite().all() and (dist_sq >= 0).all() and log_det.isfinite().all()
-
-
-@DOMAINS
 def test_the_dtype_is_kept_and_leading_dimensions_broadcast(domain):
     q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = (x[:5] for x in batch(domain, seed=14))
     table = gaussian_overlap(q_rot[:, None], q_mean[:, None], q_sigma[:, None], k_rot, k_mean, k_sigma)

@@ -62,7 +62,6 @@ BOUNDARIES: dict[str, Boundary] = {
     "GaussianRigid.perturbed": (GAUSSIAN.perturbed, {"u": ROWS, "d": ROWS}, {"u": (3,), "d": (3,)}),
 }
 
-
 CASES = [(name, argument) for name, (_, _, checked) in BOUNDARIES.items() for argument in checked]
 # Rigid objects promote half precision, as OpenFold's Rigid does.
 PROMOTED = {"Frame", "Frame.apply", "Frame.invert_apply", "Frame.from_4x4", "Frame.from_7", "GaussianRigid"}
