@@ -1,4 +1,4 @@
-"""From atoms to frames: the unit of the coordinates, and triangles that fix no frame.
+"""Frames from atoms: the unit of the coordinates, and triangles that fix no frame.
 
 Neighbouring CA atoms of a chain are 3.8 Å apart (trans peptide), whatever the protein; within a residue N–CA is
 1.46 Å, CA–C 1.53 Å, and N–C 2.46 Å across the angle. Coordinates that show these lengths in the other unit are in the
@@ -131,7 +131,7 @@ def _lengths(x: Tensor) -> Tensor:
 
 
 def _present(length: Tensor) -> Tensor:
-    """Lengths that say something: finite, and not between two atoms in one place."""
+    """True for a length that is finite and not between two atoms in one place."""
     return length.isfinite() & (length > 0)
 
 

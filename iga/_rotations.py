@@ -1,4 +1,4 @@
-"""Rotations: what `get_rots` hands out, with the verbs of OpenFold's Rotation.
+"""The rotations that `get_rots` hands out, with the verbs of OpenFold's Rotation.
 
 A matrix is kept, whatever a verb was given: quaternions (w first) are made of it where they are asked for, and a
 rotation is always one, so there is nothing to normalise. Results are contiguous. Verbs and their order of arguments:

@@ -18,14 +18,7 @@ import torch
 
 from iga import rotation
 from iga._arguments import holds
-from iga._backbone import (
-    check_atoms,
-    check_trans_unit,
-    check_unit,
-    points_to_frame,
-    refuse_degenerate,
-    units_per_nm,
-)
+from iga._backbone import check_atoms, check_trans_unit, check_unit, points_to_frame, refuse_degenerate, units_per_nm
 from iga._pytree import as_pytree
 from iga._rigid_verbs import RigidVerbs, identity_shape
 from iga._rotations import Rotations
@@ -114,14 +107,7 @@ class Frame(RigidVerbs):
     @overload
     @classmethod
     def from_backbone(
-        cls,
-        n: Tensor,
-        ca: Tensor,
-        c: Tensor,
-        *,
-        convention: str = ...,
-        unit: str = ...,
-        return_valid: Literal[True],
+        cls, n: Tensor, ca: Tensor, c: Tensor, *, convention: str = ..., unit: str = ..., return_valid: Literal[True]
     ) -> "tuple[Frame, Tensor]": ...
 
     @classmethod

@@ -78,11 +78,7 @@ def displacement_bound(distance: Scalar, sigma_min: Scalar) -> Result:
 
 
 def gaussian_score_range(
-    extent: Scalar,
-    sigma_min: float,
-    sigma_max: float,
-    offset_max: float = 3.0,
-    log_det_min: float | None = None,
+    extent: Scalar, sigma_min: float, sigma_max: float, offset_max: float = 3.0, log_det_min: float | None = None
 ) -> tuple[Result, float]:
     """(low, high) with low ≤ −½ dist_sq − ½ max(log_det, log_det_min) ≤ high, under (H). docs/theory.md, 3.3.
 
@@ -110,11 +106,7 @@ def student_t_score_range(
 
 
 def gaussian_score_bound(
-    extent: Scalar,
-    sigma_min: float,
-    sigma_max: float,
-    offset_max: float = 3.0,
-    log_det_min: float | None = None,
+    extent: Scalar, sigma_min: float, sigma_max: float, offset_max: float = 3.0, log_det_min: float | None = None
 ) -> Result:
     """|score| of one Gaussian pair, under (H): the larger end of `gaussian_score_range`. docs/theory.md, 3.3."""
     low, high = gaussian_score_range(extent, sigma_min, sigma_max, offset_max, log_det_min)
@@ -202,7 +194,7 @@ def floor_gradient(sigma: Scalar, sigma_min: Scalar, floor: str) -> Result:
 
 
 def fits_in_fp16(value: float) -> bool:
-    """Is ±value finite in fp16, whose largest number is 65504?"""
+    """True where ±value is finite in fp16, whose largest number is 65504."""
     return abs(value) <= FP16_MAX
 
 

@@ -1,4 +1,4 @@
-"""What floating point adds to the overlap: budgets, each a theorem of docs/theory.md, sections 6 and 8.
+"""Budgets of what floating point adds to the overlap, each a theorem of docs/theory.md, sections 6 and 8.
 
 Derived from the operations of `iga.overlap.closed_form` as they are ordered there, not observed. u is the unit
 roundoff (2⁻²⁴ in float32), κ the largest over the smallest σ of a pair. Arguments are numbers or tensors (per pair).

@@ -117,14 +117,15 @@ def bounds_rows(
     largest = smooth_ceiling(sigma_min, sigma_max) if floor == "smooth" else sigma_max
     dist_sq = sqrt_dist_sq_bound(extent, sigma_min, offset_max) ** 2
     delta = math.sqrt(2.0 * dist_sq) * sigma_min
+    steepest = dist_sq_gradient_bound(delta, sigma_min)
     rows = [
         BoundRow("log_det, lowest", f"{log_det_floor(sigma_min):.4f}", "yes", "", "3 ln(2 σ_min²)"),
         BoundRow("log_det, highest", f"{log_det_ceiling(largest):.4f}", "yes", "", "3 ln(2 σ_max²)"),
-        BoundRow("dist_sq", f"{dist_sq:.4g}", _yes(fits_in_fp16(dist_sq)), "", "(extent/(√2 σ_min) + √6 u_max)²"),
+        BoundRow("dist_sq", f"{dist_sq:.4g}", _fp16(dist_sq), "", "(extent/(√2 σ_min) + √6 u_max)²"),
         BoundRow(
             "|∂dist_sq/∂δ|",
-            f"{dist_sq_gradient_bound(delta, sigma_min):.4g} /nm",
-            _yes(fits_in_fp16(dist_sq_gradient_bound(delta, sigma_min))),
+            f"{steepest:.4g} /nm",
+            _fp16(steepest),
             "",
             f"|δ|/σ_min² at dist_sq's bound: |δ| = {delta:.4g} nm",
         ),
@@ -135,9 +136,7 @@ def bounds_rows(
     }
     for name, (low, high) in scores.items():
         bound = max(abs(low), abs(high))
-        rows.append(
-            BoundRow(f"{name}: score", f"{low:.4g} … {high:.4g}", _yes(fits_in_fp16(bound)), "", "theory.md, 3.3")
-        )
+        rows.append(BoundRow(f"{name}: score", f"{low:.4g} … {high:.4g}", _fp16(bound), "", "theory.md, 3.3"))
         for scaling in SCALINGS:
             total = geometry_logit_bound(bound, points, scaling)
             factor = float(geometry_logit_bound(1.0, points, scaling)) * weight
@@ -146,16 +145,14 @@ def bounds_rows(
                 BoundRow(
                     f"{name}: |G|, {scaling} of P = {points}",
                     f"{total:.4g}",
-                    _yes(fits_in_fp16(total)),
+                    _fp16(total),
                     _saturates(keys, _bounded(factor * high, cap) - _bounded(factor * low, cap)),
                     "P^α · |score|" + capped,
                 )
             )
     if cap is not None:
         limit = capped_logit_bound(cap)
-        rows.append(
-            BoundRow("cap", f"{limit:g}", _yes(fits_in_fp16(limit)), _saturates(keys, 2 * limit), "|c tanh(x/c)| ≤ c")
-        )
+        rows.append(BoundRow("cap", f"{limit:g}", _fp16(limit), _saturates(keys, 2 * limit), "|c tanh(x/c)| ≤ c"))
     return rows + _rounding_rows(sigma_min, sigma_max, largest, extent, offset_max)
 
 
@@ -183,11 +180,7 @@ def _rounding_rows(
                 f"(47 + 59.6 κ) u; textbook form: κ² u = {textbook_loss(kappa, dtype):.2g}",
             ),
             BoundRow(
-                f"{name}: log_det, absolute",
-                f"{log_det_budget(kappa, dtype):.2g}",
-                "",
-                "",
-                "(23 + 12.5 κ) u + 1 ulp",
+                f"{name}: log_det, absolute", f"{log_det_budget(kappa, dtype):.2g}", "", "", "(23 + 12.5 κ) u + 1 ulp"
             ),
             BoundRow(
                 f"{name}: log_det under its floor",
@@ -233,8 +226,8 @@ def _saturates(keys: int, span: float) -> str:
     return f"no: span {span:.3g}, w_max ≤ {max_weight_bound(keys, span):.2g}"
 
 
-def _yes(fits: bool) -> str:
-    return "yes" if fits else "no"
+def _fp16(value: float) -> str:
+    return "yes" if fits_in_fp16(value) else "no"
 
 
 def _check(

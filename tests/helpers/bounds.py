@@ -28,10 +28,7 @@ def model_pairs(count=4000, seed=0):
     q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = pairs(count, seed)
     draw = torch.rand(count, 2, 3, generator=generator(seed + 1), dtype=torch.float64)
     u = OFFSET_MAX * torch.where(draw < 0.3, -1.0, torch.where(draw > 0.7, 1.0, 4 * draw - 2)).clamp(-1, 1)
-    placed_q, placed_k = (
-        rotate(q_rot, u[:, 0] * q_sigma) + q_mean,
-        rotate(k_rot, u[:, 1] * k_sigma) + k_mean,
-    )
+    placed_q, placed_k = (rotate(q_rot, u[:, 0] * q_sigma) + q_mean, rotate(k_rot, u[:, 1] * k_sigma) + k_mean)
     extent = (q_mean - k_mean).norm(dim=-1)
     return extent, u, (q_rot, placed_q, q_sigma, k_rot, placed_k, k_sigma)
 

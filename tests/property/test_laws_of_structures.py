@@ -8,16 +8,7 @@ import torch
 from hypothesis import given
 
 from helpers.geometry import close, each_dtype, eps, is_rotation
-from helpers.structures import (
-    BACKBONE,
-    HEIGHT,
-    SIDE_CHAINS,
-    of,
-    pdb_text,
-    peptide,
-    rounded,
-    values,
-)
+from helpers.structures import BACKBONE, HEIGHT, SIDE_CHAINS, of, pdb_text, peptide, rounded, values
 from iga.structure import read_structure
 from iga.testing.strategies import axis_angles, seeds, translations
 

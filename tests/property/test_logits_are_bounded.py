@@ -10,15 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.geometry import each_dtype
-from helpers.laws import (
-    CONTRACT,
-    assert_between,
-    breaking,
-    each_historical_preset,
-    extents,
-    implementations,
-    scenes,
-)
+from helpers.laws import CONTRACT, assert_between, breaking, each_historical_preset, extents, implementations, scenes
 from iga import bounds
 from iga.presets import preset
 from iga.testing.layer import budgets

@@ -126,8 +126,7 @@ def two_residues(length: str, x: float) -> Atoms:
 
 
 @pytest.mark.parametrize(
-    ("length", "low", "high"),
-    [("step", 3.61, 3.99), ("N-CA", 1.30, 1.65), ("CA-C", 1.35, 1.75), ("N-C", 2.15, 2.80)],
+    ("length", "low", "high"), [("step", 3.61, 3.99), ("N-CA", 1.30, 1.65), ("CA-C", 1.35, 1.75), ("N-C", 2.15, 2.80)]
 )
 def test_each_window_is_closed_at_both_ends(length, low, high):
     for value, inside in (

@@ -65,14 +65,8 @@ FUNCTIONS: dict[str, tuple[Callable, Callable[[torch.dtype], list[torch.Tensor]]
     "exp": (rotation.exp, lambda d: [turns(d)]),
     "log": (rotation.log, lambda d: [rotations(d)]),
     "to_quaternion": (rotation.to_quaternion, lambda d: [rotations(d)]),
-    "from_quaternion": (
-        rotation.from_quaternion,
-        lambda d: [torch.cat([vectors(d)[:, :1], vectors(d)], dim=-1)],
-    ),
-    "geodesic_distance": (
-        rotation.geodesic_distance,
-        lambda d: [rotations(d), torch.eye(3, dtype=d).expand(8, 3, 3)],
-    ),
+    "from_quaternion": (rotation.from_quaternion, lambda d: [torch.cat([vectors(d)[:, :1], vectors(d)], dim=-1)]),
+    "geodesic_distance": (rotation.geodesic_distance, lambda d: [rotations(d), torch.eye(3, dtype=d).expand(8, 3, 3)]),
     "multiply": (rotation.multiply, lambda d: [rotations(d), rotations(d, 9)]),
     "rotate": (rotation.rotate, lambda d: [rotations(d), vectors(d)]),
     "rotate_inverse": (rotation.rotate_inverse, lambda d: [rotations(d), vectors(d)]),
