@@ -68,20 +68,16 @@ def verify(
         raise typer.BadParameter("a preset and a target exclude each other", param_hint="--preset")
     if target is None and kind is not None:
         raise typer.BadParameter("says what a TARGET is, and none is given", param_hint="--kind")
-    if target is not None and ":" not in target:
-        expected = "expected package.module:attribute or path/to/file.py:attribute"
-        raise typer.BadParameter(f"{target!r} names no target: {expected}", param_hint="TARGET")
-    if preset is not None and ":" in preset:
-        raise typer.BadParameter(f"unknown preset {preset!r}", param_hint="--preset")
     check_outputs(json=json)
     check_names(structures=structures or [])
     counts = None if points is None else whole_numbers(points)
     from iga.report.verify import blocks
+    from iga.testing.targets import load_target, own_layer
     from iga.testing.verify import prepare
 
     with misuse():
         plan = prepare(
-            next((name for name in (target, preset) if name is not None), "bounded"),
+            own_layer("bounded" if preset is None else preset) if target is None else load_target(target, kind=kind),
             kind=kind,
             structures=structures,
             points=counts,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT_POINTS", "PROFILES", "Contract", "Profile", "check_seed"]
+__all__ = ["DEFAULT_POINTS", "PROFILES", "Contract", "Profile", "check_seed", "the_profile"]
 
 DEFAULT_POINTS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -113,3 +113,12 @@ PROFILES: dict[str, Profile] = {
         pairs=3_000_000,
     ),
 }
+
+
+def the_profile(profile: str | Profile) -> Profile:
+    """The profile of that name, or the one given. Raises ValueError for a name that is none."""
+    if isinstance(profile, Profile):
+        return profile
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}; profiles: {', '.join(PROFILES)}")
+    return PROFILES[profile]

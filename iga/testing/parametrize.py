@@ -7,7 +7,6 @@ loads the target and looks no further; it is called when the first of its tests 
 
 import inspect
 import shlex
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +14,12 @@ from typing import Any
 
 import pytest
 
-from iga.presets import IGAConfig
-from iga.testing.checks import INVARIANTS
-from iga.testing.contract import PROFILES, Profile
-from iga.testing.layer.scores import MEASURED_TOGETHER
-from iga.testing.overlap.checks import OVERLAP_INVARIANTS
+from iga.testing.checks import checks_of, require_known
+from iga.testing.contract import PROFILES, Profile, the_profile
 from iga.testing.result import Finding
-from iga.testing.targets import Target, as_target, load_target
-from iga.testing.verify import Plan, prepare
+from iga.testing.run import Run
+from iga.testing.targets import OwnLayer, resolve
+from iga.testing.verify import options_of_prepare, prepare
 
 __all__ = ["InvariantBroken", "InvariantCheck", "Suite", "parametrize_with_invariants"]
 
@@ -38,43 +35,30 @@ class Suite:
     import or does not say its kind, an unknown profile or invariant.
     """
 
-    def __init__(
-        self,
-        target: str | IGAConfig | Target | Callable[..., Any],
-        *,
-        kind: str | None = None,
-        profile: str | Profile = "fast",
-        seed: int = 0,
-        structures: Sequence[str | Path] | None = None,
-        only: Sequence[str] | None = None,
-        **options: Any,
-    ) -> None:
-        self.options = {"kind": kind, "profile": profile, "seed": seed, "structures": structures} | options
-        self.given, self.target, registry = target, None, INVARIANTS
-        if isinstance(profile, str) and profile not in PROFILES:
-            raise ValueError(f"unknown profile {profile!r}; profiles: {', '.join(PROFILES)}")
-        if not isinstance(target, IGAConfig) and not (isinstance(target, str) and ":" not in target):
-            self.target = load_target(target, kind=kind) if isinstance(target, str) else as_target(target, kind=kind)
-            registry = INVARIANTS if self.target.kind == "layer" else OVERLAP_INVARIANTS
-        expected = self.target.expected_broken if self.target else {}
-        for names, where in ((only or (), ""), (expected, "expected_broken: ")):
-            if unknown := [name for name in names if name not in registry]:
-                raise ValueError(f"{where}unknown invariant {unknown[0]!r}; invariants: {', '.join(registry)}")
-        self.name = self.target.name if self.target else (target if isinstance(target, str) else "config")
+    def __init__(self, target: Any, **options: Any) -> None:
+        self.options = {"kind": None, "profile": "fast", "seed": 0, "structures": None} | options
+        only = self.options.pop("only", None)
+        the_profile(self.options["profile"])
+        self.target = resolve(target, kind=self.options["kind"])
+        kind, expected = self.target.kind, self.target.expected_broken
+        require_known(only or (), kind)
+        require_known(expected, kind, "expected_broken: ")
+        self.name = self.target.name
         self._found: dict[str, Finding] = {}
-        self.checks = [InvariantCheck(name, self, expected.get(name)) for name in only or registry]
+        self.checks = [InvariantCheck(name, self, expected.get(name)) for name in only or checks_of(kind)]
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> Run:
         """What runs. ValueError for the misuse that calling the target or reading the structures brings to light."""
-        return prepare(self.target or self.given, **self.options)
+        return prepare(self.target, **self.options)
 
     def finding(self, name: str) -> Finding:
-        """What a run of `name` alone finds; those that only the scores show are measured together, once."""
+        """What a run of `name` alone finds; the checks of traces alone are made together, once."""
         if name not in self._found:
-            together = [one for one in self.plan.invariants if one in MEASURED_TOGETHER and not INVARIANTS[one].measure]
-            names = together if name in together else [name]
-            for finding in replace(self.plan, invariants=names).run().findings:
+            checks = [one for one in self.plan.checks if one.name == name]
+            if checks and checks[0].measure is None:
+                checks = [one for one in self.plan.checks if one.measure is None]
+            for finding in replace(self.plan, checks=checks).run().findings:
                 self._found[finding.name] = finding
         return self._found[name]
 
@@ -100,12 +84,14 @@ class Suite:
 
     def _spec(self) -> list[str] | None:
         """How the command line names the target; None for a function inside a function, a lambda or a config."""
-        if isinstance(self.given, str):
-            return [self.given] if ":" in self.given else ["--preset", self.given]
-        function = self.target.function if self.target else None
+        if isinstance(self.target, OwnLayer):
+            return ["--preset", self.name] if self.target.preset else None
+        if self.target.place is not None:
+            return [self.target.place]
+        function = self.target.function
         name = getattr(function, "__qualname__", "<no name>")
         try:
-            file = inspect.getsourcefile(inspect.unwrap(function)) if function else None
+            file = inspect.getsourcefile(inspect.unwrap(function))
         except TypeError:  # a callable object, or one from a module without a file
             file = None
         if "<" in name or not file or not file.endswith(".py"):
@@ -163,24 +149,15 @@ class InvariantCheck:
         return "\n".join([*lines, f"reproduce: {self.suite.command()}"])
 
 
-def parametrize_with_invariants(
-    target: str | IGAConfig | Target | Callable[..., Any],
-    *,
-    kind: str | None = None,
-    profile: str | Profile = "fast",
-    seed: int = 0,
-    structures: Sequence[str | Path] | None = None,
-    only: Sequence[str] | None = None,
-    **options: Any,
-) -> pytest.MarkDecorator:
+@options_of_prepare(prepare)
+def parametrize_with_invariants(*target: Any, **options: Any) -> pytest.MarkDecorator:
     """Decorator for a test function `def test_mine(invariant): invariant()`: one test for each invariant of `target`.
 
-    Arguments as for `iga.verify`; `options` are its `points`, `sigma_min`, `digits` and `layer`. The parameter is an
-    `InvariantCheck`: calling it returns the finding if the invariant holds and raises AssertionError, with the finding
-    and the command that reproduces it, if not. A failure that the target claims (`expected_broken`) is an expected
-    one, and if it holds after all, the test fails. What does not apply is skipped.
+    Arguments as for `iga.verify`. The parameter is an `InvariantCheck`: calling it returns the finding if the invariant
+    holds and raises AssertionError, with the finding and the command that reproduces it, if not. A failure that the
+    target claims (`expected_broken`) is an expected one, and if it holds after all, the test fails. What does not apply
+    is skipped.
 
     Raises ValueError for misuse that shows without calling the target; what shows only then is an error of each test.
     """
-    suite = Suite(target, kind=kind, profile=profile, seed=seed, structures=structures, only=only, **options)
-    return pytest.mark.parametrize("invariant", suite.parameters())
+    return pytest.mark.parametrize("invariant", Suite(*target, **options).parameters())

@@ -113,14 +113,12 @@ def pytest_collection(session: pytest.Session) -> None:
     if not specs:
         return
     from iga.testing.parametrize import Suite
+    from iga.testing.targets import load_target
 
     for spec in dict.fromkeys(specs):
-        if ":" not in spec:
-            expected = "expected package.module:attribute or path/to/file.py:attribute"
-            raise pytest.UsageError(f"--iga-target: {spec!r} names no target: {expected}")
         try:
             suite = Suite(
-                spec,
+                load_target(spec, kind=config.option.iga_kind),
                 kind=config.option.iga_kind,
                 profile=config.option.iga_profile,
                 seed=config.option.iga_seed,

@@ -1,10 +1,11 @@
-"""Targets: somebody's overlap function or layer, what it claims, and how it is found from the command line.
+"""Targets: what may be judged, what it claims, and how it is found by name.
 
     overlap   f(q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma) -> (dist_sq, log_det)
     layer     f(*, c_s, c_z, c_hidden, no_heads, no_qk_points, no_v_points) -> torch.nn.Module,
               called as module(s, z, r, mask) with r a GaussianRigid
 
-A target says what it is by `@target(kind=…)`, or `--kind` does. Misuse is a ValueError with one line that names it.
+A target says what it is by `@target(kind=…)`, or `--kind` does. This package's own layer, by a preset's name or a
+config, is judged as well. Misuse is a ValueError with one line that names it.
 """
 
 import importlib
@@ -13,14 +14,28 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
-__all__ = ["KINDS", "Target", "TargetError", "as_target", "load_target", "one_line", "target"]
+from iga.presets import IGAConfig, preset
+
+__all__ = [
+    "KINDS",
+    "OwnLayer",
+    "Target",
+    "TargetError",
+    "as_target",
+    "load_target",
+    "one_line",
+    "own_layer",
+    "resolve",
+    "target",
+]
 
 KINDS = ("overlap", "layer")
 DTYPES = (torch.float32, torch.float64)
+SIGMA_RANGE = (0.03, 150.0)  # nm, of the product's contract
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,15 +52,17 @@ class Target:
     dtypes           of float32 and float64, those it claims
     pair_features    whether a layer takes z; if not, z is None
     expected_broken  invariant → reason: failures that are known; one that holds after all fails the gate
+    place            where it was loaded from, as the command line names it
     """
 
     name: str
     kind: str
     function: Callable[..., Any]
-    sigma_range: tuple[float, float] = (0.03, 150.0)
+    sigma_range: tuple[float, float] = SIGMA_RANGE
     dtypes: tuple[torch.dtype, ...] = DTYPES
     pair_features: bool = True
     expected_broken: Mapping[str, str] = field(default_factory=dict)
+    place: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -57,10 +74,22 @@ class Target:
             raise ValueError(f"dtypes must be of torch.float32 and torch.float64, got {self.dtypes!r}")
 
 
+@dataclass(frozen=True)
+class OwnLayer:
+    """This package's layer as what is judged: by the name of a preset, or a config of the user's."""
+
+    name: str
+    config: IGAConfig
+    preset: bool = True
+    kind: ClassVar[str] = "layer"
+    sigma_range: ClassVar[tuple[float, float]] = SIGMA_RANGE
+    expected_broken: ClassVar[Mapping[str, str]] = {}
+
+
 def target(
     *,
     kind: str,
-    sigma_range: tuple[float, float] = (0.03, 150.0),
+    sigma_range: tuple[float, float] = SIGMA_RANGE,
     dtypes: tuple[torch.dtype, ...] = DTYPES,
     pair_features: bool = True,
     expected_broken: Mapping[str, str] | None = None,
@@ -77,6 +106,27 @@ def target(
         return function
 
     return claim
+
+
+def resolve(
+    target: str | IGAConfig | Target | OwnLayer | Callable[..., Any], *, kind: str | None = None
+) -> Target | OwnLayer:
+    """What TARGET is: a preset's name or a config, a function, a Target, or the place of one ("module:attribute").
+
+    Raises ValueError, one line, for what is none of them, or whose kind is not said.
+    """
+    if isinstance(target, str) and ":" in target:
+        return load_target(target, kind=kind)
+    if not isinstance(target, str | IGAConfig | OwnLayer):
+        return as_target(target, kind=kind)
+    if kind is not None:
+        raise ValueError(f"kind {kind!r} is for a target of yours: a preset is a layer")
+    return target if isinstance(target, OwnLayer) else own_layer(target)
+
+
+def own_layer(which: str | IGAConfig) -> OwnLayer:
+    """This package's layer of a preset's name or of a config. Raises ValueError for a name that no preset has."""
+    return OwnLayer("config", which, preset=False) if isinstance(which, IGAConfig) else OwnLayer(which, preset(which))
 
 
 def as_target(function: Any, *, kind: str | None = None, name: str | None = None) -> Target:
@@ -113,7 +163,7 @@ def load_target(spec: str, *, kind: str | None = None) -> Target:
         if not hasattr(found, part):
             raise ValueError(f"{place} has no attribute {attribute!r}")
         found = getattr(found, part)
-    return as_target(found, kind=kind, name=spec)
+    return replace(as_target(found, kind=kind, name=spec), place=spec)
 
 
 def one_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ import iga.experiment.compare
 import iga.testing.faults.matrix
 import iga.testing.preset_sweep
 from iga.cli.app import main
-from iga.testing.run import LayerPlan, OverlapPlan
+from iga.testing.run import Run
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +28,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def runs(*given: Any, **options: Any) -> None:
         raise AssertionError("it ran")
 
-    monkeypatch.setattr(LayerPlan, "run", runs)
-    monkeypatch.setattr(OverlapPlan, "run", runs)
+    monkeypatch.setattr(Run, "run", runs)
     monkeypatch.setattr(iga.testing.faults.matrix, "ProcessPoolExecutor", runs)
     monkeypatch.setattr(iga.testing.preset_sweep, "synthetic_structures", runs)
     monkeypatch.setattr("iga.kernels.cpu.ready.ready", runs)

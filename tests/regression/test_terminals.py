@@ -22,12 +22,12 @@ import iga.report.schema
 from helpers.structures import pdb_text, peptide
 from iga._files import check_target, write_bytes
 from iga.cli.app import main
-from iga.testing.run import LayerPlan
+from iga.testing.run import Run
 
 RUN = ("verify", "--points", "1", "--only", "determinism")
 HOLDS = (*RUN, "--structures", "six.pdb")
 BROKEN = ("verify", "--preset", "pre_fix", "--points", "1", "--only", "log_det_floor", "--structures", "six.pdb")
-MEASURE, REPORTS = LayerPlan.run, {}
+MEASURE, REPORTS = Run.run, {}
 EXPECTED = {HOLDS: 0, BROKEN: 1, ("bounds",): 0}
 
 
@@ -38,8 +38,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def once(plan: LayerPlan, on_progress: object = None) -> object:
-    key = (plan.subject.name, *plan.invariants, *(structure.path for structure in plan.structures))
+def once(plan: Run, on_progress: object = None) -> object:
+    key = (
+        plan.subject.name,
+        *(check.name for check in plan.checks),
+        *(structure.path for structure in plan.structures),
+    )
     if key not in REPORTS:
         REPORTS[key] = MEASURE(plan)
     return REPORTS[key]
@@ -49,7 +53,7 @@ def once(plan: LayerPlan, on_progress: object = None) -> object:
 def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder with a structure of six residues, and what is asked again is not measured again."""
     monkeypatch.chdir(place)
-    monkeypatch.setattr(LayerPlan, "run", once)
+    monkeypatch.setattr(Run, "run", once)
 
 
 def called(*arguments: str) -> object:
@@ -139,7 +143,7 @@ def test_what_stops_a_run_from_outside_is_one_line(
     def stopped(*given: object) -> None:
         raise error
 
-    monkeypatch.setattr(LayerPlan, "run", stopped)
+    monkeypatch.setattr(Run, "run", stopped)
     assert called(*HOLDS) == code
     (line,) = lines_of(capfd.readouterr().err)
     assert line.startswith(f"iga: {words}")
@@ -149,7 +153,7 @@ def test_an_error_of_ours_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> No
     def wrong(*given: object) -> None:
         raise RuntimeError("of ours")
 
-    monkeypatch.setattr(LayerPlan, "run", wrong)
+    monkeypatch.setattr(Run, "run", wrong)
     with pytest.raises(RuntimeError, match="of ours"):
         main([*HOLDS])
 

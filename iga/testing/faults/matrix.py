@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -10,17 +11,16 @@ from typing import Any
 from iga._runtime import Progress, environment
 from iga.report.documents import Faults
 from iga.report.schema import SCHEMA
-from iga.testing.contract import check_seed
+from iga.testing.check import Check
+from iga.testing.contract import check_seed, the_profile
 from iga.testing.faults import FAULTS, Fault
 from iga.testing.faults.clean import CLEAN
-from iga.testing.faults.subjects import CHECKS, check, clean_subject, looks_at
+from iga.testing.faults.subjects import CHECKS, JUDGES, clean_subject, looks_at, run_checks
 
-__all__ = ["SEEDS", "Matrix", "Row", "measure_matrix"]
+__all__ = ["SEEDS", "Matrix", "Row", "examine", "measure_matrix"]
 
 # Seeds of the clean targets, by profile.
 SEEDS = {"fast": 20, "ci": 20, "nightly": 200}
-# Costly checks run on every n-th seed of a clean target only; compiling has no seed in it, so once does.
-EVERY = {"transforms": 1000, "second_derivatives": 4}
 LAYER_SHARE = 10  # one in ten of the seeds runs the layer's checks, which cost more
 
 
@@ -124,8 +124,7 @@ def measure_matrix(
 
     `workers` processes at once (None: one a core, four at most). Raises ValueError for an unknown profile.
     """
-    if profile not in SEEDS:
-        raise ValueError(f"unknown profile {profile!r}; profiles: {', '.join(SEEDS)}")
+    profile = the_profile(profile).name
     check_seed(seed)
     started = time.perf_counter()
     report = on_progress or (lambda what, done, total: None)
@@ -159,35 +158,36 @@ def measure_matrix(
 
 
 def _row(bench: str, index: int, seed: int) -> Row:
-    """Everything about one fault; runs in a process of its own."""
-    fault: Fault = FAULTS[bench][index]
+    """Runs in a process of its own."""
+    return examine(FAULTS[bench][index], bench, JUDGES[bench], seed)
+
+
+def examine(fault: Fault, bench: str, checks: Sequence[Check], seed: int = 0) -> Row:
+    """Everything about one fault, planted on the bench and looked for by the checks."""
     clean = clean_subject(bench)
-    subject = fault.planted(clean)
-    run = tuple(name for name in CHECKS[bench] if looks_at(bench, name, fault))
-    caught = _broken(bench, subject, seed, run)
-    smallest = {}
-    for name in fault.expected:
-        if fault.sizes and name in caught:
-            smallest[name] = _smallest(fault, bench, clean, name, seed)
-    left_out = tuple(name for name in CHECKS[bench] if name not in run)
+    run = [check for check in checks if looks_at(check, fault)]
+    caught = _broken(bench, fault.planted(clean), seed, run)
+    sized = [check for check in run if fault.sizes and check.name in fault.expected and check.name in caught]
+    smallest = {check.name: _smallest(fault, bench, clean, check, seed) for check in sized}
+    left_out = tuple(check.name for check in checks if check not in run)
     return Row(bench, fault.name, fault.kind, fault.size, caught, fault.expected, smallest, left_out)
 
 
-def _smallest(fault: Fault, bench: str, clean: Any, name: str, seed: int) -> float:
+def _smallest(fault: Fault, bench: str, clean: Any, check: Check, seed: int) -> float:
     """The last of the descending sizes that is still seen, by halving: what is seen at a size is seen above it."""
     known = fault.size
     low, high = 0, len(fault.sizes)  # sizes[:low] are seen, sizes[high:] are not
     while low < high:
         middle = (low + high) // 2
-        if _broken(bench, fault.planted(clean, fault.sizes[middle]), seed, (name,)):
+        if _broken(bench, fault.planted(clean, fault.sizes[middle]), seed, [check]):
             known, low = min(known, fault.sizes[middle]), middle + 1
         else:
             high = middle
     return known
 
 
-def _broken(bench: str, subject: Any, seed: int, names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(finding.name for finding in check(bench, subject, names, seed) if finding.verdict != "holds")
+def _broken(bench: str, subject: Any, seed: int, checks: Sequence[Check]) -> tuple[str, ...]:
+    return tuple(one.name for one in run_checks(bench, subject, checks, seed) if one.verdict != "holds")
 
 
 def _alarms(bench: str, name: str, seeds: list[int]) -> list[tuple[str, int, str]]:
@@ -195,6 +195,6 @@ def _alarms(bench: str, name: str, seeds: list[int]) -> list[tuple[str, int, str
     subject = clean_subject(bench, name)
     alarms = []
     for k, seed in enumerate(seeds):
-        names = tuple(c for c in CHECKS[bench] if k % EVERY.get(c, 1) == 0)
-        alarms += [(name, seed, finding) for finding in _broken(bench, subject, seed, names)]
+        checks = [check for check in JUDGES[bench] if k % check.every == 0]
+        alarms += [(name, seed, finding) for finding in _broken(bench, subject, seed, checks)]
     return alarms

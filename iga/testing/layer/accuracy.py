@@ -2,11 +2,13 @@
 
 On sampled pairs of a trace, all points of each: dist_sq and log_det of the layer's own Gaussians in units of κ·2⁻²⁴
 against the proven budget; the means and scales from the raw projections (the floor in both places); G and the logit put
-together from them. float32 on every structure, float64 against 50 digits. `judge` serves `reduced_precision` as well.
+together from them. float32 on every trace, float64 on the focus structures against 50 digits. `judge` serves
+`reduced_precision` as well.
 """
 
 import math
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import nn
@@ -16,29 +18,28 @@ from iga._typing import Tensor
 from iga.frame import Frame
 from iga.functional import Trace
 from iga.presets import IGAConfig
+from iga.testing.check import check
 from iga.testing.contract import Contract
 from iga.testing.judges import overlap as oracle
 from iga.testing.layer import budgets
 from iga.testing.layer.cases import Case
 from iga.testing.layer.guards import require_own_output
-from iga.testing.layer.subject import Subject
+from iga.testing.layer.subject import Observation, Subject, TracedLayer
 from iga.testing.tally import Tally
-from iga.testing.targets import TargetError
 
-__all__ = ["float32", "float64", "judge"]
+__all__ = ["accuracy", "judge"]
 
 SAMPLED = 512  # pair-points of each trace
 
 
-def float32(
-    subject: Subject, layer: nn.Module, case: Case, trace: Trace, contract: Contract, label: str, tally: Tally
-) -> None:
-    """Judge one trace in its own dtype against float64."""
-    require_own_output(subject, layer, case, trace, label, tally)
-    judge(subject, layer, trace, contract, label, tally)
+def _of_a_trace(seen: Observation, tally: Tally) -> None:
+    """Judge one trace in its own dtype against float64, and that forward gives its output."""
+    require_own_output(seen, tally)
+    judge(seen, tally)
 
 
-def float64(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
+@check("layer", "of the budget", each_trace=_of_a_trace, degenerate=True, needs="trace")
+def accuracy(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """float64 frames and features against 50 digits."""
     if torch.float64 not in subject.dtypes:
         return
@@ -54,9 +55,10 @@ def float64(subject: Subject, cases: list[Case], contract: Contract, seed: int, 
         _against_digits(trace, subject, contract, f"{case.label}, P = {points}, float64", tally)
 
 
-def judge(subject: Subject, layer: nn.Module, trace: Trace, contract: Contract, label: str, tally: Tally) -> None:
+def judge(seen: Observation, tally: Tally) -> None:
     """A trace's overlaps, Gaussians, G and logits against float64, each over its own budget."""
-    config, dtype = subject.iga_config, trace.dist_sq.dtype
+    trace, contract, label = seen.trace, seen.contract, seen.label
+    config, dtype = seen.subject.iga_config, trace.dist_sq.dtype
     u = bounds.unit_roundoff(dtype)
     chosen = _Chosen(trace)
     kappa, off = chosen.pick(budgets.condition(trace, contract)), budgets.drift(trace)
@@ -82,12 +84,7 @@ def judge(subject: Subject, layer: nn.Module, trace: Trace, contract: Contract, 
     limit = chosen.pick_pairs(budgets.geometry_logit(trace, config, contract))
     error = (chosen.pick_pairs(trace.geo_raw).double() - geo).abs() / limit
     tally.add(error, 1.0, f"{label}: G, of its budget")
-    scale = getattr(layer, "geo_scale", None)
-    if not isinstance(scale, Tensor) or scale.shape != trace.score.shape[-4:-3]:
-        raise TargetError(
-            f"{label}: the layer has no geo_scale [h], from which the geometry's weight could be computed"
-        )
-    weight = nn.functional.softplus(scale.detach().double())[chosen.head]
+    weight = nn.functional.softplus(cast(TracedLayer, seen.layer).geo_scale.detach().double())[chosen.head]
     expected = weight * geo / config.temperature
     limit = weight / config.temperature * limit + 8 * u * expected.abs()
     if config.logit_cap is not None:

@@ -17,10 +17,11 @@ import torch
 from iga import bounds, diagnostics
 from iga._typing import Tensor
 from iga.functional import Trace
+from iga.testing.check import check
 from iga.testing.contract import Contract
 from iga.testing.layer.cases import Case
 from iga.testing.layer.guards import require_own_output, rolled
-from iga.testing.layer.subject import Subject
+from iga.testing.layer.subject import Observation, Subject
 from iga.testing.tally import Tally
 
 __all__ = ["geometry_is_alive", "gradient_shares"]
@@ -32,6 +33,7 @@ SCALES_MIN = 0.5
 WEIGHTS_MIN = 0.02
 
 
+@check("layer", "see band", needs="trace")
 def geometry_is_alive(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Spread, gradient and influence of the geometry logit, each within its band, for every P."""
     for case in cases:
@@ -41,7 +43,7 @@ def geometry_is_alive(subject: Subject, cases: list[Case], contract: Contract, s
                 where = f"{case.label}, P = {points}, {state}"
                 layer = build(points, seed)
                 trace = subject.trace(layer, case)
-                require_own_output(subject, layer, case, trace, where, tally, seed)
+                require_own_output(Observation(subject, layer, case, trace, contract, where), tally, seed)
                 spread = diagnostics.row_spread(trace).square().mean().sqrt()
                 tally.add(spread, SPREAD_MIN, f"{where}: spread", lower=True)
                 tally.add(spread, span, f"{where}: spread")

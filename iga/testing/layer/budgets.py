@@ -4,6 +4,8 @@ Derived in docs/theory.md, section 8. Everything is evaluated in float64 from a 
 so that an example is judged by its own condition κ and not by the worst of all.
 """
 
+from typing import cast
+
 import torch
 
 from iga import bounds
@@ -13,6 +15,7 @@ from iga.functional import Trace
 from iga.presets import IGAConfig
 from iga.testing.contract import Contract
 from iga.testing.judges import overlap as oracle
+from iga.testing.layer.subject import TracedLayer
 from iga.testing.targets import TargetError, one_line
 
 __all__ = ["cap", "condition", "displacement", "drift", "geometry_logit", "local_reach", "output"]
@@ -109,11 +112,7 @@ def output(
 
 def _gain(layer: torch.nn.Module, width: int, dtype: torch.dtype) -> Float[Tensor, "c_s features"]:
     """|W| of the last projection, float64: its weight, or, where it is wrapped, what its calls make of unit vectors."""
-    last = getattr(layer, "linear_out", None)
-    if not isinstance(last, torch.nn.Module):
-        raise TargetError(
-            "the layer has no module linear_out, through which the errors of its features could be followed"
-        )
+    last = cast(TracedLayer, layer).linear_out
     if is_plain(last):
         return last.weight.detach().double().abs()[:, :width]  # pyright: ignore[reportCallIssue]
     unit = torch.eye(int(getattr(last, "in_features", width)), dtype=dtype)

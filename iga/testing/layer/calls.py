@@ -37,6 +37,7 @@ import torch
 from torch import nn
 
 from iga._typing import Tensor
+from iga.testing.check import check
 from iga.testing.contract import Contract
 from iga.testing.layer.cases import Case, perturbed_case
 from iga.testing.layer.edits import (
@@ -63,6 +64,7 @@ __all__ = ["batch_independence", "determinism", "permutations", "small_sizes", "
 POINT_ROWS = ("linear_q_offsets", "linear_k_offsets", "linear_q_scales", "linear_k_scales")
 
 
+@check("layer", "of the budget")
 def permutations(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Differences of the valid outputs, each over its own budget, under a reversal and a random order."""
     several = [p for p in contract.points if p > 1] or list(contract.points)
@@ -112,6 +114,7 @@ def _points_shuffled(layer: nn.Module, subject: Subject, points: int, generator:
 DEGENERATE = ("collapsed and coincident", "needles in nearly shared frames")
 
 
+@check("layer", "of the budget")
 def batch_independence(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Differences of the valid outputs, each over its own budget; two leading dimensions for a traced layer too."""
     for index, given in enumerate(cases):
@@ -142,6 +145,7 @@ def batch_independence(subject: Subject, cases: list[Case], contract: Contract, 
                 tally.add(ratio, 1.0, f"{given.label}, P = {points}, {name}", could_fail=could_fail)
 
 
+@check("layer", "output")
 def determinism(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Absolute differences, all of which have to be 0."""
     for index, given in enumerate(cases):
@@ -182,6 +186,7 @@ def _copies(case: Case, layer: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in (tensors(case) | {"mask": case.mask} | held).items()}
 
 
+@check("layer", "output")
 def state_dict_round_trip(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Absolute differences from the layer that was saved; 0. An example can fail if a fresh layer's output differs."""
     for index, given in enumerate(cases):
@@ -207,6 +212,7 @@ def state_dict_round_trip(subject: Subject, cases: list[Case], contract: Contrac
 RESIDUES = 12  # of those behind the mask
 
 
+@check("layer", "see example")
 def small_sizes(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Entries that are not finite among outputs and gradients, and differences that have to be 0."""
     for index, given in enumerate(cases):

@@ -16,6 +16,7 @@ from torch import nn
 
 from iga import bounds, rotation
 from iga._typing import Tensor
+from iga.testing.check import SMOOTH, check
 from iga.testing.contract import Contract
 from iga.testing.layer import differences
 from iga.testing.layer.cases import Case
@@ -34,6 +35,7 @@ SMALL_STEP = 2.0**-26  # so small that a float32 in between steps, or stands sti
 PERCENT = 0.01
 
 
+@check("layer", "of the budget", dtype=torch.float64, seen_faults=SMOOTH)
 def gradient_values(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """|autograd − difference| and |float32 − float64|, each over its own bound: at most 1."""
     for index, given in enumerate(cases):

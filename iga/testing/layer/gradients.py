@@ -17,6 +17,7 @@ import torch
 from iga import bounds
 from iga._typing import Tensor
 from iga.functional import PointGaussians, Trace
+from iga.testing.check import check
 from iga.testing.contract import Contract
 from iga.testing.layer import budgets
 from iga.testing.layer.cases import Case
@@ -28,6 +29,7 @@ from iga.testing.tally import Tally
 __all__ = ["gradient_bounds", "gradient_finiteness"]
 
 
+@check("layer", "entries", degenerate=True)
 def gradient_finiteness(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Counts entries that are not finite among the gradients to features, frames, Gaussians and parameters."""
     for index, given in enumerate(cases):
@@ -51,6 +53,7 @@ RESIDUES = 6
 FEW = 4  # points: each of them is judged on every pair, so more would only repeat
 
 
+@check("layer", "see example", degenerate=True, needs="trace")
 def gradient_bounds(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Each derivative over its bound, rounding included."""
     choices = [p for p in contract.points if p <= FEW] or [contract.points[0]]

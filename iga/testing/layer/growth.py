@@ -10,6 +10,7 @@ import torch
 
 from iga import bounds, diagnostics
 from iga._typing import Tensor
+from iga.testing.check import check
 from iga.testing.contract import Contract
 from iga.testing.layer import budgets
 from iga.testing.layer.cases import Case
@@ -28,6 +29,7 @@ SATURATION_LIMIT = 0.02
 STANDARD_ERRORS = 3.0
 
 
+@check("layer", "exponent of P", needs="trace")
 def growth_with_points(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Exponents of max |geometry logit| in P, and the change of the saturated share, against "does not grow"."""
     points = sorted({1, 64, *contract.points})
@@ -52,6 +54,7 @@ def growth_with_points(subject: Subject, cases: list[Case], contract: Contract, 
         tally.note(f"saturated rows {first:.2f} at P = {points[0]}, {last:.2f} at P = {points[-1]}")
 
 
+@check("layer", "nat", needs="trace")
 def point_scaling_law(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Equal points: G(P) = P^e G(1) with the exponent of the scaling in force; and |geometry logit| ≤ c under a cap."""
     exponent = {"sum": 1.0, "rsqrt": 0.5, "mean": 0.0}[subject.iga_config.point_scaling]

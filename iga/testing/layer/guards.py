@@ -8,21 +8,18 @@ one function lie within twice the budget of one (docs/theory.md, section 13).
 from dataclasses import replace
 
 import torch
-from torch import nn
 
-from iga.functional import Trace
 from iga.testing.layer.cases import Case
 from iga.testing.layer.sensitivity import two_evaluations
-from iga.testing.layer.subject import Subject
+from iga.testing.layer.subject import Observation, Subject
 from iga.testing.tally import Tally
 
 __all__ = ["require_geometry", "require_own_output", "rolled"]
 
 
-def require_own_output(
-    subject: Subject, layer: nn.Module, case: Case, trace: Trace, where: str, tally: Tally, seed: int = 0
-) -> None:
+def require_own_output(seen: Observation, tally: Tally, seed: int = 0) -> None:
     """Fails the tally where forward's output is not its trace's; NaN in either is a difference."""
+    subject, layer, case, trace = seen.subject, seen.layer, seen.case, seen.trace
     with torch.no_grad():
         output = subject.output(layer, case)
     if trace.output is not None:
@@ -32,7 +29,7 @@ def require_own_output(
         for least in (True, False):  # most differences are under what a fifth of the work shows to be allowed
             if bool((difference <= two_evaluations(subject, layer, case, seed, tally, least=least)).all()):
                 return
-    tally.fail(where, "forward does not return its trace's output")
+    tally.fail(seen.label, "forward does not return its trace's output")
 
 
 def require_geometry(subject: Subject, layer: torch.nn.Module, case: Case, tally: Tally) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 from iga._typing import Tensor
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
+from iga.testing.check import check
 from iga.testing.contract import Contract
 from iga.testing.layer import budgets
 from iga.testing.layer.cases import Case
@@ -20,6 +21,7 @@ from iga.testing.tally import Tally
 __all__ = ["mask_inertness"]
 
 
+@check("layer", "output")
 def mask_inertness(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Exact: a masked key has weight 0 and its contents are replaced before any arithmetic, so nothing may differ.
 

@@ -28,13 +28,14 @@ from torch import nn
 from iga import bounds
 from iga._typing import Tensor
 from iga.gaussian import GaussianRigid
+from iga.testing.check import THOROUGH, check
 from iga.testing.contract import Contract
 from iga.testing.layer import accuracy
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import build, cast, kept, native, redrawn, stacked
 from iga.testing.layer.guards import require_geometry, rolled
 from iga.testing.layer.sensitivity import sensitivity, two_evaluations
-from iga.testing.layer.subject import Subject
+from iga.testing.layer.subject import Observation, Subject
 from iga.testing.layer.symmetry import moved
 from iga.testing.modes import TF32_BITS, ShortProducts, quiet
 from iga.testing.tally import Tally
@@ -51,6 +52,7 @@ SHIFT = (30.0, -32.0, 24.0)  # 50 nm
 MODES: dict[str, float] = {"bf16 autocast": 2.0**-8, "fp16 autocast": 2.0**-11, "TF32, simulated": 2.0**-10}
 
 
+@check("layer", "of the budget", degenerate=True, profiles=THOROUGH, dtype=torch.float32)
 def reduced_precision(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Outputs under each mode over their budgets, and for traced layers the geometry over its own."""
     if torch.float32 not in subject.dtypes:
@@ -82,7 +84,7 @@ def reduced_precision(subject: Subject, cases: list[Case], contract: Contract, s
                 if trace.dist_sq.dtype != torch.float32:
                     tally.fail(where, f"{name} reached the geometry: dist_sq is {trace.dist_sq.dtype}")
                 else:
-                    accuracy.judge(subject, layer, trace, contract, where, tally)
+                    accuracy.judge(Observation(subject, layer, case, trace, contract, where), tally)
 
 
 @contextmanager
@@ -101,6 +103,7 @@ def _mode(name: str) -> Iterator[None]:
             yield
 
 
+@check("layer", "of the budget", profiles=THOROUGH, seen_faults=("control flow",), every=1000)
 def transforms(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Differences of the outputs, each over its own budget, on the first structure."""
     given = cases[0]

@@ -1,4 +1,4 @@
-"""The checks of every pair and point of a trace: `log_det_floor`, `dist_sq_bound`, `geometry_logit_bound`, `accuracy`.
+"""Checks of every pair and point of a trace: `log_det_floor`, `dist_sq_bound`, `geometry_logit_bound`.
 
 Limits are the contract's, whatever the layer's own configuration says of itself.
 """
@@ -6,45 +6,32 @@ Limits are the contract's, whatever the layer's own configuration says of itself
 import math
 
 import torch
-from torch import nn
 
 from iga import bounds
 from iga._typing import Tensor
-from iga.functional import Trace
-from iga.testing.contract import Contract
-from iga.testing.layer import accuracy, budgets
-from iga.testing.layer.cases import Case
-from iga.testing.layer.subject import Subject
+from iga.testing.check import check
+from iga.testing.layer import budgets
+from iga.testing.layer.subject import Observation
 from iga.testing.tally import Tally
 
-__all__ = ["MEASURED_TOGETHER", "measure", "varies"]
+__all__ = ["dist_sq_bound", "geometry_logit_bound", "log_det_floor", "varies"]
 
 
-def measure(subject: Subject, layer: nn.Module, case: Case, contract: Contract, tallies: dict[str, Tally]) -> None:
-    """One trace, judged by each of `tallies` that is asked for."""
-    trace = subject.trace(layer, case)
-    points = trace.score.shape[-3]
-    label = f"{case.label}, P = {points}"
-    for name, check in MEASURED_TOGETHER.items():
-        if name in tallies:
-            check(subject, layer, case, trace, contract, label, tallies[name])
-
-
-def log_det_floor(
-    subject: Subject, layer: nn.Module, case: Case, trace: Trace, contract: Contract, label: str, tally: Tally
-) -> None:
+@check("layer", "ln nm⁶", on_traces=True, needs="trace")
+def log_det_floor(seen: Observation, tally: Tally) -> None:
     """raw log_det ≥ 3 ln(2 σ_min²), less its rounding budget."""
-    floor = bounds.log_det_floor(contract.sigma_min)
-    limit = floor - bounds.log_det_floor_budget(trace.log_det.dtype, contract.sigma_min, drift=budgets.drift(trace))
-    tally.add(trace.log_det, limit, _named(label), lower=True, could_fail=varies(trace.log_det))
+    trace, lowest = seen.trace, seen.contract.sigma_min
+    floor = bounds.log_det_floor(lowest)
+    limit = floor - bounds.log_det_floor_budget(trace.log_det.dtype, lowest, drift=budgets.drift(trace))
+    tally.add(trace.log_det, limit, _named(seen.label), lower=True, could_fail=varies(trace.log_det))
     if float(trace.log_det.detach().amin()) < limit:
         tally.note(f"floor 3 ln(2 σ_min²) = {floor:.4f}; two collapsed covariances with jitter 1e-6 give -39.367")
 
 
-def dist_sq_bound(
-    subject: Subject, layer: nn.Module, case: Case, trace: Trace, contract: Contract, label: str, tally: Tally
-) -> None:
+@check("layer", "1", on_traces=True, needs="trace")
+def dist_sq_bound(seen: Observation, tally: Tally) -> None:
     """0 ≤ dist_sq ≤ |δ|² / (2 σ_min²), relative rounding budget included."""
+    trace, contract, label = seen.trace, seen.contract, seen.label
     delta = trace.query.mean.double()[..., :, None, :] - trace.key.mean.double()[..., None, :, :]
     delta_sq = delta.square().sum(dim=-1)
     kappa, off = budgets.condition(trace, contract), budgets.drift(trace)
@@ -56,14 +43,13 @@ def dist_sq_bound(
     tally.add(lowest, 0.0, f"{label}: lowest", lower=True, could_fail=varies(trace.dist_sq))
 
 
-def geometry_logit_bound(
-    subject: Subject, layer: nn.Module, case: Case, trace: Trace, contract: Contract, label: str, tally: Tally
-) -> None:
+@check("layer", "nat", on_traces=True, needs="trace")
+def geometry_logit_bound(seen: Observation, tally: Tally) -> None:
     """|G| within the bound of a single score at the pair's anchors, whatever P; and a capped logit within its cap.
 
     The contract's bound is the Gaussian score's; a layer whose own closed bound is lower has to keep that one.
     """
-    config = subject.iga_config
+    trace, contract, label, config = seen.trace, seen.contract, seen.label, seen.subject.iga_config
     anchors = trace.rigid.mean.double()
     extent = (anchors[..., :, None, :] - anchors[..., None, :, :]).norm(dim=-1)[..., None, :, :]  # [*b, 1, q, k]
     ceiling = math.hypot(contract.sigma_max, contract.sigma_min)
@@ -82,14 +68,6 @@ def geometry_logit_bound(
         tally.add(
             trace.geo_scaled.abs(), budgets.cap(trace, config.logit_cap), _named(f"{label}, cap"), could_fail=able
         )
-
-
-MEASURED_TOGETHER = {
-    "log_det_floor": log_det_floor,
-    "dist_sq_bound": dist_sq_bound,
-    "geometry_logit_bound": geometry_logit_bound,
-    "accuracy": accuracy.float32,
-}
 
 
 def varies(values: Tensor) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from iga._typing import Tensor
+from iga.testing.check import SMOOTH, THOROUGH, check
 from iga.testing.contract import Contract
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import cast, gradients, kept, leaves, rebuilt
@@ -28,6 +29,7 @@ SIZES = {"c_s": 2, "c_z": 2, "c_hidden": 2, "no_heads": 1, "no_v_points": 1}
 NAMES = ("s", "translations", "log scales")
 
 
+@check("layer", "entries", profiles=THOROUGH, dtype=torch.float64, seen_faults=SMOOTH, every=4)
 def second_derivatives(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """One example per input and case: does every entry of its second derivative agree; zeros show nothing."""
     if torch.float64 not in subject.dtypes:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -11,12 +11,13 @@ from torch import nn
 from iga._typing import Tensor
 from iga.attention import InvariantGaussianAttention
 from iga.functional import Trace
+from iga.gaussian import GaussianRigid
 from iga.presets import IGAConfig
-from iga.testing.contract import Profile
+from iga.testing.contract import Contract, Profile
 from iga.testing.layer.cases import Case
 from iga.testing.targets import DTYPES, Target, TargetError, one_line
 
-__all__ = ["Subject", "layer_subject", "randomise", "tie_points"]
+__all__ = ["Observation", "Subject", "TracedLayer", "lacking", "layer_subject", "randomise", "tie_points"]
 
 LayerFactory = Callable[..., nn.Module]
 
@@ -38,22 +39,56 @@ def randomise(layer: nn.Module, seed: int, *, gain: float = 1.0) -> nn.Module:
     return layer
 
 
-def tie_points(layer: nn.Module, single: nn.Module) -> nn.Module:
+def tie_points(layer: nn.Module, single: nn.Module, points: int) -> nn.Module:
     """Give `layer` (P points) the parameters of `single` (one point), every point a copy of that one, in place.
 
-    Point parameters are those whose first dimension is [h · P · 3] where `single` has [h · 3], heads outermost.
+    Point parameters are those whose first dimension is [h · P · 3] where `single` has [h · 3], heads outermost. Raises
+    TargetError for a layer whose parameters are others.
     """
     source = dict(single.named_parameters())
     with torch.no_grad():
         for name, parameter in layer.named_parameters():
-            one = source[name]
-            if one.shape == parameter.shape:
+            one = source.get(name)
+            if one is not None and one.shape == parameter.shape:
                 parameter.copy_(one)
                 continue
-            points = parameter.shape[0] // one.shape[0]
-            rest = one.shape[1:]
+            rows, *rest = (0,) if one is None or one.ndim == 0 else one.shape
+            if one is None or not rows or rows % 3 or parameter.shape != (rows * points, *rest):
+                raise TargetError(
+                    f"points cannot be made equal: parameter {name} has shape {list(parameter.shape)} with {points} "
+                    f"points and {'is missing' if one is None else list(one.shape)} with one, not [h · P · 3, …]"
+                )
             parameter.copy_(one.reshape(-1, 1, 3, *rest).expand(-1, points, 3, *rest).reshape(parameter.shape))
     return layer
+
+
+class TracedLayer(Protocol):
+    """What the checks of scores read of a layer that shows them, beside its forward(s, z, r, mask).
+
+    config      what its scores follow; with a time gate, forward and trace take t=[*b] as well
+    geo_scale   [h], of which softplus is the weight of the geometry
+    linear_out  the last projection: an affine module from `Trace.features` to the output
+    """
+
+    config: IGAConfig
+    geo_scale: Tensor
+    linear_out: nn.Module
+
+    def trace(self, s: Tensor, z: Tensor | None, r: GaussianRigid, mask: Tensor) -> Trace:
+        """Every intermediate of the same call of forward."""
+        ...
+
+
+def lacking(layer: nn.Module, heads: int) -> list[str]:
+    """What a layer lacks of a TracedLayer, named with what was expected."""
+    scale = getattr(layer, "geo_scale", None)
+    there = {
+        "trace, a method that returns an iga.functional.Trace": callable(getattr(layer, "trace", None)),
+        "config, an IGAConfig": isinstance(getattr(layer, "config", None), IGAConfig),
+        f"geo_scale, a tensor of shape [{heads}]": isinstance(scale, Tensor) and scale.shape == (heads,),
+        "linear_out, a torch.nn.Module": isinstance(getattr(layer, "linear_out", None), nn.Module),
+    }
+    return [name for name, found in there.items() if not found]
 
 
 @dataclass(frozen=True)
@@ -106,7 +141,7 @@ class Subject:
 
     def coherent(self, points: int, seed: int) -> nn.Module:
         """The layer with all points equal, and the same for every number of points."""
-        return tie_points(self.fresh(points, seed), self.fresh(1, seed))
+        return tie_points(self.fresh(points, seed), self.fresh(1, seed), points)
 
     def inputs(self, case: Case) -> dict[str, Any]:
         """What forward needs beyond the case: the flow time, late, where a time gate asks for it."""
@@ -146,6 +181,18 @@ class Subject:
             raise TargetError(f"{doing}: it raised {one_line(error)}") from error
 
 
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """One trace of a layer, with what it is the trace of: what the checks of each trace are given."""
+
+    subject: Subject
+    layer: nn.Module
+    case: Case
+    trace: Trace
+    contract: Contract
+    label: str
+
+
 def layer_subject(target: Target, profile: Profile, probe: Case) -> Subject:
     """The Subject of a layer target, after one call on an ordinary case.
 
@@ -163,13 +210,22 @@ def layer_subject(target: Target, profile: Profile, probe: Case) -> Subject:
         raise ValueError(f"{target.name} cannot be called as a layer, {call}: {error}") from error
     if dtype != torch.float32:  # the checks of scores are made in float32
         return subject
-    config = getattr(layer, "config", None)
-    if callable(getattr(layer, "trace", None)) and isinstance(config, IGAConfig):
-        traced = replace(subject, config=config)
-        try:
-            with torch.no_grad():
-                shown = traced.trace(layer, probe)
-        except TargetError as error:
-            raise ValueError(f"{target.name} offers a trace that cannot be called: {error}") from error
-        return traced if isinstance(shown, Trace) else subject
-    return subject
+    missing = lacking(layer, profile.no_heads)
+    if any(name.startswith(("trace", "config")) for name in missing):
+        return subject
+    traced = replace(subject, config=layer.config)
+    try:
+        with torch.no_grad():
+            shown = traced.trace(layer, probe)
+    except TargetError as error:
+        raise ValueError(f"{target.name} offers a trace that cannot be called: {error}") from error
+    if not isinstance(shown, Trace):
+        return subject
+    require_parts(target.name, missing)
+    return traced
+
+
+def require_parts(name: str, missing: list[str]) -> None:
+    """Raises ValueError, one line, if a layer that shows its scores lacks anything."""
+    if missing:
+        raise ValueError(f"{name} lacks what the checks of scores read: {'; '.join(missing)}")

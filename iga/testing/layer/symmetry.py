@@ -11,6 +11,7 @@ import torch
 
 from iga import bounds, rotation
 from iga.frame import Frame
+from iga.testing.check import check
 from iga.testing.contract import Contract
 from iga.testing.layer import budgets
 from iga.testing.layer.cases import Case
@@ -25,6 +26,7 @@ __all__ = ["moved", "se3_invariance"]
 FAR = 1000.0  # nm
 
 
+@check("layer", "of the budget", degenerate=True)
 def se3_invariance(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Differences of G and of the output under a shared motion, each over its own budget: at most 1."""
     if not subject.traced:

@@ -14,11 +14,12 @@ import torch
 
 from iga import bounds
 from iga.functional import Trace
+from iga.testing.check import check
 from iga.testing.contract import Contract
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import build, cast, masked, native
 from iga.testing.layer.guards import require_geometry, require_own_output
-from iga.testing.layer.subject import Subject
+from iga.testing.layer.subject import Observation, Subject
 from iga.testing.tally import Tally
 
 __all__ = ["attention_weights"]
@@ -26,6 +27,7 @@ __all__ = ["attention_weights"]
 FEW = 4  # points: softmax does not see how many there were
 
 
+@check("layer", "see example", degenerate=True, needs="trace")
 def attention_weights(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Every row of weights of each case, over its limits."""
     choices = [p for p in contract.points if p <= FEW] or [contract.points[0]]
@@ -42,7 +44,7 @@ def attention_weights(subject: Subject, cases: list[Case], contract: Contract, s
             with torch.no_grad():
                 trace = subject.trace(layer, one)
                 if one is case:
-                    require_own_output(subject, layer, one, trace, given.label, tally, seed)
+                    require_own_output(Observation(subject, layer, one, trace, contract, given.label), tally, seed)
                 _judge(trace, f"{given.label}{name}, P = {points}", tally)
 
 

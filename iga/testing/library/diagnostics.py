@@ -19,6 +19,7 @@ from iga._typing import Tensor
 from iga.frame import Frame
 from iga.functional import PointGaussians, Trace
 from iga.gaussian import GaussianRigid
+from iga.testing.check import check
 from iga.testing.library.laws import Bench
 from iga.testing.tally import Tally
 
@@ -48,6 +49,7 @@ class DiagnosticsLibrary:
 DIAGNOSTICS = DiagnosticsLibrary()
 
 
+@check("diagnostics", "of the budget")
 def diagnostics_agree(library: DiagnosticsLibrary, seed: int, tally: Tally) -> None:
     """Every function on traces from `seed`, in float32 and float64; each difference over its budget, at most 1."""
     for dtype in (torch.float32, torch.float64):

@@ -13,6 +13,7 @@ import torch
 
 from iga._typing import Tensor
 from iga.frame import Frame
+from iga.testing.check import check
 from iga.testing.judges.rotations import JUDGE, Turns, matrix, quaternion, skew, turns
 from iga.testing.library.frame_slopes import slopes
 from iga.testing.library.frames import FRAMES, FrameLibrary
@@ -32,6 +33,7 @@ GRAM_SCHMIDT, GRAM_SCHMIDT_SINE = 16.0, 6.0  # u, and u over the sine
 GRAM_SCHMIDT_ORTHOGONAL, GRAM_SCHMIDT_DETERMINANT = 24.0, 42.0
 
 
+@check("frames", "of the budget")
 def frame_laws(frames: FrameLibrary, seed: int, tally: Tally) -> None:
     """Every law below in float32 and float64, on draws from `seed`; each difference over its budget, at most 1."""
     laws = (_products, _actions, _group, _isometry, _exponential, _logarithm, _rotations, _distances, _gram_schmidt)

@@ -7,6 +7,7 @@ its budget; docs/theory.md, section 12, has the counts. The judge is `rotations`
 
 import numpy as np
 
+from iga.testing.check import check
 from iga.testing.judges.rotations import AWKWARD, JUDGE, matrix, quaternion, turns
 from iga.testing.library.frame_slopes import BASIS, CHAIN, along_turns, derivative
 from iga.testing.library.frames import FrameLibrary
@@ -21,6 +22,7 @@ UNIT = 4.0  # u: its length
 ROUND_TRIP = 40.0  # u: direction and length of the quaternion of R(q)
 
 
+@check("frames", "of the budget")
 def quaternion_sign(frames: FrameLibrary, seed: int, tally: Tally) -> None:
     """The laws below in float32 and float64, on draws from `seed`; each difference over its budget, at most 1."""
     judge_laws((_double_cover, _canonical, _seam, _slopes), frames, seed, tally)

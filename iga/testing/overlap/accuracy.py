@@ -8,6 +8,7 @@ the rounded inputs themselves leave open by more than the required digits are co
 import torch
 
 from iga._typing import Tensor
+from iga.testing.check import check
 from iga.testing.judges import overlap as oracle
 from iga.testing.overlap import budgets, pairs
 from iga.testing.overlap.pairs import Inputs
@@ -17,6 +18,7 @@ from iga.testing.tally import Tally
 __all__ = ["accuracy", "judge_values", "label_of"]
 
 
+@check("overlap", "of the budget")
 def accuracy(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
     """Errors over their budgets; dtype in is dtype out."""
     for dtype in function.dtypes:

@@ -3,6 +3,7 @@
 import torch
 
 from iga._typing import Tensor
+from iga.testing.check import check
 from iga.testing.judges import overlap as oracle
 from iga.testing.overlap import budgets, pairs
 from iga.testing.overlap.accuracy import name_of
@@ -16,6 +17,7 @@ COUNT = 240  # pairs
 ALONE = 24  # of them one by one
 
 
+@check("overlap", "of the budget")
 def batch_independence(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
     """Alone, in another order, beside pairs of other sizes, as strided views, and by broadcasting: the same answer.
 
@@ -60,6 +62,7 @@ def batch_independence(function: OverlapSubject, inputs: Inputs, seed: int, tall
             tally.add(float(sum(x.numel() for x in empty)), 0.0, f"{name_of(dtype)}: values for no pair")
 
 
+@check("overlap", "entries")
 def determinism(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
     """A repeat is bitwise the same, whatever came in between, which gets answers of its own; no input is changed."""
     for dtype in function.dtypes:

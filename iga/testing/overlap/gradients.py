@@ -15,6 +15,7 @@ import torch
 from iga import bounds
 from iga._typing import Tensor
 from iga.rotation import exp, multiply
+from iga.testing.check import SMOOTH, THOROUGH, check
 from iga.testing.judges import overlap as oracle
 from iga.testing.overlap import budgets
 from iga.testing.overlap.accuracy import label_of, name_of
@@ -29,6 +30,7 @@ MODERATE = 10.0  # κ up to which a wrong per cent shows in float32
 SINGLE = 2  # pairs of the second derivatives
 
 
+@check("overlap", "of the budget")
 def gradient_values(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
     """Each derivative over its budget: κ up to 10 in both dtypes, and any κ in float64."""
     reference = OverlapSubject("reference", oracle.overlap_reference)
@@ -50,6 +52,7 @@ def gradient_values(function: OverlapSubject, inputs: Inputs, seed: int, tally: 
                 tally.add(ratio, 1.0, where, could_fail=(limit <= 0.5 * size) | (limit == 0))
 
 
+@check("overlap", "entries")
 def gradient_finiteness(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
     """Counts derivatives that are not finite; with equal means those of dist_sq have to be 0."""
     for dtype in function.dtypes:
@@ -71,6 +74,7 @@ def gradient_finiteness(function: OverlapSubject, inputs: Inputs, seed: int, tal
                     tally.add(found[name].abs().amax(dim=-1), 0.0, where)
 
 
+@check("overlap", "of the bound")
 def gradient_bounds(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
     """Sizes of derivatives over what theory allows them, rounding included, on pairs of any κ."""
     for dtype in function.dtypes:
@@ -106,6 +110,7 @@ def gradient_bounds(function: OverlapSubject, inputs: Inputs, seed: int, tally: 
         tally.add((by_sigma.sum(dim=-1) - 6).abs(), 6**0.5 * slack, where, could_fail=able)
 
 
+@check("overlap", "failures", profiles=THOROUGH, dtype=torch.float64, seen_faults=SMOOTH, every=4)
 def second_derivatives(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
     """torch.autograd.gradgradcheck, float64, by means, log scales and turns of both frames; and that there are any."""
     pairs = inputs.few(torch.float64, seed, spread=MODERATE)

@@ -11,6 +11,7 @@ import torch
 
 from iga import rotation
 from iga._typing import Tensor
+from iga.testing.check import check
 from iga.testing.judges import overlap as oracle
 from iga.testing.overlap import budgets, pairs
 from iga.testing.overlap.accuracy import label_of, name_of
@@ -23,6 +24,7 @@ __all__ = ["coincident_means", "score_laws"]
 ANGSTROM = 10.0  # of a nm
 
 
+@check("overlap", "1")
 def coincident_means(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
     """Equal means: δ is exactly 0, and so is dist_sq, whatever the scales and frames."""
     for dtype in function.dtypes:
@@ -37,6 +39,7 @@ def coincident_means(function: OverlapSubject, inputs: Inputs, seed: int, tally:
         tally.add((~log_det.isfinite()).double(), 0.0, label_of(pair, f"{name_of(dtype)}: log_det not finite"))
 
 
+@check("overlap", "of the budget")
 def score_laws(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
     """Differences of two calls over twice the budget of one, plus what writing the moved numbers down rounds."""
     for dtype in function.dtypes:

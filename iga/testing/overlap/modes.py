@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from iga._typing import Tensor
+from iga.testing.check import THOROUGH, check
 from iga.testing.judges import overlap as oracle
 from iga.testing.modes import ShortProducts, quiet
 from iga.testing.overlap import budgets
@@ -25,6 +26,7 @@ __all__ = ["reduced_precision", "transforms"]
 TF32_BITS = 10
 
 
+@check("overlap", "of the budget", profiles=THOROUGH, dtype=torch.float32)
 def reduced_precision(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
     """The errors of `accuracy`, float32, inside each mode."""
     pair = inputs.few(torch.float32, seed)
@@ -44,6 +46,7 @@ def reduced_precision(function: OverlapSubject, inputs: Inputs, seed: int, tally
         judge_values(pair, values, reference, torch.float32, name, tally)
 
 
+@check("overlap", "of the budget", profiles=THOROUGH, seen_faults=("control flow",), every=1000)
 def transforms(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
     """Each way over twice the budget of one call; one that raises is broken, and named."""
     dtype = function.dtypes[0]

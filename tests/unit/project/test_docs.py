@@ -91,15 +91,14 @@ def test_the_targets_of_the_verification_guide_run(tmp_path: Path, monkeypatch: 
 
 
 def test_every_invariant_has_its_row_in_the_verification_guide() -> None:
-    from iga.testing.checks import INVARIANTS
-    from iga.testing.overlap.checks import OVERLAP_INVARIANTS
+    from iga.testing.checks import checks_of
 
     text = (ROOT / "docs/verification.md").read_text(encoding="utf-8")
     of_layers = text[text.index("## The invariants of a layer") : text.index("## The invariants of an overlap")]
     of_overlaps = text[text.index("## The invariants of an overlap") : text.index("## The fault matrix")]
-    for rows, registry in ((of_layers, INVARIANTS), (of_overlaps, OVERLAP_INVARIANTS)):
+    for rows, kind in ((of_layers, "layer"), (of_overlaps, "overlap")):
         named = set(re.findall(r"`([a-z_0-9]+)`", "\n".join(re.findall(r"^\| (`[^|]+)\|", rows, flags=re.MULTILINE))))
-        assert named == set(registry)
+        assert named == set(checks_of(kind))
 
 
 @pytest.mark.parametrize("mark", ["verify", "test"])

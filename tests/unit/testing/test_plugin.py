@@ -52,10 +52,14 @@ def one_argument(pair):
 QUICK = ("accuracy", "score_laws", "determinism")
 
 
+SMALL = {"synthetic": 2, "residues": 16, "degenerate": 8, "focus": 1, "focus_residues": 16, "pairs": 2000}
+
+
 @pytest.fixture(autouse=True)
-def no_other_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Inner runs are of this plugin alone, installed or not."""
+def inner_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inner runs are of this plugin alone, installed or not; and small."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setitem(PROFILES, "fast", replace(PROFILES["fast"], **SMALL))
 
 
 @pytest.fixture
@@ -228,9 +232,8 @@ def test_misuse_of_the_decorator_is_told_at_once() -> None:
 
 def test_one_invariant_alone_finds_what_the_whole_run_finds() -> None:
     names = ["log_det_floor", "dist_sq_bound", "determinism", "small_sizes"]
-    profile = replace(PROFILES["fast"], synthetic=2, residues=16, degenerate=8)
-    report = iga.verify("bounded", only=names, profile=profile, seed=1, points=(1, 2))
-    suite = Suite("bounded", only=names, profile=profile, seed=1, points=(1, 2))
+    report = iga.verify("bounded", only=names, seed=1, points=(1, 2))
+    suite = Suite("bounded", only=names, seed=1, points=(1, 2))
     assert [check.measure() for check in suite.checks] == report.findings
 
 
@@ -267,19 +270,19 @@ def test_the_line_that_reproduces_a_finding_is_a_command_where_there_is_one() ->
     assert words[-4:] == ["--points", "1,8", "--sigma-min", "0.05"]
 
 
-@pytest.mark.parametrize("arguments", ["['--version']", "['-p', 'iga.testing.plugin', '--collect-only', '-q']"])
-def test_the_plugin_is_light_until_a_target_is_given(tmp_path: Path, arguments: str) -> None:
-    code = f"import sys, pytest, iga.testing.plugin; pytest.main({arguments}); print(*sorted(sys.modules), sep='\\n')"
+@pytest.mark.process
+def test_the_plugin_is_light_until_a_target_is_given(tmp_path: Path) -> None:
+    code = (
+        "import sys, pytest, iga.testing.plugin\n"
+        "for arguments in (['--version'], ['-p', 'iga.testing.plugin', '--collect-only', '-q']):\n"
+        "    pytest.main(arguments)\n"
+        "print(*sorted(sys.modules), sep='\\n')"
+    )
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     loaded = set(ran.stdout.splitlines())
-    assert "iga.testing.plugin" in loaded
     assert not {name.split(".")[0] for name in loaded} & {"torch", "numpy", "hypothesis", "jaxtyping", "gemmi", "typer"}
-    assert {name for name in loaded if name.startswith("iga")} == {
-        "iga",
-        "iga.testing",
-        "iga.testing.contract",
-        "iga.testing.plugin",
-    }
+    own = {"iga", "iga.testing", "iga.testing.contract", "iga.testing.plugin"}
+    assert {name for name in loaded if name.startswith("iga")} == own
 
 
 def test_what_the_guide_shows_runs(pytester: pytest.Pytester) -> None:

@@ -1,0 +1,85 @@
+"""A check: one invariant, and all that is stated of it, beside the function that measures it.
+
+The decorator states the facts and registers nothing: `iga.testing.checks` lists the checks, in the order of the table.
+A check hands values with their limits to a Tally, which judges. Limits come from `iga.bounds`, by way of `budgets`, or
+are bands and definitions stated in the module's first lines; none is taken from what was observed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from iga.testing.contract import PROFILES
+
+__all__ = ["SMOOTH", "THOROUGH", "Check", "check"]
+
+THOROUGH = ("ci", "nightly")
+# The kinds of faults that a comparison of a function with its own derivatives can see.
+SMOOTH = ("gradients", "dtypes", "control flow")
+
+Measure = Callable[..., None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One invariant: how it is measured, on what, and when. At least one of `measure` and `each_trace` is there.
+
+    kind         what it judges: a "layer", an "overlap" function, or this package's own "frames" or "diagnostics"
+    unit         of the values in the report
+    measure      of a layer, on the focus structures: measure(subject, cases, contract, seed, tally)
+                 of an overlap function, on pairs: measure(function, inputs, seed, tally)
+                 of a library: measure(library, seed, tally)
+    each_trace   of a layer, on each trace of all structures, once for all such checks: each_trace(observation, tally)
+    degenerate   whether the focus structures come with their degenerate perturbations
+    needs        "output": any layer; "trace": one that shows its scores
+    profiles     those that run it
+    dtype        one that the target has to claim; None: any
+    seen_faults  the kinds of planted faults that can show in it; None: all. What compares a function with itself sees
+                 nothing of a value that is wrong throughout, and such checks cost more than all others together
+    every        a costly check runs on every n-th seed of a clean target only
+    """
+
+    name: str
+    kind: str
+    unit: str
+    measure: Measure | None = None
+    each_trace: Measure | None = None
+    degenerate: bool = False
+    needs: str = "output"
+    profiles: tuple[str, ...] = tuple(PROFILES)
+    dtype: torch.dtype | None = None
+    seen_faults: tuple[str, ...] | None = None
+    every: int = 1
+
+    def __call__(self, *arguments: Any) -> None:
+        """Measure, as a run does: arguments as `measure` takes them."""
+        if self.measure is not None:
+            self.measure(*arguments)
+
+    def not_applicable(self, subject: Any, profile: str) -> str:
+        """Why it does not apply to what is judged, in this profile; empty if it does."""
+        if self.kind not in ("layer", "overlap") and subject.foreign:
+            return "judges iga's own functions, not a layer: iga verify without a target runs it"
+        wanted = torch.float32 if self.needs == "trace" else self.dtype
+        if wanted is not None and wanted not in subject.dtypes:
+            return f"needs {str(wanted).removeprefix('torch.')}, which the target does not claim"
+        if self.needs == "trace" and not subject.traced:
+            return "needs the scores: the layer offers no trace (iga.functional.Trace, with its IGAConfig as config)"
+        if profile in PROFILES and profile not in self.profiles:
+            return f"runs with --profile {' or '.join(self.profiles)}"
+        return ""
+
+
+def check(kind: str, unit: str, *, on_traces: bool = False, **facts: Any) -> Callable[[Measure], Check]:
+    """Decorator that makes a function the check of its name; `facts` are further fields of `Check`.
+
+    With `on_traces` the function is the check's `each_trace`, else its `measure`.
+    """
+
+    def stated(function: Measure) -> Check:
+        measured = {"each_trace" if on_traces else "measure": function}
+        return Check(name=function.__name__, kind=kind, unit=unit, **measured, **facts)
+
+    return stated

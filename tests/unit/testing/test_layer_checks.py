@@ -1,0 +1,211 @@
+"""Checks of layers: right ones hold by their outputs alone, and what `iga faults` does not plant breaks its check.
+
+The catalogue of `iga faults` is planted in a layer that shows its scores. Here are faults of layers that show only
+outputs, which take another way through a check, and those that only one part of a check can see.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from helpers.subjects import SMALL, Plain, foreign, judged, tampered
+from iga.attention import InvariantGaussianAttention
+from iga.ipa import InvariantPointAttention
+from iga.presets import preset
+from iga.testing.checks import CHECKS
+from iga.testing.faults.patched import patched
+from iga.testing.layer.subject import Subject
+
+BY_OUTPUT = [c for c in CHECKS if c.kind == "layer" and c.needs == "output" and c.name != "transforms"]
+
+
+@pytest.mark.parametrize("check", BY_OUTPUT, ids=lambda check: check.name)
+def test_a_correct_layer_that_shows_only_outputs_holds(check) -> None:
+    finding = judged(check, foreign())
+    assert finding.verdict == "holds", finding
+
+
+@pytest.mark.parametrize("layer", [InvariantPointAttention, InvariantGaussianAttention])
+def test_our_layers_hold_by_their_outputs_alone(layer: type[nn.Module]) -> None:
+    for name in ("permutations", "batch_independence", "se3_invariance", "mask_inertness"):
+        finding = judged(name, foreign(layer))
+        assert finding.verdict == "holds", finding
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_layer_is_called_in_the_dtypes_that_it_claims_only(dtype: torch.dtype) -> None:
+    class Choosy(Plain):
+        def forward(self, s, z, r, mask):
+            assert s.dtype == z.dtype == r.dtype == self.query.weight.dtype == dtype
+            return super().forward(s, z, r, mask)
+
+    for name in ("permutations", "determinism", "mask_inertness", "gradient_values", "small_sizes"):
+        finding = judged(name, foreign(Choosy, dtypes=(dtype,)))
+        needs_float64 = name == "gradient_values" and dtype == torch.float32
+        assert finding.verdict == ("vacuous" if needs_float64 else "holds"), finding
+
+
+# --- faults: (layer, s, z, r, mask) before a call, (layer, output, s, r, mask) after it ------------------------------
+
+
+def in_place(layer, s, z, r, mask):
+    with torch.no_grad():
+        s[..., 0].add_(1e-6)
+    return s, z, r, mask
+
+
+def short_coordinates(layer, s, z, r, mask):
+    if not torch.is_autocast_enabled("cpu"):
+        return s, z, r, mask
+    return s, z, replace(r, frame=replace(r.frame, trans=r.trans.bfloat16().to(r.dtype))), mask
+
+
+def refuses_empty_batches(layer, s, z, r, mask):
+    if len(s) == 0:
+        raise RuntimeError("empty")
+    return s, z, r, mask
+
+
+def averaging(layer, output, s, r, mask):
+    return output + 1e-3 * torch.where(mask[..., None], s, 0.0).mean(dim=-2, keepdim=True)
+
+
+def stale_by_object(layer, output, s, r, mask):
+    kept = layer.__dict__.setdefault("kept", {})
+    return kept.setdefault(id(s), (s, output))[1]
+
+
+def float32_inside(layer, output, s, r, mask):
+    return output.float().to(output.dtype)
+
+
+def nan_without_keys(layer, output, s, r, mask):
+    return output / mask.any(dim=-1)[:, None, None]
+
+
+def leans_on_neighbours(layer, output, s, r, mask):
+    return output + 1e-4 * s.roll(1, dims=-2)
+
+
+def far_from_invariant(layer, output, s, r, mask):
+    return output + 1e-3 * r.trans[..., :1] * (1.0 if mask.all() else 0.0)
+
+
+OF_OUTPUTS: dict[str, tuple[str, Subject]] = {
+    "a mean that counts padding": ("mask_inertness", tampered(after=averaging)),
+    "NaN through masked keys": ("mask_inertness", tampered(after=leans_on_neighbours)),
+    "a cache by object": ("determinism", tampered(after=stale_by_object)),
+    "inputs changed in place": ("determinism", tampered(in_place)),
+    "bf16 coordinates under autocast": ("reduced_precision", tampered(short_coordinates)),
+    "float32 in float64": ("gradient_values", tampered(after=float32_inside)),
+    "NaN without keys": ("small_sizes", tampered(after=nan_without_keys)),
+    "a masked neighbour": ("small_sizes", tampered(after=leans_on_neighbours)),
+    "coordinates in the output": ("se3_invariance", tampered(after=far_from_invariant)),
+}
+
+
+# --- faults of a layer that shows its scores: what takes a function's place is called with the right one first -------
+
+
+def slanted(right, score, weight, config):
+    ramp = torch.linspace(0.99, 1.01, score.shape[-3], dtype=score.dtype)
+    return right(score * ramp[:, None, None], weight, config)
+
+
+def steep(right, *gaussians):
+    dist_sq, log_det = right(*gaussians)
+    return dist_sq + 100 * (dist_sq - dist_sq.detach()), log_det
+
+
+def steep_log_det(right, *gaussians):
+    dist_sq, log_det = right(*gaussians)
+    return dist_sq, log_det + 0.05 * (log_det - log_det.detach())
+
+
+def straight_through_floor(right, r, raw_offset, raw_scale, config):
+    """The gradient below the hard floor is that above it."""
+    found = right(r, raw_offset, raw_scale, config)
+    log_sigma = r.log_scale[..., None, None, :, :] + config.log_scale_max * raw_scale.tanh()
+    below = found.sigma * (log_sigma - log_sigma.detach())
+    return replace(found, sigma=torch.where(found.sigma > config.sigma_min, found.sigma, found.sigma + below))
+
+
+def additive_mask(right, logits, key_mask):
+    return (logits + torch.where(key_mask, 0.0, -20.0)).softmax(dim=-1)
+
+
+def tempered(right, logits, key_mask):
+    return right(logits * 1.001, key_mask)
+
+
+OF_SCORES: dict[str, tuple[str, str, Callable]] = {
+    "a ramp over points": ("permutations", "geometry_logits", slanted),
+    "a floor that passes gradients": ("gradient_values", "point_gaussians", straight_through_floor),
+    "dist_sq too steep": ("gradient_bounds", "gaussian_overlap", steep),
+    "log_det too steep by 5 %": ("gradient_bounds", "gaussian_overlap", steep_log_det),
+    "an additive mask": ("attention_weights", "masked_softmax", additive_mask),
+    "a temperature of its own": ("attention_weights", "masked_softmax", tempered),
+}
+
+
+@pytest.mark.parametrize("fault", [*OF_OUTPUTS, *OF_SCORES])
+def test_a_fault_that_the_catalogue_does_not_plant_is_caught(fault: str) -> None:
+    if fault in OF_OUTPUTS:
+        name, subject = OF_OUTPUTS[fault]
+    else:
+        name, place, step = OF_SCORES[fault]
+        subject = patched(Subject("traced", preset("bounded", floor="hard"), SMALL), {f"functional.{place}": step})
+    assert judged(name, subject).verdict == "broken", judged(name, subject)
+
+
+def test_one_size_that_raises_does_not_hide_the_others() -> None:
+    finding = judged("small_sizes", tampered(refuses_empty_batches))
+    assert finding.verdict == "broken"
+    assert finding.note.startswith("broken in 2 of") and "empty" in finding.note and finding.examples > 100
+
+
+@pytest.mark.parametrize(
+    ("how", "verdicts"),
+    [
+        (lambda s: s * torch.nan, {"broken"}),
+        (lambda s: s * 0 + torch.inf, {"broken"}),
+        (torch.zeros_like, {"vacuous", "broken"}),
+        (torch.ones_like, {"vacuous", "broken"}),
+        (torch.tanh, {"vacuous", "broken"}),
+    ],
+    ids=["NaN", "Inf", "zeros", "ones", "a function of s alone"],
+)
+def test_trivial_outputs_never_hold(how: Callable, verdicts: set[str]) -> None:
+    class Filled(Plain):
+        def forward(self, s, z, r, mask):
+            return how(s)
+
+    found = {check.name: judged(check, foreign(Filled)).verdict for check in BY_OUTPUT}
+    assert set(found.values()) <= verdicts, found
+
+
+# --- transforms: a second each --------------------------------------------------------------------------------------
+
+
+def branching(layer, output, s, r, mask):
+    return output if bool((output > 0).any()) else output + 1
+
+
+def different(layer, output, s, r, mask):
+    return output * (1.0 + 1e-2 * torch.compiler.is_compiling())
+
+
+def test_compile_export_and_vmap_agree_with_eager() -> None:
+    finding = judged("transforms", foreign())
+    assert finding.verdict == "holds" and finding.examples == 3 * 2 * 14 * 16, finding
+
+
+@pytest.mark.parametrize("after", [branching, different, lambda layer, output, s, r, mask: output * torch.nan])
+def test_a_transform_that_does_not_run_or_gives_something_else_is_broken(after: Callable) -> None:
+    finding = judged("transforms", tampered(after=after))
+    assert finding.verdict == "broken"
+    if after is branching:
+        assert all(f"{name}: " in finding.note for name in ("torch.compile", "torch.export", "torch.func.vmap"))
