@@ -183,7 +183,8 @@ def _run(plan: Plan, command: str, report: Progress, seconds: Clock, limit: Limi
 
 
 def _time_case(plan: Plan, case: Case, seconds: Clock, limit: Limit | None, left: float, gathered: _Gathered) -> None:
-    torch.compiler.reset()  # compiled code is made for one size, and torch keeps a few sizes only
+    if any(entry.compiles for entry in plan.implementations):
+        torch.compiler.reset()  # compiled code is made for one size, and torch keeps a few sizes only
     problem = make_problem(case, seed=plan.seed, device=plan.device)
     rows = sampled_rows(case, _GATE_PAIR_POINTS[plan.quick])
     cotangent = cotangents(problem, rows, plan.seed) if case.backward else None
