@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import iga.bench.run
 import iga.experiment.compare
 import iga.testing.faults.matrix
 import iga.testing.preset_sweep
-from iga.cli.app import main
+from helpers.command import called
 from iga.testing.run import Run
 
 
@@ -53,6 +54,8 @@ NO_SEEDS = (*NO_NUMBERS, "-1", "18446744073709551616", "9" * 5000)
 NO_FILES = ("", "folder", "no/such/file.json", "file/file.json", "/dev/full", "loop.json", "n" * 300, "/proc/file.json")
 NO_LENGTHS = ("", "x", "nan", "1e400", "0", "-1")
 HUGE = "1000000000"
+SAME_FILE = ("a.png", "./a.png", "link.png")
+Capture = pytest.CaptureFixture[str]
 
 # command → option → values; verify and bench are given a target or sizes where they need one
 MISUSE: dict[str, dict[str, tuple[str, ...]]] = {
@@ -98,67 +101,69 @@ MISUSE: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-def called(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str, str]:
-    with pytest.raises(SystemExit) as leave:
-        main(list(arguments))
-    out, err = capfd.readouterr()
-    return leave.value.code, out, err
-
-
 @pytest.mark.parametrize(
     ("command", "option"), [(command, option) for command, options in MISUSE.items() for option in options]
 )
-def test_a_value_that_nobody_can_mean_is_one_line_and_2(
-    command: str, option: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    before = sorted(os.listdir(tmp_path))
+def test_a_value_that_nobody_can_mean_is_one_line_and_2(command: str, option: str, capfd: Capture) -> None:
+    before = sorted(os.listdir())
     for value in MISUSE[command][option]:
-        code, out, err = called(capfd, command, *((option, value) if option else ("--", value)))
-        lines = [line for line in err.splitlines() if not line.startswith("…")]
-        assert (code, out) == (2, "") and len(lines) == 1, (value[:40], code, out, err)
-        assert lines[0].startswith("iga: ") and lines[0].isprintable(), err
+        ended = called(capfd, command, *((option, value) if option else ("--", value)))
+        assert (ended.code, ended.out) == (2, "") and len(ended.lines) == 1, (value[:40], ended)
+        line = ended.lines[0]
+        assert line.startswith("iga: ") and line.isprintable(), line
         if option:
             word = option.strip("-").replace("-", "_")
-            assert word in lines[0].replace("-", "_") or value[:40] in lines[0], err
-    assert sorted(os.listdir(tmp_path)) == before
+            assert word in line.replace("-", "_") or value[:40] in line, line
+    assert sorted(os.listdir()) == before
 
 
-@pytest.mark.parametrize("command", ["verify", "bench"])
-def test_sizes_that_no_memory_holds_are_refused_with_the_memory_they_would_take(
-    command: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    code, _, err = called(capfd, command, "--points", HUGE)
-    assert code == 2 and HUGE in err and " GB" in err, err
+# What the line must name beside the option or its value.
+WORDS: dict[str, tuple[str, ...]] = {
+    "verfy": ("verfy",),
+    "verify --presets bounded": ("--presets",),
+    "verify --preset bounde": ("sigma_floor",),
+    "verify --profile quick": ("nightly",),
+    "verify --json no/such/folder/report.json": ("folder",),
+    "verify --structures folder": ("empty.pdb", "no atoms"),
+    f"verify --points {HUGE}": (HUGE, " GB"),
+    f"bench --points {HUGE}": (HUGE, " GB"),
+    "bench --implementations cpu,denes": ("textbook_compiled",),
+    "bench --threads 1000000": ("cores",),
+    "bench --quick --implementations closed_compiled": ("nothing is left",),
+    **{f"picture {a} --json {b}": ("OUTPUT", "--json") for a, b in itertools.permutations(SAME_FILE, 2)},
+}
 
 
-@pytest.mark.parametrize(("first", "second"), [*itertools.permutations(["a.png", "./a.png", "link.png"], 2)])
-def test_two_outputs_of_one_name_are_misuse(first: str, second: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_line_names_what_would_be_right(capfd: Capture) -> None:
+    Path("folder/empty.pdb").touch()
     Path("link.png").symlink_to("a.png")
     Path("a.png").touch()
-    code, _, err = called(capfd, "picture", first, "--json", second)
-    assert code == 2 and "OUTPUT" in err and "--json" in err, err
+    for command, words in WORDS.items():
+        ended = called(capfd, *command.split())
+        assert (ended.code, ended.out) == (2, "") and len(ended.lines) == 1, (command, ended)
+        assert all(word in ended.lines[0] for word in words), (command, ended.lines)
 
 
-def test_what_may_not_be_written_is_misuse(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_may_not_be_written_is_misuse(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # for root too, who may write everywhere
-    code, _, err = called(capfd, "verify", "--json", "file")
-    assert code == 2 and "file: Permission denied" in err, err
+    ended = called(capfd, "verify", "--json", "file")
+    assert ended.code == 2 and "file: Permission denied" in ended.err, ended
 
 
-def test_without_arguments_the_help_stands_as_it_is_and_the_code_is_2(capfd: pytest.CaptureFixture[str]) -> None:
-    code, out, err = called(capfd)
-    assert (code, out) == (2, "") and "Commands:" in err.splitlines()
+def test_without_arguments_the_help_stands_as_it_is_and_the_code_is_2(capfd: Capture) -> None:
+    ended = called(capfd)
+    assert (ended.code, ended.out) == (2, "") and "Commands:" in ended.err.splitlines()
 
 
 def test_a_picture_without_matplotlib_is_refused_before_it_is_measured(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: Capture
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    code, _, err = called(capfd, "picture", "a.png")
-    assert code == 2 and "[plot]" in err, err
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    ended = called(capfd, "picture", "a.png")
+    assert ended.code == 2 and "[plot]" in ended.err, ended
 
 
-def test_the_current_folder_by_its_name_is_no_empty_name(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    shutil.rmtree(tmp_path / "folder")
-    code, _, err = called(capfd, "verify", "--structures", ".")
-    assert code == 2 and "empty" not in err.split(":")[1], err
+def test_the_current_folder_by_its_name_is_no_empty_name(capfd: Capture) -> None:
+    shutil.rmtree("folder")
+    ended = called(capfd, "verify", "--structures", ".")
+    assert ended.code == 2 and "empty" not in ended.err.split(":")[1], ended
