@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from helpers.geometry import each_dtype
+from helpers.ipa import openfold_rigid
 from iga import rotation
 from iga.frame import Frame, rigid_to_frame
 from iga.gaussian import GaussianRigid
@@ -19,7 +20,7 @@ def test_from_7_normalises_the_quaternion():
 
 
 def test_a_matrix_for_row_vectors_is_refused_with_the_remedy():
-    matrix = Frame.random(3, generator=torch.Generator().manual_seed(0)).to_4x4()
+    matrix = frames(3).to_4x4()
     with pytest.raises(ValueError, match=r"last row \(0, 0, 0, 1\).*transposed first"):
         Frame.from_4x4(matrix.mT)
 
@@ -28,10 +29,9 @@ def test_unknown_convention_and_unit_are_refused():
     atoms = filler(0, 3, 4, 3).unbind(0)
     with pytest.raises(ValueError, match="convention must be .*, got 'af2'"):
         Frame.from_backbone(*atoms, convention="af2")
-    with pytest.raises(ValueError, match='unit must be "nm" or "angstrom", got \'pm\''):
-        Frame.from_backbone(*atoms, unit="pm")
-    with pytest.raises(ValueError, match='unit must be "nm" or "angstrom"'):
-        Frame.identity(2).to_7(unit="A")
+    for call in (lambda: Frame.from_backbone(*atoms, unit="pm"), lambda: Frame.identity(2).to_7(unit="pm")):
+        with pytest.raises(ValueError, match='unit must be "nm" or "angstrom", got \'pm\''):
+            call()
 
 
 @each_dtype
@@ -48,52 +48,69 @@ def test_identity_and_random_have_the_shape_dtype_and_extent_asked_for(dtype):
     assert (frame.trans.abs() > 3.6).any()
 
 
+def frames(*shape: int, dtype: torch.dtype = torch.float32) -> Frame:
+    return Frame.random(*shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+def gaussians(*shape: int, dtype: torch.dtype = torch.float32) -> GaussianRigid:
+    return GaussianRigid(frames(*shape, dtype=dtype), *filler(0, 2, *shape, 3).to(dtype).unbind(0))
+
+
+def parts(r: Frame | GaussianRigid) -> list[torch.Tensor]:
+    return [r.rot, r.trans] if isinstance(r, Frame) else [r.rot, r.trans, r.local_mean, r.log_scale, r.mean, r.sigma]
+
+
+each_kind = pytest.mark.parametrize("made", [frames, gaussians])
+
+
+@each_kind
 @pytest.mark.parametrize(
     "index",
     [0, slice(1, None), (slice(None), 2), (..., None), None, [1, 0], (..., 0), torch.tensor([[True, False, True]] * 2)],
     ids=str,
 )
-def test_an_index_addresses_the_leading_dimensions(index):
-    frame = Frame.random(2, 3, generator=torch.Generator().manual_seed(0))
-    numbers = torch.arange(6).reshape(2, 3)
-    expected = numbers[index]
-    picked = frame[index]
-    assert picked.shape == expected.shape
-    assert (picked.rot == frame.rot.reshape(6, 3, 3)[expected]).all()
-    assert (picked.trans == frame.trans.reshape(6, 3)[expected]).all()
-
-
-def test_too_many_indices_are_an_index_error():
+def test_an_index_addresses_the_leading_dimensions_of_all_parts_alike(made, index):
+    r, rows = made(2, 3), torch.arange(6).reshape(2, 3)[index]
+    assert r[index].shape == rows.shape
+    for picked, whole in zip(parts(r[index]), parts(r), strict=True):
+        assert torch.equal(picked, whole.flatten(0, 1)[rows])
     with pytest.raises(IndexError):
-        Frame.identity(2, 3)[0, 0, 0]
+        r[0, 0, 0]
 
 
-class OpenFoldLike:
-    """A rigid object that knows OpenFold's verbs and nothing else."""
+@each_kind
+def test_conversion_keeps_values_and_refuses_half_precision(made):
+    r = made(2, 3)
+    for double in (r.to(torch.float64), r.to(dtype=torch.float64)):
+        assert double.dtype == torch.float64 and double.device == r.device
+        for a, b in zip(parts(double)[:4], parts(r)[:4], strict=True):
+            assert a.dtype == torch.float64 and torch.equal(a, b.double())
+    assert torch.equal(r.to("cpu").rot, r.rot)
+    for half in (torch.float16, torch.bfloat16):
+        with pytest.raises(ValueError, match=r"must be float32 or float64.*\.float\(\)"):
+            r.to(half)
 
-    def __init__(self, rot: torch.Tensor, trans: torch.Tensor) -> None:
-        self._rot, self._trans = rot, trans
 
-    def get_rots(self) -> "OpenFoldLike":
-        return self
-
-    def get_rot_mats(self) -> torch.Tensor:
-        return self._rot
-
-    def get_trans(self) -> torch.Tensor:
-        return self._trans
+@each_dtype
+def test_gaussians_speak_the_verbs_of_their_frames(dtype):
+    g, x = gaussians(5, dtype=dtype), filler(9, 5, 3).to(dtype)
+    assert g.get_rots().get_rot_mats() is g.frame.rot and g.get_trans() is g.frame.trans
+    for verb in ("apply", "invert_apply"):
+        assert torch.equal(getattr(g, verb)(x), getattr(g.frame, verb)(x))
+    for verb in ("to_tensor_7", "to_tensor_4x4"):
+        assert torch.equal(getattr(g, verb)(), getattr(g.frame, verb)())
 
 
 @each_dtype
 def test_rigid_to_frame_reads_frames_gaussians_and_openfold_objects(dtype):
-    frame = Frame.random(4, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    frame = frames(4, dtype=dtype)
     assert rigid_to_frame(frame) is frame
     zeros = torch.zeros(4, 3, dtype=dtype)
     assert rigid_to_frame(GaussianRigid(frame, zeros, zeros)) is frame
-    read = rigid_to_frame(OpenFoldLike(frame.rot, frame.trans))
+    read = rigid_to_frame(openfold_rigid(frame.rot, frame.trans))
     assert read.rot is frame.rot and read.trans is frame.trans
     # and Frame speaks the same verbs
-    back = rigid_to_frame(OpenFoldLike(frame.get_rots().get_rot_mats(), frame.get_trans()))
+    back = rigid_to_frame(openfold_rigid(frame.get_rots().get_rot_mats(), frame.get_trans()))
     assert back.rot is frame.rot and back.trans is frame.trans
     assert (frame.get_rots().get_quats() == frame.to_tensor_7()[..., :4]).all()
 
@@ -110,31 +127,6 @@ def test_frames_that_do_not_fit_together_are_refused(monkeypatch):
         Frame(eye, torch.zeros(5, 3))
     with pytest.raises(ValueError, match=r"must have one shape .*got \[4, 3\], \[4, 3\] and \[1, 3\]"):
         Frame.from_backbone(torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(1, 3))
-
-
-def test_conversion_keeps_values_and_refuses_half_precision():
-    frame = Frame.random(4, generator=torch.Generator().manual_seed(0))
-    double = frame.to(torch.float64)
-    assert double.dtype == torch.float64 and (double.rot == frame.rot).all() and (double.trans == frame.trans).all()
-    assert (frame.to("cpu").rot == frame.rot).all()
-    for half in (torch.float16, torch.bfloat16):
-        with pytest.raises(ValueError, match=r"must be float32 or float64.*\.float\(\)"):
-            frame.to(half)
-
-
-@each_dtype
-def test_autocast_does_not_reach_frames(dtype):
-    frame = Frame.random(6, generator=torch.Generator().manual_seed(0), dtype=dtype)
-    n, ca, c = filler(3, 3, 6, 3).to(dtype).unbind(0)
-
-    def results() -> list[torch.Tensor]:
-        made = Frame.from_backbone(n, ca, c)
-        return [made.rot, frame.compose(made).trans, frame.apply(ca), frame.invert_apply(ca), frame.to_7()]
-
-    plain = results()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = results()
-    assert all(a.dtype == b.dtype == dtype and (a == b).all() for a, b in zip(plain, cast, strict=True))
 
 
 def test_frames_compare_by_identity_because_tensors_do_not_compare_to_one_truth():

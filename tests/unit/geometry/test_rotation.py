@@ -8,7 +8,6 @@ import torch
 from helpers.geometry import ANGLES, close, each_dtype, eps, is_rotation, rotations
 from iga import rotation
 from iga.frame import Frame
-from iga.testing.strategies import filler
 
 
 @pytest.mark.parametrize("bad", [0.0, math.nan, math.inf])
@@ -38,33 +37,6 @@ def test_random_repeats_with_its_generator(dtype):
     assert first.dtype == dtype
     assert (first == again).all()
     assert rotation.random().shape == (3, 3)
-
-
-def outputs(x: torch.Tensor) -> list[torch.Tensor]:
-    """Every function of the module on one vector field."""
-    rot = rotation.exp(x)
-    return [
-        rot,
-        rotation.log(rot),
-        rotation.to_quaternion(rot),
-        rotation.from_quaternion(rotation.to_quaternion(rot)),
-        rotation.geodesic_distance(rot, rot.flip(0)),
-        rotation.multiply(rot, rot),
-        rotation.rotate(rot, x),
-        rotation.rotate_inverse(rot, x),
-        rotation.gram_schmidt(x, x.flip(-1))[0],
-    ]
-
-
-@each_dtype
-def test_every_function_keeps_the_dtype_also_under_autocast(dtype):
-    x = filler(1, 6, 3).to(dtype)
-    plain = outputs(x)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = outputs(x)
-    for a, b in zip(plain, cast, strict=True):
-        assert a.dtype == b.dtype == dtype
-        assert (a == b).all()
 
 
 def test_vectors_span_a_plane_from_a_sine_of_the_root_of_eps():

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from helpers.ipa import openfold_rigid
 from helpers.layers import SIZES, layer_inputs, small_layer
 from iga import rotation
 from iga.attention import InvariantGaussianAttention
 from iga.frame import Frame
+from iga.functional import point_gaussians, point_scores
 from iga.gaussian import GaussianRigid
 from iga.presets import PRESETS, preset
 from iga.testing.modes import ShortProducts
@@ -33,28 +35,9 @@ def test_forward_is_its_traces_output():
     assert trace.dist_sq.shape == (2, 3, 2, 7, 7) and trace.geo_raw.shape == (2, 3, 7, 7)
 
 
-class OpenFoldRigid:
-    """The two methods that OpenFold's Rigid offers and the layer asks for."""
-
-    def __init__(self, rot: torch.Tensor, trans: torch.Tensor) -> None:
-        self._rot, self._trans = rot, trans
-
-    def get_rots(self):
-        outer = self
-
-        class Rotation:
-            def get_rot_mats(self) -> torch.Tensor:
-                return outer._rot
-
-        return Rotation()
-
-    def get_trans(self) -> torch.Tensor:
-        return self._trans
-
-
 def test_a_plain_rigid_object_with_the_gaussians_beside_it_gives_the_same_output():
     one, given_ = small_layer(), layer_inputs()
-    plain = OpenFoldRigid(given_.r.rot, given_.r.trans)
+    plain = openfold_rigid(given_.r.rot, given_.r.trans)
     beside = one(given_.s, given_.z, plain, given_.mask, local_mean=given_.r.local_mean, log_scale=given_.r.log_scale)
     assert torch.equal(beside, one(*given_))
 
@@ -170,8 +153,6 @@ def test_bf16_autocast_leaves_the_geometry_in_float32():
     assert trace.dist_sq.dtype == trace.log_det.dtype == trace.geo_raw.dtype == torch.float32
     assert trace.query.mean.dtype == torch.float32
     # the same raw projections, outside autocast, give the same scores to the bit
-    from iga.functional import point_gaussians, point_scores
-
     query = point_gaussians(trace.rigid, *trace.raw_query, one.config)
     key = point_gaussians(trace.rigid, *trace.raw_key, one.config)
     assert torch.equal(point_scores(query, key, one.config)[0], trace.dist_sq)
@@ -180,8 +161,6 @@ def test_bf16_autocast_leaves_the_geometry_in_float32():
 @pytest.mark.parametrize("name", PRESETS)
 def test_matrix_products_of_ten_bits_leave_the_geometry_alone(name):
     """TF32, simulated: it shortens the operands of every float32 matrix product, so the geometry may have none."""
-    from iga.functional import point_gaussians, point_scores
-
     one, given_ = small_layer(name), layer_inputs()
     with torch.no_grad():
         exact = one.trace(*given_)

@@ -1,4 +1,4 @@
-"""A batch is its items: nothing that a function does to one leaks into another, whatever stands beside it.
+"""Every function of the geometry: a batch is its items, and autocast reaches none.
 
 Each function runs on a batch of very unlike items (nearly equal rotations, half turns, lengths from 10⁻³⁰ to 10³⁰) and
 on each of them alone. The arithmetic is the same; only sin, cos, exp, atan2 and log may be another routine, vectorised,
@@ -36,8 +36,8 @@ def scales(dtype: torch.dtype, seed: int = 3) -> torch.Tensor:
     return (0.03 * 10 ** (3 * torch.rand(8, 3, generator=torch.Generator().manual_seed(seed)))).to(dtype)
 
 
-def atoms(dtype: torch.dtype) -> torch.Tensor:
-    return torch.randn(3, 8, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64).to(dtype)
+def atoms(dtype: torch.dtype) -> list[torch.Tensor]:
+    return list(torch.randn(3, 8, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64).to(dtype))
 
 
 def pair(dtype: torch.dtype) -> list[torch.Tensor]:
@@ -76,9 +76,18 @@ FUNCTIONS: dict[str, tuple[Callable, Callable[[torch.dtype], list[torch.Tensor]]
         lambda a, s, b, t: Frame(a, s).compose(Frame(b, t)),
         lambda d: [rotations(d), vectors(d), rotations(d, 9), vectors(d, 9)],
     ),
+    "apply": (
+        lambda a, s, x: (Frame(a, s).apply(x), Frame(a, s).invert_apply(x)),
+        lambda d: [rotations(d), vectors(d), vectors(d, 9)],
+    ),
+    "from_backbone": (lambda n, ca, c: Frame.from_backbone(n, ca, c, return_valid=True), atoms),
     "invert": (lambda a, s: Frame(a, s).invert(), lambda d: [rotations(d), vectors(d)]),
     "4x4": (lambda a, s: Frame(a, s).to_4x4(unit="angstrom"), lambda d: [rotations(d), vectors(d)]),
     "7": (lambda a, s: Frame(a, s).to_7(unit="angstrom"), lambda d: [rotations(d), vectors(d)]),
+    "scaled": (
+        lambda a, s, m, x: GaussianRigid(Frame(a, s), m, x.log()).scaled(10.0),
+        lambda d: [rotations(d), vectors(d), vectors(d, 9), scales(d)],
+    ),
     "perturbed": (
         lambda a, s, m, x, u, e: GaussianRigid(Frame(a, s), m, x.log()).perturbed(u, e),
         lambda d: [rotations(d), vectors(d), vectors(d, 9), scales(d), scales(d, 10), scales(d, 11).log()],
@@ -117,3 +126,14 @@ def test_a_batch_is_its_items(dtype, name):
             # and to 1 where a logarithm made it.
             size = float(alone.abs().max()) if alone.isfinite().all() else math.nan
             assert close(whole[k], alone.double(), 8 * eps(dtype) * max(size, 1.0 if "log" in name else 0.0)), k
+
+
+@each_dtype
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_autocast_reaches_no_function(dtype, name):
+    function, arguments = FUNCTIONS[name]
+    plain = parts(function(*arguments(dtype)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = parts(function(*arguments(dtype)))
+    for a, b in zip(plain, cast, strict=True):
+        assert a.dtype == b.dtype and a.dtype in (dtype, torch.bool) and torch.equal(a, b)
