@@ -40,6 +40,8 @@ JUDGES: dict[tuple[str, ...], tuple[str, ...]] = {
         "regression/test_gradients_at_identity_and_pi.py",
         "regression/test_degenerate_backbones.py",
         "regression/test_overlap_findings.py",
+        "regression/test_precision_refused.py",
+        "regression/test_rigid_verbs.py",
         "regression/test_units.py",
     ),
     ("iga.bounds",): ("unit/bounds/test_*.py", "property/test_laws_of_bounds.py"),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.geometry import each_dtype
-from helpers.laws import BOUNDED, assert_between, breaking, implementations, scenes
+from helpers.laws import BOUNDED, assert_between, breaking, historical_presets, implementations, scenes
 from iga import bounds
 from iga.presets import PRESETS, preset
 
@@ -62,7 +62,8 @@ def test_no_implementation_sees_a_larger_logit_or_weight_of_more_equal_points(sc
     assert_between(more.weight_max, 0.0, one.weight_max * (2 * change + 64 * u).exp())
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name != "bounded"])
-def test_under_the_historical_presets_it_grows(name):
-    growth = {"pre_fix": 1.0, "logdet_clamp": 1.0, "sigma_floor": 0.5, "soft_start": 0.5}[name]
-    law(breaking(law, name), PRESETS[name], growth=growth)
+@historical_presets
+def test_under_the_historical_presets_it_grows(names):
+    scene = breaking(law, names)
+    for name in names:
+        law(scene, PRESETS[name], growth=1.0 if "pre_fix" in names else 0.5)

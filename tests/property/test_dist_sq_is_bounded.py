@@ -14,8 +14,8 @@ from helpers.laws import (
     CONTRACT,
     assert_between,
     breaking,
-    each_historical_preset,
     extents,
+    historical_presets,
     implementations,
     rounding,
     scenes,
@@ -68,6 +68,6 @@ def test_the_largest_dist_sq_that_an_implementation_sees_is_bounded(scene, imple
     assert_between(found, 20.0 * (1 - 8 * u), most * (1 + 8 * u))
 
 
-@each_historical_preset
-def test_the_historical_presets_exceed_it(name):
-    breaking(law, name)
+@historical_presets
+def test_the_historical_presets_exceed_it(names):
+    breaking(law, names)

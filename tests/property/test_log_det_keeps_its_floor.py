@@ -4,13 +4,21 @@ The −39.37 of a collapsed model is 3 ln(2·10⁻⁶), two covariances with not
 docs/theory.md, 3.1, and its rounding 6.5: `iga.bounds.log_det_floor` less `log_det_floor_budget`.
 """
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.geometry import each_dtype
-from helpers.laws import BOUNDED, CONTRACT, assert_between, breaking, implementations, rounding, scenes
+from helpers.laws import (
+    BOUNDED,
+    CONTRACT,
+    assert_between,
+    breaking,
+    historical_presets,
+    implementations,
+    rounding,
+    scenes,
+)
 from iga import bounds
 from iga.presets import preset
 
@@ -41,10 +49,8 @@ def test_the_lowest_log_det_that_an_implementation_sees_is_above_the_floor(scene
     assert_between(found.log_det_min, floor(torch.float32, drift), CEILING + 1.0)
 
 
-@pytest.mark.parametrize(
-    ("name", "depth"),
-    # before σ had a floor they reached what the jitter leaves; with one, the textbook form loses its digits
-    [("pre_fix", -39.0), ("logdet_clamp", -39.0), ("sigma_floor", -20.0), ("soft_start", -20.0)],
-)
-def test_the_historical_presets_fall_through_the_floor(name, depth):
-    breaking(lambda scene, config: assert_between(scene.trace(config).log_det, depth, torch.inf), name)
+@historical_presets
+def test_the_historical_presets_fall_through_the_floor(names):
+    """Before σ had a floor, to what the jitter leaves; since then, where the textbook form loses its digits."""
+    depth = -39.0 if "pre_fix" in names else -20.0
+    breaking(lambda scene, config: assert_between(scene.trace(config).log_det, depth, torch.inf), names)

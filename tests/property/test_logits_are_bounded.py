@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.geometry import each_dtype
-from helpers.laws import CONTRACT, assert_between, breaking, each_historical_preset, extents, implementations, scenes
+from helpers.laws import CONTRACT, assert_between, breaking, extents, historical_presets, implementations, scenes
 from iga import bounds
 from iga.presets import preset
 from iga.testing.layer import budgets
@@ -63,6 +63,6 @@ def test_the_largest_logit_that_an_implementation_sees_is_bounded(scene, impleme
     assert_between(found, 0.0, most * (1 + 8 * bounds.unit_roundoff(torch.float32)))
 
 
-@each_historical_preset
-def test_the_historical_presets_exceed_the_bound(name):
-    breaking(law, name)
+@historical_presets
+def test_the_historical_presets_exceed_the_bound(names):
+    breaking(law, names)

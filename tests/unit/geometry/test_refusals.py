@@ -128,10 +128,14 @@ def test_a_perturbation_has_the_gaussians_dtype_and_residues(argument):
             GAUSSIAN.perturbed(**(good | {argument: wrong}))
 
 
-def test_three_gaussians_are_not_perturbed_by_one_vector():
+def test_perturbations_have_every_dimension_of_the_gaussians_and_one_shape():
     """A shape [3] begins with the residues' [3] and ends with space's 3, and is neither."""
     with pytest.raises(ValueError, match=r"^u must be \[3, \*points, 3\], got \[3\]"):
         GAUSSIAN[:3].perturbed(torch.zeros(3), torch.zeros(3))
+    with pytest.raises(ValueError, match=r"^u must be \[2, 4, \*points, 3\], got \[4, 2, 3\]"):
+        GAUSSIAN[None].expand(2, 4).perturbed(torch.zeros(4, 2, 3), torch.zeros(4, 2, 3))
+    with pytest.raises(ValueError, match=r"^u and d must have one shape, got \[4, 3\] and \[4, 1, 3\]"):
+        GAUSSIAN.perturbed(torch.zeros(4, 3), torch.zeros(4, 1, 3))
 
 
 def test_two_devices_are_refused_by_name():
