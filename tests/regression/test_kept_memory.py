@@ -101,7 +101,7 @@ def test_threads_that_work_at_once_have_memory_of_their_own() -> None:
 
 @pytest.mark.parametrize(
     ("method", "error"),
-    zip(["weigh", "weigh_back", "sums", "add_gradients"], [MemoryError, KeyboardInterrupt] * 2, strict=True),
+    [*zip(["weigh", "weigh_back", "sums", "add_gradients"], [MemoryError, KeyboardInterrupt] * 2, strict=True)],
 )
 def test_a_call_that_ends_half_way_leaves_the_next_one_right(
     method: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
