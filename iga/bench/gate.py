@@ -1,4 +1,4 @@
-"""Judged before timed: values and gradients of the very case that is timed, against float64, on a sample of query rows.
+"""The gate before the clock: values and gradients of the case to be timed against float64, on a sample of query rows.
 
 The cotangents are zero outside some rows; an implementation runs the whole case, and the float64 reference needs those
 rows only. The reference shares no code with the implementations: Σ is built and inverted by its cross products, which

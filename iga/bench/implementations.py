@@ -1,4 +1,4 @@
-"""Who is timed: name, what it is, and how it is run. `available` says why one cannot run on this machine.
+"""The registry of timed implementations: name, what it is, how it is run, and why it cannot run on this machine.
 
 An implementation is built for one case (compiled code is made for one size) and maps a `Problem` to (values, points).
 """
@@ -6,6 +6,7 @@ An implementation is built for one case (compiled code is made for one size) and
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -75,53 +76,40 @@ def _ours(name: str) -> Callable[[Case], Forward]:
     return lambda case: run
 
 
+def _same(forward: Forward) -> Callable[[Case], Forward]:
+    """One forward for every case."""
+    return lambda case: forward
+
+
+def _made(build: Callable[..., Forward], *given: str) -> Callable[[Case], Forward]:
+    """A forward of its own for each case."""
+    return lambda case: build(*given)
+
+
 OURS = ("fused", "cpu", "reference")
 YARDSTICK = "dense"  # what a baseline measures against: plain torch, the same on every machine
 
 # Floats a pair-point that are alive at the peak, (forward, backward): measured at N = 256, H = 8, P = 8.
-_DENSE = (30.0, 160.0)
-_TEXTBOOK = (30.0, 55.0)
-_COMPILED = (3.0, 20.0)
+_DENSE: Any = {"floats": (30.0, 160.0)}
+_TEXTBOOK: Any = {"floats": (30.0, 55.0)}
+_COMPILED: Any = {"floats": (3.0, 20.0), "compiles": True}
+_FORWARD_ONLY: Any = {"compiles": True, "backward": ()}
+_FLEX = "FlexAttention, the score as score_mod"
+_SDPA = "IPA's geometry through scaled_dot_product_attention"
 
 IMPLEMENTATIONS: dict[str, Implementation] = {
     entry.name: entry
     for entry in (
         Implementation("fused", "iga.kernels: Triton", _ours("fused")),
         Implementation("cpu", "iga.kernels: blocks, threads, linear memory", _ours("cpu")),
-        Implementation("reference", "iga.kernels: dense, with statistics", _ours("reference"), floats=_DENSE),
-        Implementation("dense", "closed form by broadcasting, eager", lambda case: peers.dense, floats=_DENSE),
-        Implementation("textbook", "Σ built and factored, eager", lambda case: peers.textbook, floats=_TEXTBOOK),
-        Implementation(
-            "textbook_compiled",
-            "textbook, torch.compile",
-            lambda case: peers.compiled("textbook"),
-            compiles=True,
-            floats=_COMPILED,
-        ),
-        Implementation(
-            "closed_compiled",
-            "dense, torch.compile",
-            lambda case: peers.compiled("closed"),
-            compiles=True,
-            floats=_COMPILED,
-        ),
-        Implementation(
-            "flex",
-            "FlexAttention, the score as score_mod",
-            lambda case: peers.flex(),
-            compiles=True,
-            backward=(),
-            most_points={"cpu": 2, "cuda": 16},
-        ),
-        Implementation(
-            "keops", "KeOps, one reduction", lambda case: peers.keops, compiles=True, backward=(), needs="pykeops"
-        ),
-        Implementation(
-            "ipa_sdpa",
-            "IPA's geometry through scaled_dot_product_attention",
-            lambda case: peers.ipa_sdpa,
-            function="ipa",
-        ),
+        Implementation("reference", "iga.kernels: dense, with statistics", _ours("reference"), **_DENSE),
+        Implementation("dense", "closed form by broadcasting, eager", _same(peers.dense), **_DENSE),
+        Implementation("textbook", "Σ built and factored, eager", _same(peers.textbook), **_TEXTBOOK),
+        Implementation("textbook_compiled", "textbook, torch.compile", _made(peers.compiled, "textbook"), **_COMPILED),
+        Implementation("closed_compiled", "dense, torch.compile", _made(peers.compiled, "closed"), **_COMPILED),
+        Implementation("flex", _FLEX, _made(peers.flex), most_points={"cpu": 2, "cuda": 16}, **_FORWARD_ONLY),
+        Implementation("keops", "KeOps, one reduction", _same(peers.keops), needs="pykeops", **_FORWARD_ONLY),
+        Implementation("ipa_sdpa", _SDPA, _same(peers.ipa_sdpa), function="ipa"),
     )
 }
 

@@ -4,7 +4,8 @@ CPU: a child process of its own loads everything and runs a tiny case (code is c
 above that, inputs and outputs included, is counted: VmHWM of /proc, reset before each case (elsewhere ru_maxrss, which
 only rises: cases run in ascending order). CUDA: the allocator's peak over what is held before the inputs are made.
 
-    python -m iga.bench.memory '{"implementation": …, "cases": [[direction, N, H, P], …], "threads": …, "seed": …}'
+The child is `python -m iga.bench.memory TASK`, a worker for `peaks_of_child` and no command: TASK is the JSON of
+implementation, cases, threads and seed.
 """
 
 import ctypes

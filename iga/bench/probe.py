@@ -1,4 +1,4 @@
-"""What the machine can do, measured in the same run: float32 operations a second that its vector units reach.
+"""The machine's limit, measured in the same run: float32 operations a second that its vector units reach.
 
 An operation is one of a lane's: a fused multiply-add counts once, as it does in the instruction counts of a kernel.
 CPU: chains of fused multiply-adds near the registers, on all threads. CUDA: a float32 matrix product, TF32 off, which

@@ -1,4 +1,4 @@
-"""What stands around every command: streams that can't show a character, that are full, or whose reader has left."""
+"""The guard around every command: streams that can't show a character, that are full, or whose reader has left."""
 
 import errno
 import os

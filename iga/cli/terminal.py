@@ -1,4 +1,4 @@
-"""What the commands share: misuse in one line, the console, tables, bars, and files that outlive a terminal."""
+"""The tools that commands share: misuse in one line, the console, tables, bars, and files that outlive a terminal."""
 
 import os
 import sys

@@ -19,6 +19,7 @@ from iga.experiment.results.page import main as page
 from iga.experiment.results.readings import read_result
 from iga.experiment.run import plan as plans
 from iga.experiment.run import tracking, train
+from iga.report.schema import read
 
 pytestmark = pytest.mark.training
 
@@ -33,7 +34,7 @@ def test_a_comparison_has_its_result_its_report_and_its_structures(tmp_path: Pat
     status = comparison.compare(replace(SMALLEST, samples=1), folder, command="iga compare --steps 3")
     assert set(status.values()) == {"finished"} and len(status) == 2
     result = read_result(folder / "result.json")
-    assert result["command"] == "iga compare --steps 3"
+    assert result["command"] == "iga compare --steps 3" and read(folder / "result.json")["exit_code"] == 0
     assert {run["arm"] for run in result["runs"]} == {"ipa", "bounded"}
     for run in result["runs"]:
         assert len(run["steps"]["trans_loss"]) == run["steps_done"] == 3

@@ -19,6 +19,7 @@ import pytest
 
 import iga
 import iga.report.schema
+from helpers.command import called, exit_code
 from helpers.structures import pdb_text, peptide
 from iga._files import check_target, write_bytes
 from iga.cli.app import main
@@ -28,6 +29,7 @@ RUN = ("verify", "--points", "1", "--only", "determinism")
 HOLDS = (*RUN, "--structures", "six.pdb")
 BROKEN = ("verify", "--preset", "pre_fix", "--points", "1", "--only", "log_det_floor", "--structures", "six.pdb")
 MEASURE, REPORTS = Run.run, {}
+Capture = pytest.CaptureFixture[str]
 EXPECTED = {HOLDS: 0, BROKEN: 1, ("bounds",): 0}
 
 
@@ -39,11 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def once(plan: Run, on_progress: object = None) -> object:
-    key = (
-        plan.subject.name,
-        *(check.name for check in plan.checks),
-        *(structure.path for structure in plan.structures),
-    )
+    key = (plan.subject.name, *(one.name for one in plan.checks), *(one.path for one in plan.structures))
     if key not in REPORTS:
         REPORTS[key] = MEASURE(plan)
     return REPORTS[key]
@@ -56,14 +54,8 @@ def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Run, "run", once)
 
 
-def called(*arguments: str) -> object:
-    with pytest.raises(SystemExit) as leave:
-        main(list(arguments))
-    return leave.value.code
-
-
-def lines_of(err: str) -> list[str]:
-    return [line for line in err.splitlines() if line.strip() and not line.startswith("…")]
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 # --- the terminal ------------------------------------------------------------------------------------------------
@@ -79,7 +71,7 @@ def test_a_terminal_without_the_characters_changes_neither_the_verdict_nor_its_w
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict") for _ in range(2))
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
-    assert called(*arguments) == EXPECTED[arguments]
+    assert exit_code(*arguments) == EXPECTED[arguments]
     for stream in (out, err):
         stream.flush()
     text = out.buffer.getvalue().decode(encoding)  # pyright: ignore[reportAttributeAccessIssue]
@@ -87,6 +79,7 @@ def test_a_terminal_without_the_characters_changes_neither_the_verdict_nor_its_w
     assert ("σ" in text) == (encoding == "utf-8")
 
 
+@pytest.mark.process
 def test_a_reader_who_leaves_early_is_no_failure() -> None:
     """`iga … | head -1`: nothing on standard error, and the code of a command that SIGPIPE ended."""
     run = f"{sys.executable} -m iga bounds"
@@ -95,37 +88,27 @@ def test_a_reader_who_leaves_early_is_no_failure() -> None:
     assert ran.stderr == "" and ran.stdout.splitlines()[-1] in ("0", str(128 + 13))
 
 
-@pytest.mark.parametrize("arguments", EXPECTED, ids=" ".join)
-def test_a_pipe_without_a_reader_ends_quietly_after_the_report_is_written(
-    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    with open(writing, "w", encoding="utf-8") as stream:
-        monkeypatch.setattr(sys, "stdout", stream)
+def test_a_pipe_without_a_reader_ends_quietly_after_the_report_is_written(capfd: Capture, tmp_path: Path) -> None:
+    for arguments, code in EXPECTED.items():
+        reading, writing = os.pipe()
+        os.close(reading)
         report = ("--json", str(tmp_path / "a.json")) if arguments[0] == "verify" else ()
-        assert called(*arguments, *report) == 128 + 13
-        monkeypatch.undo()
-    assert lines_of(capfd.readouterr().err) == []
-    assert not report or json.loads((tmp_path / "a.json").read_text())["exit_code"] == EXPECTED[arguments]
+        with open(writing, "w", encoding="utf-8") as stream, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            ended = called(capfd, *arguments, *report)
+        assert (ended.code, ended.lines) == (128 + 13, []), arguments
+        assert not report or read(tmp_path / "a.json")["exit_code"] == code
 
 
-@pytest.mark.parametrize("arguments", [*EXPECTED, ("--help",), ("--version",)], ids=" ".join)
-def test_a_full_standard_output_is_one_line_and_2(
-    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with open("/dev/full", "w", encoding="utf-8") as stream:
-        monkeypatch.setattr(sys, "stdout", stream)
-        assert called(*arguments) == 2
-        monkeypatch.undo()
-    assert lines_of(capfd.readouterr().err) == ["iga: standard output: No space left on device"]
-
-
-def test_a_full_standard_error_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    with open("/dev/full", "w", encoding="utf-8") as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
-        assert called(*BROKEN) == 1
-        monkeypatch.undo()
+def test_a_full_standard_output_is_one_line_and_2_and_a_full_standard_error_stops_nothing(capfd: Capture) -> None:
+    for arguments in (*EXPECTED, ("--help",), ("--version",)):
+        with open("/dev/full", "w", encoding="utf-8") as stream, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            ended = called(capfd, *arguments)
+        assert (ended.code, ended.lines) == (2, ["iga: standard output: No space left on device"]), arguments
+    with open("/dev/full", "w", encoding="utf-8") as stream, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        assert exit_code(*BROKEN) == 1
 
 
 @pytest.mark.parametrize(
@@ -138,15 +121,14 @@ def test_a_full_standard_error_stops_nothing(monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_what_stops_a_run_from_outside_is_one_line(
-    error: BaseException, code: int, words: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    error: BaseException, code: int, words: str, monkeypatch: pytest.MonkeyPatch, capfd: Capture
 ) -> None:
     def stopped(*given: object) -> None:
         raise error
 
     monkeypatch.setattr(Run, "run", stopped)
-    assert called(*HOLDS) == code
-    (line,) = lines_of(capfd.readouterr().err)
-    assert line.startswith(f"iga: {words}")
+    ended = called(capfd, *HOLDS)
+    assert ended.code == code and len(ended.lines) == 1 and ended.lines[0].startswith(f"iga: {words}")
 
 
 def test_an_error_of_ours_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,28 +143,22 @@ def test_an_error_of_ours_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> No
 NAME = "\x1b[2J\x07[bold]:x:\u202eevil\udcff.pdb"
 
 
-@pytest.mark.parametrize("also", [(), ("--preset", "bounded")])
-def test_a_file_name_is_shown_and_does_nothing_else(
-    also: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_name_is_shown_and_does_nothing_else(tmp_path: Path, capfd: Capture) -> None:
     """Escapes, a bell, markup, an emoji's name, a turn of the writing, a byte that is no UTF-8; in table and misuse."""
     (tmp_path / NAME).write_text("", encoding="utf-8")
     (tmp_path / ("\n" + NAME)).write_text("", encoding="utf-8")
     sound = tmp_path / f"{NAME}_1.pdb"
     sound.write_bytes(Path("six.pdb").read_bytes())
-    files = ("--structures", str(tmp_path)) if also else ("--structures", str(tmp_path / NAME))
-    assert called(*RUN, *also, *files) == (0 if also else 2)
-    shown = "".join(capfd.readouterr())
-    for part in ("\\x1b[2J\\x07[bold]:x:\\u202eevil\\udcff", ".pdb"):
-        assert part in shown.replace("│\n│", ""), shown
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e]", shown)
+    for files, code in ((tmp_path, 0), (tmp_path / NAME, 2)):
+        ended = called(capfd, *RUN, "--structures", str(files))
+        shown = ended.out + ended.err
+        assert ended.code == code
+        for part in ("\\x1b[2J\\x07[bold]:x:\\u202eevil\\udcff", ".pdb"):
+            assert part in shown.replace("│\n│", ""), shown
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e]", shown)
 
 
 # --- the report --------------------------------------------------------------------------------------------------
-
-
-def read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_a_report_goes_through_links_and_into_files_that_keep_their_mode(tmp_path: Path) -> None:
@@ -191,7 +167,7 @@ def test_a_report_goes_through_links_and_into_files_that_keep_their_mode(tmp_pat
     link.symlink_to("folder/target.json")
     for already in (False, True):  # the link dangles first
         assert already == target.exists()
-        assert called(*HOLDS, "--json", str(link)) == 0
+        assert exit_code(*HOLDS, "--json", str(link)) == 0
         assert link.is_symlink() and read(target)["exit_code"] == 0
         target.chmod(0o640)
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
@@ -203,20 +179,17 @@ def test_a_report_goes_into_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: got.append(read(pipe)), daemon=True)
     reader.start()
-    assert called(*HOLDS, "--json", str(pipe)) == 0
+    assert exit_code(*HOLDS, "--json", str(pipe)) == 0
     reader.join(10)
     assert got and got[0]["exit_code"] == 0 and stat.S_ISFIFO(pipe.stat().st_mode)
 
 
-@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
-def test_a_report_on_standard_output_stands_there_alone(
-    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_report_on_standard_output_stands_there_alone(tmp_path: Path, capfd: Capture) -> None:
     """So that `iga verify --json /dev/stdout | jq` reads it; the table goes to standard error."""
     (tmp_path / "link").symlink_to("/dev/stdout")
-    assert called(*BROKEN, "--json", str(tmp_path / name)) == 1
-    out, err = capfd.readouterr()
-    assert json.loads(out)["exit_code"] == 1 and "log_det_floor" in err
+    for name in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"):
+        ended = called(capfd, *BROKEN, "--json", str(tmp_path / name))
+        assert ended.code == json.loads(ended.out)["exit_code"] == 1 and "log_det_floor" in ended.err, name
 
 
 def test_a_descriptor_is_written_where_it_stands(tmp_path: Path) -> None:
@@ -255,16 +228,15 @@ def test_looking_at_a_target_leaves_nothing_and_opens_no_pipe(tmp_path: Path) ->
 
 
 def test_a_disk_that_fills_at_the_end_costs_the_file_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
 ) -> None:
     def full(path: Path, text: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(iga.report.schema, "write_text", full)
-    assert called(*BROKEN, "--json", str(tmp_path / "a.json")) == 2
-    out, err = capfd.readouterr()
-    assert "log_det_floor" in out and "do not hold" in out
-    assert lines_of(err) == [f"iga: {tmp_path / 'a.json'}: No space left on device"]
+    ended = called(capfd, *BROKEN, "--json", str(tmp_path / "a.json"))
+    assert ended.code == 2 and "log_det_floor" in ended.out and "do not hold" in ended.out
+    assert ended.lines == [f"iga: {tmp_path / 'a.json'}: No space left on device"]
 
 
 def test_every_file_of_the_package_is_written_by_one_writer() -> None:
