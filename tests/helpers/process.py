@@ -55,6 +55,7 @@ def _child(
         descriptor = os.open(stream, os.O_WRONLY | os.O_APPEND)
         os.dup2(descriptor, number)
         os.close(descriptor)
+    multiprocessing.set_start_method(None, force=True)  # what the script starts, it starts as any program does
     os.environ.pop("TRITON_INTERPRET", None)  # set by conftest for tests in its own process
     os.environ.update(env)
     os.chdir(cwd or os.getcwd())
