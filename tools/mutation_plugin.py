@@ -52,6 +52,9 @@ JUDGES: dict[tuple[str, ...], tuple[str, ...]] = {
         "property/test_laws_of_attention.py",
         "property/test_logits_are_bounded.py",
         "regression/test_layer_findings.py",
+        "regression/test_bad_tensors.py",
+        "regression/test_arguments_by_name.py",
+        "regression/test_openfold_calls.py",
     ),
     ("iga.experiment.task",): tuple(
         f"experiment/test_{name}.py" for name in ("chains", "batches", "flow", "losses", "baselines", "sampling")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from iga import rotation
 from iga.attention import InvariantGaussianAttention
@@ -61,3 +62,16 @@ def weighted_points(seed: int, dtype: torch.dtype = torch.float32) -> tuple[torc
     trans = (5 * torch.randn(5, 3, generator=generator)).to(dtype)
     frame = Frame(rotation.random(5, generator=generator, dtype=dtype), trans)
     return weights, frame, torch.randn(2, 5, 3, 3, generator=generator).to(dtype)
+
+
+class Net(nn.Module):
+    """A model of two layers."""
+
+    def __init__(self, second: IGAConfig | str = "bounded") -> None:
+        super().__init__()
+        self.first, self.second = small_layer(seed=1), small_layer(second, seed=2)
+        self.first.implementation = self.second.implementation = "reference"
+
+    def forward(self, s, z, r, mask):
+        s = s + self.first(s, z, r, mask)
+        return s + self.second(s, z, r, mask=mask)

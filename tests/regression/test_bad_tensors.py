@@ -38,6 +38,7 @@ WRONG = {
     "no s": ({"s": None}, "s must be a tensor"),
     "a z elsewhere": ({"z": torch.zeros(2, N, N, C_Z, device="meta")}, "z is on meta and s on cpu"),
     "frames elsewhere": ({"r": FRAME.to("meta")}, "r is on meta and s on cpu"),
+    "no residues": ({"s": torch.zeros(C_S)}, r"s must be \[\*, n, c_s = 8\], got \[8\]"),
     "too few channels": ({"s": GIVEN["s"][..., 1:]}, r"s must be \[\*, n, c_s = 8\], got \[2, 4, 7\]"),
     "too few pair channels": ({"z": GIVEN["z"][..., 1:]}, r"z must be \[2, 4, 4, 6\] .* got \[2, 4, 4, 5\]"),
     "a frame short": ({"r": FRAME[:, 1:]}, r"r must have one frame per residue of s, \[2, 4\], got \[2, 3\]"),

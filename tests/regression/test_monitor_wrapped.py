@@ -6,8 +6,6 @@ on a watched model, and a deep copy went on counting for the model that it was c
 
 import copy
 import io
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -17,21 +15,10 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from helpers.layers import layer_inputs, small_layer
+from helpers.layers import Net, layer_inputs, small_layer
+from helpers.process import run_script
 from iga import InvariantGaussianAttention, Monitor
 from iga.diagnostics import layer_metrics
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = (small_layer(seed=seed) for seed in (1, 2))
-        for layer in (self.first, self.second):
-            layer.implementation = "reference"
-
-    def forward(self, s, z, r, mask):
-        s = s + self.first(s, z, r, mask)
-        return s + self.second(s, z, r, mask)
 
 
 class Delegating(nn.Module):
@@ -55,15 +42,6 @@ def seen(monitor: Monitor) -> list[str]:
     return sorted({name.split("/")[2] for name in monitor.metrics()})
 
 
-@pytest.mark.parametrize("wrap", [Delegating, nn.Sequential], ids=["hands attributes on", "holds it"])
-def test_a_wrapped_layer_is_counted_once(wrap) -> None:
-    model, given = Net(), layer_inputs()
-    model.first = Wrapped(wrap(model.first))  # type: ignore[assignment]
-    with Monitor(model) as monitor:
-        model(*given)
-    assert seen(monitor) == ["global", "l0", "l1"] and monitor._calls == [1, 1]
-
-
 class Wrapped(nn.Module):
     def __init__(self, inner) -> None:
         super().__init__()
@@ -73,9 +51,17 @@ class Wrapped(nn.Module):
         return (self.inner[0] if isinstance(self.inner, nn.Sequential) else self.inner)(*args)
 
 
+@pytest.mark.parametrize("wrap", [Delegating, nn.Sequential], ids=["hands attributes on", "holds it"])
+def test_a_wrapped_layer_is_counted_once(wrap) -> None:
+    model, given = Net(), layer_inputs()
+    model.first = Wrapped(wrap(model.first))  # type: ignore[assignment]
+    with Monitor(model) as monitor:
+        model(*given)
+    assert seen(monitor) == ["global", "l0", "l1"] and monitor._calls == [1, 1]
+
+
 COMPILED = """
-    import sys, torch
-    sys.path[:0] = ["tests"]
+    import torch
     from helpers.layers import layer_inputs, small_layer
     from iga import Monitor
 
@@ -117,11 +103,13 @@ COMPILED = """
 """
 
 
-def test_a_compiled_layer_is_counted_once_however_and_whenever_it_was_compiled() -> None:
+@pytest.mark.process
+def test_a_compiled_layer_is_counted_once_however_and_whenever_it_was_compiled(tmp_path: Path) -> None:
     """Also one that was compiled and ran before anybody watched, and again after nobody does. In a process of its own:
     the compiler cannot read the checks of shapes that run here."""
-    code, root = textwrap.dedent(COMPILED), Path(__file__).resolve().parents[2]
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(COMPILED), encoding="utf-8")
+    ran = run_script(program, timeout=300.0)
     assert ran.returncode == 0, ran.stderr
 
 
@@ -207,11 +195,14 @@ def test_closing_leaves_the_model_as_it_was_and_other_monitors_at_work() -> None
     model(*given)
     assert first._calls == [2, 2] and second._calls == [1]
     first.close()
+    last = first.metrics()
     assert [set(vars(module)) for module in model.modules()] == before
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    with torch.no_grad():
+        model.first.geo_bias.add_(1.0)
     model(*given)
     shallow(*given)
-    assert first._calls == [2, 2]
+    assert first._calls == [2, 2] and first.metrics() == last
 
 
 def test_a_call_that_fails_is_not_counted_and_ends_nothing() -> None:

@@ -4,13 +4,14 @@ Found with OpenFold, se3_diffusion and FrameFlow run upon this package's classes
 where Rigid promotes it, and results whose `.view` failed. The judge is NumPy in float64, from the formulas.
 """
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
 
 from iga import Frame, GaussianRigid, rotation
 from iga.frame import rigid_to_frame
+
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
 EPS = 2.0**-23
 HALVES = [torch.float16, torch.bfloat16]
@@ -46,8 +47,7 @@ def matrices(quaternion: np.ndarray) -> np.ndarray:
 
 
 @KINDS
-def test_rigid_objects_are_joined_and_shaped_like_tensors(make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+def test_rigid_objects_are_joined_and_shaped_like_tensors(make) -> None:
     a, b = make(2, 5, seed=1), make(2, 5, seed=2)
     expected = {
         "cat": (type(a).cat([a, b], dim=-1), lambda x, y: torch.cat([x, y], dim=1)),
@@ -182,8 +182,7 @@ def test_parts_are_replaced_one_at_a_time(make) -> None:
     assert torch.equal(rigid_to_frame(frame).rot, rotation.multiply(a.rot, frames(3, seed=9).rot))
 
 
-def test_rotations_speak_the_verbs_of_openfolds_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+def test_rotations_speak_the_verbs_of_openfolds_rotation() -> None:
     rots, other = frames(4).get_rots(), frames(4, seed=5).get_rots()
     product = np.einsum("...ij,...jk->...ik", rots.rot.double().numpy(), other.rot.double().numpy())
     for composed in (rots.compose_r(other), rots.compose_q(other)):

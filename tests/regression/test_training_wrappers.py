@@ -18,35 +18,21 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 
-from helpers.layers import SIZES, Inputs, layer_inputs, small_layer
-from iga.attention import InvariantGaussianAttention
-from iga.frame import Frame
-from iga.ipa import InvariantPointAttention
+from helpers.ipa import openfold_rigid
+from helpers.layers import LAYERS, SIZES, Inputs, layer_inputs, small_layer
 from iga.testing.layer.subject import randomise
 
-IMPLEMENTATIONS = ("reference", "cpu")
+KINDS = pytest.mark.parametrize("kind", ["reference", "cpu", "IPA"])
+pytestmark = pytest.mark.filterwarnings("ignore")
 # Operations of the longest chain, and the condition of a softmax over logits of tens: docs/theory.md, section 13.
 CHAIN = 2.0**8 * 2.0**5
 
 
-class Rigid:
-    """A rigid object by its verbs alone, as OpenFold's: no wrapper looks into it."""
-
-    def __init__(self, frame: Frame) -> None:
-        self._frame = frame
-
-    def get_rots(self) -> Any:
-        return self._frame.get_rots()
-
-    def get_trans(self) -> Tensor:
-        return self._frame.get_trans()
-
-
-def attention(kind: str, implementation: str = "cpu") -> nn.Module:
+def attention(kind: str) -> nn.Module:
     if kind == "IPA":
-        return randomise(InvariantPointAttention(**SIZES, pair_value_dim=2), 0)
+        return randomise(LAYERS["IPA"](**SIZES, pair_value_dim=2), 0)
     layer = small_layer()
-    layer.implementation = implementation
+    layer.implementation = kind
     return layer
 
 
@@ -85,12 +71,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("kind", [*IMPLEMENTATIONS, "IPA"])
+@KINDS
 @pytest.mark.parametrize("pair", [(True, False), (False, False), (False, True)], ids=str)
-@pytest.mark.filterwarnings("ignore")
 def test_ddp_goes_on_when_a_call_has_no_z(kind: str, pair: tuple[bool, bool], world: Any) -> None:
     """`find_unused_parameters` is off, as it is by default: each parameter must have its gradient, step after step."""
-    layer, given = attention(kind, kind), inputs()
+    layer, given = attention(kind), inputs()
     plain = copy.deepcopy(layer)
     parallel = DistributedDataParallel(layer)
     for with_z in pair:
@@ -122,10 +107,9 @@ def sharded(layer: nn.Module, way: str, mesh: Any, policy: MixedPrecisionPolicy 
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", [*IMPLEMENTATIONS, "IPA"])
-@pytest.mark.filterwarnings("ignore")
+@KINDS
 def test_fsdp2_gives_what_the_layer_gives(kind: str, way: str, world: Any) -> None:
-    layer, given = attention(kind, kind), inputs()
+    layer, given = attention(kind), inputs()
     wanted = gradients(layer, layer, *given)
     layer = sharded(copy.deepcopy(layer), way, world)
     assert_close(gradients(layer, layer, *given), wanted, 2.0**-24)
@@ -134,7 +118,6 @@ def test_fsdp2_gives_what_the_layer_gives(kind: str, way: str, world: Any) -> No
     assert output.isfinite().all()
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_fsdp2_in_bfloat16_casts_a_frame_unless_it_is_told_not_to(world: Any) -> None:
     """Frames are dataclasses, into which it looks: their digits are lost, and the call goes on in float32."""
     given = inputs()
@@ -150,12 +133,11 @@ def test_fsdp2_in_bfloat16_casts_a_frame_unless_it_is_told_not_to(world: Any) ->
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", [*IMPLEMENTATIONS, "IPA"])
-@pytest.mark.filterwarnings("ignore")
+@KINDS
 def test_fsdp2_in_bfloat16_casts_what_it_likes_and_geometry_stays(kind: str, way: str, world: Any) -> None:
     """Every floating argument is cast: s, z, a float mask, local_mean, log_scale. 2⁻⁸: bfloat16 has 8 bits."""
-    layer, given = attention(kind, kind), inputs()
-    rigid, mask = Rigid(given.r.frame), given.mask.float()
+    layer, given = attention(kind), inputs()
+    rigid, mask = openfold_rigid(given.r.rot, given.r.trans), given.mask.float()
     beside = {} if kind == "IPA" else {"local_mean": given.r.local_mean, "log_scale": given.r.log_scale}
     wanted = gradients(layer, layer, given.s, given.z, rigid, mask, **beside)
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
@@ -168,7 +150,6 @@ def test_fsdp2_in_bfloat16_casts_what_it_likes_and_geometry_stays(kind: str, way
     assert all(x.isfinite().all() for x in found.values())
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_statistics_come_from_a_sharded_layer_too(world: Any) -> None:
     layer, given = attention("cpu"), inputs()
     wanted = layer.with_statistics(*given)
@@ -178,10 +159,9 @@ def test_statistics_come_from_a_sharded_layer_too(world: Any) -> None:
     assert torch.equal(output, wanted[0]) and all(map(torch.equal, statistics, wanted[1]))
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_layer_made_on_meta_is_sharded_moved_and_drawn(world: Any) -> None:
     with torch.device("meta"):
-        layer = InvariantGaussianAttention(**SIZES)
+        layer = LAYERS["IGA"](**SIZES)
     fully_shard(layer, mesh=world)
     layer.to_empty(device="cpu")
     layer.reset_parameters()
@@ -192,9 +172,9 @@ def test_a_layer_made_on_meta_is_sharded_moved_and_drawn(world: Any) -> None:
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-@pytest.mark.parametrize("kind", [*IMPLEMENTATIONS, "IPA"])
+@KINDS
 def test_activation_checkpointing_gives_the_same_bits(kind: str, reentrant: bool) -> None:
-    layer, given = attention(kind, kind), inputs()
+    layer, given = attention(kind), inputs()
     s = given.s.clone().requires_grad_()
     for autocast in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
@@ -206,9 +186,9 @@ def test_activation_checkpointing_gives_the_same_bits(kind: str, reentrant: bool
         s.grad = None
 
 
-@pytest.mark.parametrize("kind", [*IMPLEMENTATIONS, "IPA"])
+@KINDS
 def test_averaged_weights_are_averages_and_leave_the_layer_alone(kind: str) -> None:
-    layer, given = attention(kind, kind), inputs()
+    layer, given = attention(kind), inputs()
     averaged = AveragedModel(layer, multi_avg_fn=get_ema_multi_avg_fn(0.5))
     averaged.update_parameters(layer)
     first = copy.deepcopy(layer.state_dict())

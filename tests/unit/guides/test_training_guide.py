@@ -1,49 +1,52 @@
-"""The training script of docs/guides/training.md, as it stands: processes, compiled, on the kernels, loss falling."""
+"""The training script of docs/guides/training.md: as it stands in two processes, and with OpenFold's calls in one."""
 
 import csv
-import os
 import re
-import subprocess
-import sys
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-SCRIPT, OPENFOLD = re.findall(
-    r"```python\n(.*?)```", (ROOT / "docs/guides/training.md").read_text(encoding="utf-8"), re.S
-)
+from helpers.process import run_script
+
+pytestmark = [pytest.mark.training, pytest.mark.process]
+
+GUIDE = Path(__file__).resolve().parents[3] / "docs/guides/training.md"
+SCRIPT, OPENFOLD = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.S)
 STEPS = 12
 
 
-def losses(file: Path) -> list[float]:
-    with file.open(encoding="utf-8") as rows:
-        return [float(row["loss"]) for row in csv.DictReader(rows)]
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8") as text:
+        return list(csv.DictReader(text))
 
 
 @pytest.mark.parametrize("processes", [2, 1])
 def test_the_training_script_runs_and_its_losses_fall(processes: int, tmp_path: Path) -> None:
-    """As it stands in two processes; in one with OpenFold's call shapes, not compiled, which takes the time."""
+    """The one process does not compile, which takes the time. Environment and threads are those of torchrun."""
     text = SCRIPT
     if processes == 1:
         definitions, main = SCRIPT.replace("torch.compile(", "(").split("if __name__")
         text = f"{definitions}{OPENFOLD}\nModel = OpenFoldModel\n\nif __name__{main}"
-    (tmp_path / "train.py").write_text(text, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    done = subprocess.run(
-        [sys.executable, *launch, "train.py", str(STEPS)], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    script = tmp_path / "train.py"
+    script.write_text(f"import torch\n\ntorch.set_num_threads(1)\n{text}", encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
+
+    def run(rank: int):
+        return run_script(script, str(STEPS), cwd=tmp_path, env=world | {"RANK": str(rank)}, timeout=600.0)
+
+    with ThreadPoolExecutor(processes) as pool:
+        for done in pool.map(run, range(processes)):
+            assert done.returncode == 0, done.stderr
     for name in ("train", "adapt"):
         for rank in range(processes):
-            found = losses(tmp_path / f"{name}_{rank}.csv")
+            found = [float(row["loss"]) for row in rows(tmp_path / f"{name}_{rank}.csv")]
             assert len(found) == STEPS and all(0 < loss < float("inf") for loss in found)
-    # The pretraining starts from nothing: halves are compared, since single steps are noisy. Adapters begin where the
-    # average left off, at random: they go down from their first steps.
-    for name in ("train", "adapt"):
-        found = losses(tmp_path / f"{name}_0.csv")
-        assert sum(found[STEPS // 2 :]) < sum(found[: STEPS // 2]), name
-    with (tmp_path / "train_0.csv").open(encoding="utf-8") as rows:
-        names = set(next(csv.reader(rows)))
-    assert {"debug/iga/global/geo_scaled_absmax", "debug/iga/global/log_det_min", "debug/iga/l1/geo_raw_mean"} <= names
+            # The pretraining starts from nothing: halves are compared, since single steps are noisy. Adapters begin
+            # where the average left off, at random: they go down from their first steps.
+            assert rank or sum(found[STEPS // 2 :]) < sum(found[: STEPS // 2]), name
+    names = {"debug/iga/global/geo_scaled_absmax", "debug/iga/global/log_det_min", "debug/iga/l1/geo_raw_mean"}
+    assert names <= set(rows(tmp_path / "train_0.csv")[0])

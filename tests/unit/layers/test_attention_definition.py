@@ -6,6 +6,7 @@ section 8.5, with 120 κ² u for Σ: building it costs 4 roundings an entry, its
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ import torch
 
 from helpers.layers import Inputs, layer_inputs, small_layer
 from iga import rotation
-from iga._layers import check_inputs, masked_softmax
 from iga.attention import InvariantGaussianAttention
 from iga.frame import Frame
 from iga.functional import PointGaussians, Trace, point_scores
@@ -22,40 +22,15 @@ from iga.overlap import gaussian_overlap, gaussian_overlap_textbook
 from iga.presets import IGAConfig, preset
 
 U = 2.0**-53
+SIGMAS: dict[str, Any] = {"sigma_min": 0.15, "sigma_max": 0.4}
+TEXTBOOK: dict[str, Any] = {"form": "textbook", "sigma_min": 0.1, "sigma_max": None}
+HARD: dict[str, Any] = {"score": "gaussian", "floor": "hard", "logit_cap": None}
+GATED: dict[str, Any] = {"dof": 2.5, "log_det_min": -6.0, "time_gate": 2.0, "offset_max": 1.5, "log_scale_max": 0.5}
 CONFIGS = {
-    "bounded": IGAConfig(sigma_min=0.15, sigma_max=0.4, temperature=1.7, logit_cap=2.0),
-    "gaussian": IGAConfig(
-        score="gaussian",
-        floor="hard",
-        sigma_min=0.15,
-        sigma_max=0.4,
-        point_scaling="rsqrt",
-        temperature=0.5,
-        logit_cap=None,
-        log_det_min=-6.0,
-    ),
-    "textbook": IGAConfig(
-        form="textbook",
-        score="gaussian",
-        floor="hard",
-        sigma_min=0.1,
-        sigma_max=None,
-        jitter=0.02,
-        point_scaling="sum",
-        logit_cap=None,
-        geo_scale_init=-3.0,
-    ),
-    "gated": IGAConfig(
-        form="textbook",
-        sigma_min=0.1,
-        sigma_max=None,
-        dof=2.5,
-        log_det_min=-6.0,
-        time_gate=2.0,
-        logit_cap=5.0,
-        offset_max=1.5,
-        log_scale_max=0.5,
-    ),
+    "bounded": IGAConfig(**SIGMAS, temperature=1.7, logit_cap=2.0),
+    "gaussian": IGAConfig(**SIGMAS, **HARD, point_scaling="rsqrt", temperature=0.5, log_det_min=-6.0),
+    "textbook": IGAConfig(**TEXTBOOK, **HARD, jitter=0.02, point_scaling="sum", geo_scale_init=-3.0),
+    "gated": IGAConfig(**TEXTBOOK, **GATED, logit_cap=5.0),
 }
 
 
@@ -169,19 +144,8 @@ def reference(layer: InvariantGaussianAttention, given: Inputs, sample: int, tim
         features[i] = np.concatenate(row)
         absent = np.zeros(layer.linear_out.in_features - len(features[i]))
         output[i] = linear("linear_out", np.concatenate([features[i], absent]))
-    arrays = (
-        dist_sq,
-        log_det,
-        score,
-        geo_raw,
-        geo_scaled,
-        scalar,
-        logits,
-        weights,
-        np.array([*features.values()]),
-        output,
-    )
-    return Reference(*arrays, kappa=float(used.max() / used.min()))
+    before = (dist_sq, log_det, score, geo_raw, geo_scaled, scalar, logits, weights)
+    return Reference(*before, np.array([*features.values()]), output, kappa=float(used.max() / used.min()))
 
 
 def within(found: torch.Tensor, expected: np.ndarray, budget: np.ndarray | float, pairs: tuple = ()) -> None:
@@ -357,26 +321,3 @@ def test_the_layer_runs_where_its_inputs_are() -> None:
     layer, given = small_layer(CONFIGS["gated"]).to("meta"), layer_inputs()
     out = layer(given.s.to("meta"), given.z.to("meta"), given.r.to("meta"), given.mask.to("meta"), t=0.5)
     assert out.device.type == "meta" and out.shape == given.s.shape
-
-
-# ---- helpers
-
-
-def test_a_mask_of_one_half_is_not_above_one_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where values are not looked at: on a GPU, in a traced call. Elsewhere a soft mask is refused."""
-    frame = Frame(torch.eye(3).expand(3, 3, 3), torch.zeros(3, 3))
-    mask = torch.tensor([0.5, 0.75, 0.25])
-    with pytest.raises(ValueError, match="mask must hold"):
-        check_inputs(torch.zeros(3, 2), None, frame, mask, c_s=2, c_z=0)
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert check_inputs(torch.zeros(3, 2), None, frame, mask, c_s=2, c_z=0).tolist() == [False, True, False]
-
-
-def test_a_row_without_keys_beside_one_with_keys_has_no_nan_inside_the_backward_pass_either() -> None:
-    logits = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
-    mask = torch.tensor([[True, False], [False, False]])
-    with torch.autograd.set_detect_anomaly(True):
-        weights = masked_softmax(logits, mask)
-        assert weights.tolist() == [[1.0, 0.0], [0.0, 0.0]]
-        weights.square().sum().backward()
-    assert (logits.grad == 0).all()
