@@ -9,13 +9,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 
-from iga.structure import StructureError, read_structure, read_structures
-
-MISSING = "N, CA or C missing or not finite"
+from helpers.geometry import is_rotation
+from helpers.structures import MISSING, values
+from iga.structure import Structure, StructureError, read_structure, read_structures
 
 
 @dataclass(frozen=True)
@@ -77,51 +78,45 @@ def readme_counts(folder: Path) -> dict[str, int]:
     return {name: 0 if residues == "-" else int(residues) for name, residues in found}
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_an_awkward_file_gives_its_residues_or_one_line_with_the_reason(awkward: Path, name: str) -> None:
-    case, path = CASES[name], awkward / name
-    if case.reason:
-        with pytest.raises(StructureError) as caught:
-            read_structure(path)
-        message = str(caught.value)
-        assert message.startswith(f"{path}: ") and "\n" not in message
-        assert case.reason in message.removeprefix(f"{path}: ")
-        return
-    structure = read_structure(path)
-    assert (structure.n_valid, structure.n_residues) == (case.valid, case.valid + case.masked)
-    assert structure.masked == ({MISSING: case.masked} if case.masked else {})
-    gaussian, mask = structure.gaussian, structure.mask
-    assert all(x.isfinite().all() for x in (gaussian.rot, gaussian.trans, gaussian.local_mean, gaussian.log_scale))
-    gram = gaussian.rot.double().mT @ gaussian.rot.double() - torch.eye(3)
-    assert (gram.abs() <= 8 * torch.finfo(torch.float32).eps).all()
-    assert (torch.linalg.det(gaussian.rot.double()) > 0).all()
-    assert (gaussian.rot[~mask] == torch.eye(3)).all() and (gaussian.trans[~mask] == 0).all()
-    # Two CA atoms are never in one place, whatever the file: one residue a position.
-    apart = torch.cdist(gaussian.trans[mask].double(), gaussian.trans[mask].double()).fill_diagonal_(1.0)
-    assert (apart > 0.2).all()
+@pytest.fixture(scope="module")
+def readings(awkward: Path) -> dict[str, Structure]:
+    """Name → what was read of it: each file once, but for those with a reason."""
+    return {name: read_structure(awkward / name) for name, case in CASES.items() if not case.reason}
 
 
-def test_every_awkward_file_has_a_case(awkward: Path) -> None:
+def test_an_awkward_file_gives_its_residues_or_one_line_with_the_reason(
+    awkward: Path, readings: dict[str, Structure]
+) -> None:
     assert sorted(CASES) == sorted(path.name for path in awkward.iterdir())
+    for name, case in CASES.items():
+        if case.reason:
+            with pytest.raises(StructureError) as caught:
+                read_structure(awkward / name)
+            message = str(caught.value)
+            assert message.startswith(f"{awkward / name}: ") and "\n" not in message, name
+            assert case.reason in message, name
+            continue
+        structure = readings[name]
+        assert (structure.n_valid, structure.n_residues) == (case.valid, case.valid + case.masked), name
+        assert structure.masked == ({MISSING: case.masked} if case.masked else {}), name
+        gaussian, mask = structure.gaussian, structure.mask
+        assert all(x.isfinite().all() for x in values(structure)), name
+        assert is_rotation(gaussian.rot.double(), 8 * torch.finfo(torch.float32).eps), name
+        assert (gaussian.rot[~mask] == torch.eye(3)).all() and (gaussian.trans[~mask] == 0).all(), name
+        # Two CA atoms are never in one place, whatever the file: one residue a position.
+        apart = torch.cdist(gaussian.trans[mask].double(), gaussian.trans[mask].double()).fill_diagonal_(1.0)
+        assert (apart > 0.2).all(), name
 
 
-def test_a_folder_is_read_past_the_files_that_cannot_be(awkward: Path) -> None:
-    structures, records = read_structures([awkward])
-    names = sorted(CASES)
-    assert [Path(str(entry["path"])).name for entry in records] == names
-    assert [Path(structure.path).name for structure in structures] == [n for n in names if not CASES[n].reason]
-    for name, entry in zip(names, records, strict=True):
-        case = CASES[name]
-        assert set(entry) == {"path", "residues", "masked", "chain_breaks", "status", "reason"}
-        assert entry["status"] == ("unreadable" if case.reason else "read")
-        assert (entry["residues"], entry["masked"]) == (case.valid + case.masked, case.masked)
-        expected = case.reason or (f"{case.masked} masked: {MISSING}" if case.masked else "")
-        assert (expected in str(entry["reason"])) if case.reason else (entry["reason"] == expected)
-
-
-def test_all_structures_have_the_residues_that_the_readme_counts(structures_dir: Path) -> None:
+def test_all_structures_have_the_residues_that_the_readme_counts(
+    structures_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # checks of each residue's arguments: minutes
     counts = readme_counts(structures_dir)
     main = {name: residues for name, residues in counts.items() if not name.startswith("awkward/")}
+    assert {f"awkward/{name}": case.valid for name, case in CASES.items()} == {
+        name: residues for name, residues in counts.items() if name not in main
+    }
     structures, records = read_structures([structures_dir])
     assert len(main) == len(records) == 135
     assert [entry for entry in records if entry["status"] != "read"] == []
@@ -132,18 +127,11 @@ def test_all_structures_have_the_residues_that_the_readme_counts(structures_dir:
     assert masked == {"1as5.cif.gz": 1, "1ema.cif.gz": 1, "1u19.cif.gz": 2, "4opj.cif.gz": 1}
 
 
-def test_the_cases_here_agree_with_the_readme(structures_dir: Path) -> None:
-    counts = readme_counts(structures_dir)
-    assert {f"awkward/{name}": case.valid for name, case in CASES.items()} == {
-        name: residues for name, residues in counts.items() if name.startswith("awkward/")
-    }
-
-
 # What the counts don't show
 
 
-def test_insertion_codes_keep_their_order(awkward: Path) -> None:
-    structure = read_structure(awkward / "insertion_codes_1a4w.pdb.gz")
+def test_insertion_codes_keep_their_order(readings: dict[str, Structure]) -> None:
+    structure = readings["insertion_codes_1a4w.pdb.gz"]
     assert sum(number[-1].isalpha() for number in structure.numbers) == 35
     heavy = [n for chain, n in zip(structure.chains, structure.numbers, strict=True) if chain == "H"]
     start = heavy.index("60")
@@ -152,26 +140,21 @@ def test_insertion_codes_keep_their_order(awkward: Path) -> None:
     assert set(structure.chains) == {"L", "H", "I"}
 
 
-def test_a_truncated_chain_ends_where_the_file_does(awkward: Path) -> None:
-    assert read_structure(awkward / "truncated_no_end_1osm.pdb").numbers[-3:] == ("180", "181", "181A")
-
-
-def test_selenomethionine_stays(awkward: Path) -> None:
-    structure = read_structure(awkward / "mse_hetatm_1a8o.cif")
-    pairs = zip(structure.numbers, structure.residue_names, strict=True)
+def test_residues_are_those_of_the_file(readings: dict[str, Structure]) -> None:
+    # A truncated chain ends where the file does.
+    assert readings["truncated_no_end_1osm.pdb"].numbers[-3:] == ("180", "181", "181A")
+    modified = readings["mse_hetatm_1a8o.cif"]
+    pairs = zip(modified.numbers, modified.residue_names, strict=True)
     assert [number for number, name in pairs if name == "MSE"] == ["151", "185", "214", "215"]
-
-
-def test_one_name_a_position_where_the_file_has_two(awkward: Path) -> None:
-    structure = read_structure(awkward / "microheterogeneity_1ejg.pdb")
-    assert structure.numbers == tuple(map(str, range(1, 47)))
-    names = dict(zip(structure.numbers, structure.residue_names, strict=True))
+    two_names = readings["microheterogeneity_1ejg.pdb"]
+    assert two_names.numbers == tuple(map(str, range(1, 47)))
+    names = dict(zip(two_names.numbers, two_names.residue_names, strict=True))
     # Heavy atoms of Pro 22 A have occupancies of 0.33 and 0.57, those of Ser B and C 0.21 to 0.33; Leu 25 likewise.
     assert (names["22"], names["25"]) == ("PRO", "LEU")
 
 
-def test_what_is_masked_is_what_lacks_atoms(awkward: Path) -> None:
-    structure = read_structure(awkward / "missing_atoms_and_residues_6pp9.pdb.gz")
+def test_what_is_masked_is_what_lacks_atoms(readings: dict[str, Structure]) -> None:
+    structure = readings["missing_atoms_and_residues_6pp9.pdb.gz"]
     labels = list(zip(structure.chains, structure.numbers, structure.mask.tolist(), strict=True))
     assert [label[:2] for label in labels if not label[2]] == [("B", "38")]
     # The loop that is not modelled leaves no rows.
@@ -179,8 +162,7 @@ def test_what_is_masked_is_what_lacks_atoms(awkward: Path) -> None:
     assert labels[row + 1][:2] == ("B", "307")
     step = structure.gaussian.trans[row + 1] - structure.gaussian.trans[row]
     assert 1.9 < float(step.norm()) < 2.1
-    mixed = read_structure(awkward / "mixed_full_and_ca_only_4v60.pdb.gz")
-    assert mixed.mask.tolist() == [True] * 782 + [False] * 30
+    assert readings["mixed_full_and_ca_only_4v60.pdb.gz"].mask.tolist() == [True] * 782 + [False] * 30
 
 
 def test_an_ensemble_with_crlf_equals_its_first_model_with_lf(awkward: Path, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.command import called
 from helpers.structures import pdb_text, peptide, without
 from helpers.training import TINY
-from iga.cli import compare
 from iga.experiment import compare as comparison
 from iga.experiment.results.collect import collect
 from iga.experiment.run import plan as plans
@@ -87,8 +87,7 @@ def test_a_comparison_counts_the_breaks_of_its_chains(
         return {}
 
     monkeypatch.setattr(comparison, "compare", told)
-    compare.compare(arms="bounded", seeds=1)
-    assert "2 of them with 2 chain breaks" in capfd.readouterr().err
+    assert "2 of them with 2 chain breaks" in called(capfd, "compare", "--arms", "bounded", "--seeds", "1").err
 
 
 @pytest.mark.parametrize("gap", [-1, -32])

@@ -40,18 +40,23 @@ def read(tmp_path: Path) -> Callable[..., Structure]:
 
 
 @each_format
-@pytest.mark.parametrize("gaussians", ["sidechain", "backbone"])
-@pytest.mark.parametrize(
-    ("occupancies", "chosen"),
-    [((0.7, 0.3), 0), ((0.3, 0.7), 1), ((0.5, 0.5), 0), ((0.3, 0.4, 0.3), 1), ((0.3, 0.3, 0.4), 2), ((0.0, 0.0), 0)],
+@pytest.mark.parametrize(  # in pairs
+    ("occupancies", "chosen", "gaussians", "interleaved"),
+    [
+        ((0.7, 0.3), 0, "sidechain", True),
+        ((0.3, 0.7), 1, "backbone", False),
+        ((0.5, 0.5), 0, "sidechain", False),
+        ((0.3, 0.4, 0.3), 1, "backbone", True),
+        ((0.3, 0.3, 0.4), 2, "sidechain", True),
+        ((0.0, 0.0), 0, "backbone", False),
+    ],
 )
-@pytest.mark.parametrize("interleaved", [True, False])
 def test_the_conformer_of_highest_occupancy_is_taken_whole_and_the_first_on_a_tie(
     read: Callable[..., Structure],
     form: str,
-    gaussians: str,
     occupancies: tuple[float, ...],
     chosen: int,
+    gaussians: str,
     interleaved: bool,
 ) -> None:
     plain = peptide("ALA", "LYS", "SER")
@@ -212,9 +217,9 @@ def test_modified_residues_written_as_hetatm_stay_in_the_chain(
 
 
 @pytest.mark.parametrize(
-    ("form", "stated"), [("pdb", True), ("pdb", False), ("cif", True)], ids=["pdb", "pdb without elements", "cif"]
+    ("form", "stated", "gaussians"),
+    [("pdb", True, "backbone"), ("pdb", False, "sidechain"), ("cif", True, "sidechain")],
 )
-@pytest.mark.parametrize("gaussians", ["sidechain", "backbone"])
 @pytest.mark.parametrize("element", ["H", "D"])
 def test_hydrogen_and_deuterium_are_ignored(
     read: Callable[..., Structure], form: str, gaussians: str, element: str, stated: bool

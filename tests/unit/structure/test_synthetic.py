@@ -4,6 +4,7 @@ import cmath
 import math
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -285,7 +286,8 @@ def test_residues_are_left_handed_amino_acids(structures: list[Structure]) -> No
         assert ((np.cross(n, rot[:, :, 0]) * beta).sum(axis=-1) > 0).all()
 
 
-def test_side_chains_have_the_statistics_of_real_ones(structures_dir: Path) -> None:
+def test_side_chains_have_the_statistics_of_real_ones(structures_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # checks of each residue's arguments take long
     files = sorted(structures_dir.iterdir(), key=lambda file: (file.stat().st_size, file.name))[30:90:5]
     real = [pooled([structure]) for structure in read_structures(files, dtype=torch.float64)[0]]
     drawn = pooled(synthetic_structures(120, seed=11, dtype=torch.float64))
