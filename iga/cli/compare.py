@@ -64,10 +64,10 @@ def compare(
     from iga.experiment import compare as comparison
     from iga.experiment.run import processes
     from iga.experiment.run.dataset import Dataset
-    from iga.experiment.run.plan import Plan, chosen_arms
+    from iga.experiment.run.plan import ComparisonPlan, chosen_arms
 
     with misuse():
-        plan = Plan(
+        plan = ComparisonPlan(
             arms=chosen_arms(arms),
             structures=tuple(structures or ()),
             steps=steps,

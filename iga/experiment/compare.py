@@ -1,6 +1,7 @@
-"""`iga compare`: every arm with every seed, side by side, and the report; taken up again where it was left.
+"""The work of `iga compare`: it trains every arm with every seed and writes the report; it can resume.
 
-On a CPU several runs go on at once, each in a process of its own; with torchrun one at a time, shared by all processes.
+On a CPU several runs go on at once, each in a process of its own. With torchrun one run goes on at a time, and all
+processes share it.
 """
 
 import contextlib
@@ -23,14 +24,14 @@ from iga._runtime import check_room, threads
 from iga._text import visible
 from iga.experiment.model.arms import network_of
 from iga.experiment.results.collect import collect
-from iga.experiment.results.curves import check_plot
 from iga.experiment.results.page import write_report
 from iga.experiment.run import plan as plans
 from iga.experiment.run import processes, tracking, worker
 from iga.experiment.run.dataset import Dataset, load_dataset, prepare, save_dataset
 from iga.experiment.run.hold import Hold
-from iga.experiment.run.plan import Plan
+from iga.experiment.run.plan import ComparisonPlan
 from iga.experiment.run.train import status_of
+from iga.report.plots import check_matplotlib
 
 __all__ = ["Progress", "check_device", "compare", "cores", "report"]
 
@@ -41,7 +42,7 @@ Progress = Callable[[str, int, int, float | None], None]
 
 
 def compare(
-    plan: Plan,
+    plan: ComparisonPlan,
     folder: Path,
     *,
     resume: bool = False,
@@ -109,7 +110,7 @@ def report(
         on_result(result)
     write_text(folder / "result.json", json.dumps(result, allow_nan=False) + "\n")
     try:
-        check_plot()
+        check_matplotlib()
         curves = True
     except ValueError:
         curves = False
@@ -124,7 +125,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check_room(plan: Plan, jobs: int) -> None:
+def _check_room(plan: ComparisonPlan, jobs: int) -> None:
     """Raises ValueError where `jobs` processes with torch, weights, gradients and Adam's two moments don't fit."""
     if torch.device(plan.device).type != "cpu":
         return
@@ -137,8 +138,8 @@ def _check_room(plan: Plan, jobs: int) -> None:
     check_room(f"{jobs} runs at once, with networks of {numbers:,} numbers,", jobs * (_PROCESS + 16 * numbers))
 
 
-def _begun(plan: Plan, folder: Path, resume: bool, hold: Hold) -> tuple[Plan, Dataset]:
-    """The plan to follow and the chains, both on disk for all processes to read; the folder is ours from here."""
+def _begun(plan: ComparisonPlan, folder: Path, resume: bool, hold: Hold) -> tuple[ComparisonPlan, Dataset]:
+    """The plan to follow and the chains. Both are on disk, where all processes read them; the folder is locked."""
     if processes.rank() == 0:
         hold.take(folder)
         if processes.world() > 1:
@@ -157,12 +158,12 @@ def _begun(plan: Plan, folder: Path, resume: bool, hold: Hold) -> tuple[Plan, Da
     return plans.read(folder), load_dataset(folder / plans.DATA)
 
 
-def _of_processes(plan: Plan) -> tuple[str, ...]:
+def _of_processes(plan: ComparisonPlan) -> tuple[str, ...]:
     named = any(override.strip().startswith("training.parts=") for override in plan.overrides)
     return () if named else (f"training.parts={processes.world()}",)
 
 
-def _here(plan: Plan, folder: Path, wandb: str, progress: Progress) -> dict[str, str]:
+def _here(plan: ComparisonPlan, folder: Path, wandb: str, progress: Progress) -> dict[str, str]:
     """One run after another in this process."""
     status = {}
     for name in plan.runs():
@@ -178,7 +179,7 @@ def _here(plan: Plan, folder: Path, wandb: str, progress: Progress) -> dict[str,
 
 
 def _beside(
-    plan: Plan, folder: Path, jobs: int, wandb: str, progress: Progress, hold: int | None = None
+    plan: ComparisonPlan, folder: Path, jobs: int, wandb: str, progress: Progress, hold: int | None = None
 ) -> dict[str, str]:
     """`jobs` runs at once, each in a process of its own, which shares the hold on the folder."""
     children: set[subprocess.Popen[str]] = set()

@@ -25,4 +25,4 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         comparison, "_beside", lambda plan, folder, jobs, *rest: comparison._here(plan, folder, *rest[:2])
     )
-    monkeypatch.setattr(comparison, "check_plot", missing)
+    monkeypatch.setattr(comparison, "check_matplotlib", missing)

@@ -9,7 +9,7 @@ import pytest
 from iga.cli.app import main
 from iga.experiment import compare as comparison
 from iga.experiment.run import plan as plans
-from iga.experiment.run.plan import Plan, check_folder, chosen_arms
+from iga.experiment.run.plan import ComparisonPlan, check_folder, chosen_arms
 from iga.experiment.settings import ARMS
 
 Command = Callable[..., str]
@@ -48,21 +48,21 @@ def test_all_arms_are_meant_unless_some_are_named() -> None:
 )
 def test_a_plan_that_does_not_fit_is_refused_by_name(changes: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        replace(Plan(), **changes)
+        replace(ComparisonPlan(), **changes)
 
 
 def test_a_folder_that_holds_anything_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     for resume in (False, True):
         with pytest.raises(ValueError, match="holds no comparison"):
-            check_folder(tmp_path, Plan(), resume=resume)
+            check_folder(tmp_path, ComparisonPlan(), resume=resume)
     with pytest.raises(ValueError, match="is a file"):
-        check_folder(tmp_path / "notes.txt", Plan(), resume=False)
-    made, plan = tmp_path / "made", Plan(steps=100, arms=("ipa", "bounded"))
+        check_folder(tmp_path / "notes.txt", ComparisonPlan(), resume=False)
+    made, plan = tmp_path / "made", ComparisonPlan(steps=100, arms=("ipa", "bounded"))
     made.mkdir()
     plans.write(made, plan)
     with pytest.raises(ValueError, match="--resume"):
-        check_folder(made, Plan(), resume=False)
+        check_folder(made, ComparisonPlan(), resume=False)
     for changes, words in (
         ({"steps": 99}, "steps = 100"),
         ({"seeds": 2}, "seeds = 3"),
@@ -74,7 +74,7 @@ def test_a_folder_that_holds_anything_else_is_refused_and_left_as_it_is(tmp_path
         with pytest.raises(ValueError, match=words):
             check_folder(made, replace(plan, **changes), resume=True)
     assert plans.read(made) == plan
-    larger = Plan(steps=200, seeds=4, threads=7)
+    larger = ComparisonPlan(steps=200, seeds=4, threads=7)
     assert check_folder(made, larger, resume=True) == replace(larger, threads=1)
 
 

@@ -25,7 +25,7 @@ from iga.experiment.run import checkpoint, samples, train, worker
 from iga.experiment.run import plan as plans
 from iga.experiment.run.dataset import load_dataset
 from iga.experiment.run.hold import Hold
-from iga.experiment.run.plan import Plan
+from iga.experiment.run.plan import ComparisonPlan
 from iga.experiment.run.records import read_table
 from iga.frame import Frame
 
@@ -226,7 +226,7 @@ def test_a_killed_worker_is_named_and_no_other_run_begins(tmp_path: Path, monkey
 def test_a_run_that_breaks_costs_no_report_of_those_that_are_made(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(plan: Plan, folder: Path, *given: object) -> dict[str, str]:
+    def breaks(plan: ComparisonPlan, folder: Path, *given: object) -> dict[str, str]:
         raise RuntimeError("run x ended 1")
 
     monkeypatch.setattr(comparison, "_beside", breaks)

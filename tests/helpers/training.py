@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from iga.experiment.run.dataset import Dataset, prepare
-from iga.experiment.run.plan import Plan
+from iga.experiment.run.plan import ComparisonPlan
 from iga.experiment.run.records import read_table
 from iga.experiment.settings import Settings, load_settings
 
@@ -13,7 +13,7 @@ TINY = (
     *("training.evaluate_every=4", "training.checkpoint_every=2"),
 )
 # The smallest comparison.
-SMALLEST = Plan(arms=("ipa", "bounded"), steps=3, seeds=1, samples=0, overrides=(*TINY, "data.synthetic=6"))
+SMALLEST = ComparisonPlan(arms=("ipa", "bounded"), steps=3, seeds=1, samples=0, overrides=(*TINY, "data.synthetic=6"))
 
 
 def tiny(arm: str = "bounded", *overrides: str, steps: int = 6) -> Settings:

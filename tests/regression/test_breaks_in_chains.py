@@ -17,7 +17,7 @@ from iga.experiment import compare as comparison
 from iga.experiment.results.collect import collect
 from iga.experiment.run import plan as plans
 from iga.experiment.run.dataset import load_dataset, prepare, save_dataset
-from iga.experiment.run.plan import Plan
+from iga.experiment.run.plan import ComparisonPlan
 from iga.experiment.settings import load_settings
 from iga.experiment.task.chains import chains_of
 from iga.structure import Structure, read_structure
@@ -72,7 +72,7 @@ def test_a_comparison_counts_the_breaks_of_its_chains(
     """On the terminal and in the result, from which the report is made."""
     path, _ = interrupted(tmp_path)
     (tmp_path / "b.pdb").write_bytes(path.read_bytes())
-    plan = Plan(
+    plan = ComparisonPlan(
         arms=("bounded",), structures=(str(path), str(tmp_path / "b.pdb")), overrides=(*TINY, "data.break_gap=4")
     )
     save_dataset(tmp_path / plans.DATA, prepare(plan.any_settings()))

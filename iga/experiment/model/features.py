@@ -1,8 +1,8 @@
-"""What the network sees of a noised chain: features of residues and of pairs, invariant under rigid motions.
+"""The features that the network gets of a noised chain: of residues and of pairs, invariant under rigid motions.
 
 Times, positions in the chain and differences of them are shown as sines and cosines; distances of CA as the bin that
-they fall in; the Gaussian of a residue as its six numbers in the residue's own frame, which is the same information for
-every attention, those that do not look at Gaussians included.
+they fall in; the Gaussian of a residue as its six numbers in the residue's own frame. So every attention gets the same
+information, also one that does not use Gaussians itself.
 
 Source: FrameFlow (J. Yim et al. 2023) for the kinds of features and the bins.
 """

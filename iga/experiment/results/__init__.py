@@ -1,1 +1,1 @@
-"""What runs showed: collected, read, judged by the stated rules, and laid out as a page."""
+"""The results of runs: collected, read, judged by the stated rules, and laid out as a page."""

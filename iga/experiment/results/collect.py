@@ -1,4 +1,4 @@
-"""The result of a comparison from the files of its runs: schema 1, what the report is made of."""
+"""The result of a comparison, collected from the files of its runs (schema 1). The report is made of it alone."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The columns of the comparison's table: a number each, of one run and its matched steps; None where it says none."""
+"""The columns of the comparison's table. Each gives a number for a run and its matched steps, or None."""
 
 import math
 import statistics

@@ -14,23 +14,24 @@ from typing import Any
 from iga.experiment.results.columns import number
 from iga.experiment.results.readings import Result, Run, reached, runs_of, series, went_non_finite
 from iga.experiment.results.verdicts import COLLAPSED
+from iga.report.plots import COLOURS, DARK, check_matplotlib, tidy
 
-__all__ = ["check_plot", "data_uri", "png"]
+__all__ = ["data_uri", "png"]
 
 _BINS = 60
 _DPI, _COLOURS = 90, 128
-# Colour on light and on dark, dashes. Safe for the colour-blind (Okabe & Ito); dashes tell neighbours apart.
-_LINES: dict[str, tuple[str, str, str]] = {
-    "ipa": ("#555555", "#B8B8B8", "-"),
-    "pre_fix": ("#D55E00", "#FF8A3D", "-"),
-    "logdet_clamp": ("#C79A00", "#F0C000", "-"),
-    "sigma_floor": ("#C0508E", "#E58FC0", "-"),
-    "soft_start": ("#2F9BD6", "#56B4E9", "--"),
-    "bounded": ("#00406B", "#8CB8FF", "-"),
-    "gaussian_tanh": ("#009E73", "#2FD0A0", "--"),
-    "bounded_time_gate": ("#00406B", "#8CB8FF", ":"),
+# A colour of iga.report.plots and dashes, which tell neighbours apart.
+_LINES: dict[str, tuple[str, str]] = {
+    "ipa": ("grey", "-"),
+    "pre_fix": ("vermilion", "-"),
+    "logdet_clamp": ("orange", "-"),
+    "sigma_floor": ("pink", "-"),
+    "soft_start": ("blue", "--"),
+    "bounded": ("navy", "-"),
+    "gaussian_tanh": ("green", "--"),
+    "bounded_time_gate": ("navy", ":"),
 }
-_OTHERS = (("#000000", "#FFFFFF", "-."),)
+_OTHERS = ("black", "-.")
 # (title, series or held-out quantity, log axis)
 _PANELS = (
     ("trans_loss, training", "trans_loss", False),
@@ -44,17 +45,9 @@ _PANELS = (
 Points = list[tuple[float, float]]
 
 
-def check_plot() -> None:
-    """Raises ValueError where matplotlib is missing, naming the extra that brings it."""
-    try:
-        import matplotlib.figure  # noqa: F401 - asked for only to see whether it is there
-    except ImportError as error:
-        raise ValueError("the curves need matplotlib: pip install 'invariant-gaussian-attention[plot]'") from error
-
-
 def png(result: Result, *, dark: bool = False) -> bytes:
     """The picture as PNG: on white, or transparent for a dark page. Raises ValueError without matplotlib."""
-    check_plot()
+    check_matplotlib()
     from PIL import Image  # matplotlib brings it
 
     drawn, made = io.BytesIO(), io.BytesIO()
@@ -108,8 +101,7 @@ def _figure(result: Result, dark: bool) -> Any:
         axis.set_facecolor("none")
         axis.set_title(title, color=ink, fontsize=11)
         axis.tick_params(colors=ink, which="both", labelsize=9)
-        axis.grid(True, color=faint, lw=0.7)
-        axis.spines[["top", "right"]].set_visible(False)
+        tidy(axis, grid=faint)
         axis.spines[["left", "bottom"]].set_color(ink)
         drawn = []
         for arm, by_seed in runs.items():
@@ -130,11 +122,9 @@ def _figure(result: Result, dark: bool) -> Any:
 
 
 def _styles(arms: Sequence[str], dark: bool) -> dict[str, tuple[str, str]]:
-    made = {}
-    for arm in arms:
-        light_colour, dark_colour, dashes = _LINES.get(arm, _OTHERS[0])
-        made[arm] = (dark_colour if dark else light_colour, dashes)
-    return made
+    colours = DARK if dark else COLOURS
+    named = {arm: _LINES.get(arm, _OTHERS) for arm in arms}
+    return {arm: (colours[colour], dashes) for arm, (colour, dashes) in named.items()}
 
 
 def _draw_arm(axis: Any, lines: Mapping[int, Points], style: tuple[str, str]) -> list[float]:

@@ -1,4 +1,4 @@
-"""The report of one or more results, as Markdown and as one HTML page that needs no other file; the same content.
+"""The report of one or more results: as Markdown, and as one HTML page that needs no other file.
 
     python -m iga.experiment.results.page RESULT.json … --markdown FILE --html FILE [--sizes small,paper] [--no-curves]
 
@@ -15,6 +15,7 @@ from iga.experiment.results import curves
 from iga.experiment.results.readings import Result, check_result, read_result
 from iga.experiment.results.sections import TITLE, blocks_of, title_of
 from iga.report.document import Picture, as_html, as_markdown
+from iga.report.plots import check_matplotlib
 
 __all__ = ["main", "write_report"]
 
@@ -38,7 +39,7 @@ def write_report(
         except ValueError as error:
             raise ValueError(f"{name} is no result of iga compare (schema 1): {error}") from error
     if with_curves:
-        curves.check_plot()
+        check_matplotlib()
     files: dict[Path, bytes] = {}
     pictures: dict[int, Picture] = {}
     for number, (_, result) in enumerate(results if with_curves else ()):

@@ -15,7 +15,7 @@ from typing import Any
 from iga._statistics import student
 
 __all__ = [
-    "Estimate",
+    "SeedMean",
     "check_result",
     "estimate",
     "held_out_values",
@@ -142,7 +142,7 @@ def window_length(steps: int) -> int:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class SeedMean:
     """A mean over seeds and its interval: None where there is one seed, or a value that is not finite."""
 
     mean: float
@@ -160,20 +160,20 @@ class Estimate:
         return math.inf if self.interval is None else self.interval[1]
 
 
-def estimate(values: Sequence[float]) -> Estimate:
+def estimate(values: Sequence[float]) -> SeedMean:
     """Mean ± t·s/√K of K values, t of K − 1 degrees of freedom. Raises ValueError for none."""
     count = len(values)
     if not count:
         raise ValueError("an estimate needs at least one value, got none")
     if not all(map(math.isfinite, values)):
         worst = next(value for value in values if not math.isfinite(value))
-        return Estimate(float(worst), None, tuple(values))
+        return SeedMean(float(worst), None, tuple(values))
     mean = math.fsum(values) / count
     if count == 1:
-        return Estimate(mean, None, tuple(values))
+        return SeedMean(mean, None, tuple(values))
     variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
     half = student(count - 1) * math.sqrt(variance / count)
-    return Estimate(mean, (mean - half, mean + half), tuple(values))
+    return SeedMean(mean, (mean - half, mean + half), tuple(values))
 
 
 def _finite(value: Any) -> float | None:

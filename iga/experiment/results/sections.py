@@ -1,10 +1,10 @@
-"""What the report says, as blocks: verdicts, rules, and of each result its facts, claims, training and tables."""
+"""The sections of the report as blocks: verdicts, rules, and for each result its facts, claims, training and tables."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from iga.experiment.results.columns import glance, groups
-from iga.experiment.results.readings import Estimate, Result, matched_steps, runs_of, window_length
+from iga.experiment.results.readings import Result, SeedMean, matched_steps, runs_of, window_length
 from iga.experiment.results.tables import (
     BASE,
     NOTHING,
@@ -18,7 +18,7 @@ from iga.experiment.results.tables import (
     metric_table,
     paired_table,
 )
-from iga.experiment.results.verdicts import BEFORE, GENERAL_RULES, RULES, Verdict, judge_all
+from iga.experiment.results.verdicts import BEFORE, GENERAL_RULES, RULES, ClaimVerdict, judge_all
 from iga.report.document import Block, Heading, Items, Paragraph, Picture, Table
 
 __all__ = ["TITLE", "blocks_of", "title_of"]
@@ -163,7 +163,7 @@ def _claims(result: Result) -> list[Block]:
     ]
 
 
-def _claim_row(verdict: Verdict) -> tuple[str, ...]:
+def _claim_row(verdict: ClaimVerdict) -> tuple[str, ...]:
     steps = sorted(set(verdict.steps.values()))
     return (
         f"({verdict.rule.letter}) {verdict.rule.claim}",
@@ -178,11 +178,11 @@ def _claim_row(verdict: Verdict) -> tuple[str, ...]:
     )
 
 
-def _shown(found: Estimate | None) -> str:
+def _shown(found: SeedMean | None) -> str:
     return NOTHING if found is None else digits(found.mean) + interval_text(found.interval)
 
 
-def _effect(verdict: Verdict) -> str:
+def _effect(verdict: ClaimVerdict) -> str:
     found = verdict.effect
     if found is None or verdict.rule.shown == "difference":
         return _shown(found)

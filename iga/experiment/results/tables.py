@@ -1,6 +1,6 @@
 """The table arm × metrics of a result: means over seeds with their intervals, and paired differences against ipa.
 
-Every number is computed from the result; "–" stands where it says nothing. Formats only as far as a cell is text.
+Every number is computed from the result; "–" stands where the result has none.
 """
 
 import math
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from iga._statistics import COVERAGE
 from iga.experiment.results.columns import Group, Metric, mean_of, number
 from iga.experiment.results.readings import (
-    Estimate,
     Result,
     Run,
+    SeedMean,
     estimate,
     held_out_values,
     matched_steps,
@@ -102,13 +102,13 @@ class Health:
     """
 
     arm: str
-    loss: Estimate | None
+    loss: SeedMean | None
     mean_frame: float | None
-    to_mean_frame: Estimate | None
+    to_mean_frame: SeedMean | None
     input: float | None
-    to_input: Estimate | None
-    shuffled: Estimate | None
-    to_shuffled: Estimate | None
+    to_input: SeedMean | None
+    shuffled: SeedMean | None
+    to_shuffled: SeedMean | None
 
 
 def is_healthy(by_seed: Mapping[int, Run]) -> bool:
@@ -138,7 +138,7 @@ def health(result: Result) -> list[Health]:
     return made
 
 
-def below(difference: Estimate | None) -> str:
+def below(difference: SeedMean | None) -> str:
     """ "below" where the whole interval lies under 0, "not below" where it does not, in words where there is none."""
     if difference is None:
         return NOTHING

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from iga.experiment.results.readings import Estimate, Result, Run, estimate, reached, runs_of, series, went_non_finite
+from iga.experiment.results.readings import Result, Run, SeedMean, estimate, reached, runs_of, series, went_non_finite
 
 __all__ = [
     "BEFORE",
@@ -19,7 +19,7 @@ __all__ = [
     "GENERAL_RULES",
     "RULES",
     "Rule",
-    "Verdict",
+    "ClaimVerdict",
     "Word",
     "judge",
     "judge_all",
@@ -60,8 +60,8 @@ class Rule:
     effect: Callable[[float, float, int], float]
     shown: Literal["difference", "ratio"]
     premise_holds: Callable[[Sequence[float], Sequence[int]], bool]
-    supported_when: Callable[[Estimate, Estimate], bool]
-    refuted_when: Callable[[Estimate, Estimate], bool]
+    supported_when: Callable[[SeedMean, SeedMean], bool]
+    refuted_when: Callable[[SeedMean, SeedMean], bool]
     premise: str
     supported: str
     refuted: str
@@ -172,7 +172,7 @@ GENERAL_RULES: tuple[str, ...] = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClaimVerdict:
     """What a rule says of `after` against `before`, and the numbers it rests on; estimates are None without data.
 
     `before`, `after`: the readings, over seeds. `effect` as the rule defines it (decades for a ratio).
@@ -183,19 +183,19 @@ class Verdict:
     arm: str
     word: Word
     reason: str
-    before: Estimate | None
-    after: Estimate | None
-    effect: Estimate | None
+    before: SeedMean | None
+    after: SeedMean | None
+    effect: SeedMean | None
     steps: dict[int, int]
     planned: int
 
 
-def judge_all(result: Result) -> list[Verdict]:
+def judge_all(result: Result) -> list[ClaimVerdict]:
     """Every claim, of every arm in COMPARED."""
     return [judge(result, letter, arm) for arm in COMPARED for letter in RULES]
 
 
-def judge(result: Result, letter: str, arm: str = COMPARED[0], before: str = BEFORE) -> Verdict:
+def judge(result: Result, letter: str, arm: str = COMPARED[0], before: str = BEFORE) -> ClaimVerdict:
     """The verdict on one claim. Raises ValueError for an unknown letter; an arm that is missing is undecided."""
     if letter not in RULES:
         raise ValueError(f"letter must be one of {', '.join(RULES)}; got {letter!r}")
@@ -220,11 +220,11 @@ def judge(result: Result, letter: str, arm: str = COMPARED[0], before: str = BEF
     found = (mean(olds), mean(news), estimate(effects))
     stopped = [seed for seed in seeds if _stopped_first(runs[arm][seed], runs[before][seed])]
     word, reason = _decide(rule, olds, list(steps.values()), found[2], estimate(news), stopped)
-    return Verdict(rule, arm, word, reason, *found, steps, planned)
+    return ClaimVerdict(rule, arm, word, reason, *found, steps, planned)
 
 
 def _decide(
-    rule: Rule, olds: list[float], steps: list[int], effect: Estimate, after: Estimate, stopped: list[int]
+    rule: Rule, olds: list[float], steps: list[int], effect: SeedMean, after: SeedMean, stopped: list[int]
 ) -> tuple[Word, str]:
     if not rule.premise_holds(olds, steps):
         return "undecided", f"the premise did not occur: that {rule.premise}"
@@ -242,8 +242,8 @@ def _decide(
     return "supported", rule.supported
 
 
-def _undecided(rule: Rule, arm: str, reason: str, planned: int) -> Verdict:
-    return Verdict(rule, arm, "undecided", reason, None, None, None, {}, planned)
+def _undecided(rule: Rule, arm: str, reason: str, planned: int) -> ClaimVerdict:
+    return ClaimVerdict(rule, arm, "undecided", reason, None, None, None, {}, planned)
 
 
 def _reading(rule: Rule, run: Run, steps: int) -> float | None:
@@ -262,8 +262,8 @@ def _decades(value: float) -> float:
     return math.log10(value) if value > 0.0 else -math.inf
 
 
-def _geometric(values: Sequence[float]) -> Estimate:
+def _geometric(values: Sequence[float]) -> SeedMean:
     """The geometric mean, and its interval from the logarithms."""
     found = estimate([_decades(value) for value in values])
     interval = None if found.interval is None else (10.0 ** found.interval[0], 10.0 ** found.interval[1])
-    return Estimate(10.0**found.mean, interval, tuple(values))
+    return SeedMean(10.0**found.mean, interval, tuple(values))

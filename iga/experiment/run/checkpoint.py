@@ -1,7 +1,7 @@
-"""Checkpoints: files that are whole or not there, of tensors, numbers and strings alone.
+"""Checkpoints: files of tensors, numbers and strings, each written whole or not at all.
 
-They are read by torch's weights-only loader: a file from elsewhere cannot run code. A run keeps two: a damaged one
-costs the steps since the one before.
+torch's weights-only loader reads them, so that a file from elsewhere cannot run code. A run keeps the last two: where
+the newest is damaged, the run goes on from the one before.
 """
 
 import io
@@ -48,8 +48,8 @@ def keep(folder: Path, state: dict[str, Any]) -> None:
 
 
 def newest(folder: Path, fits: Callable[[dict[str, Any]], bool] = lambda state: True) -> dict[str, Any] | None:
-    """The last state of a run that can be read and `fits`; None where there is none. One that is damaged is set aside,
-    one that does not fit is kept under another name, `….ahead`."""
+    """The last state of a run that can be read and `fits`; None where there is none. A damaged file is set aside; a
+    state that does not fit is kept under the name `….ahead`."""
     for path in (folder / NEWEST, folder / BEFORE):
         if not path.exists():
             continue
@@ -67,8 +67,7 @@ def newest(folder: Path, fits: Callable[[dict[str, Any]], bool] = lambda state: 
 
 
 def set_aside(path: Path, *, copy: bool = False) -> None:
-    """A damaged file, or with copy = True a copy of it, under another name, said on standard error: nothing is lost,
-    and nothing is silent."""
+    """Renames a damaged file to `….damaged`, or with copy = True copies it there, and says so on standard error."""
     kept = path.with_name(f"{path.name}.damaged")
     if not path.exists():
         print(f"{path} is lost: the run goes on from before it", file=sys.stderr)

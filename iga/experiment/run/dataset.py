@@ -1,7 +1,7 @@
-"""What a comparison trains on and what it holds out: read once, kept in its folder, the same for every run.
+"""The chains of a comparison, trained on and held out: read once, kept in its folder, the same for every run.
 
-Files are read in minutes and chains in a moment, and a comparison that is taken up again must not depend on files that
-have changed meanwhile: so the chains themselves are kept.
+The chains themselves are kept: they load faster than files of structures, and a comparison that is resumed must not
+depend on files that have changed since.
 """
 
 import hashlib

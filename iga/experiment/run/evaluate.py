@@ -13,9 +13,9 @@ from iga.gaussian import GaussianRigid
 
 __all__ = ["Evaluation"]
 
-# Samples of one evaluation, at least, where one epoch of the held-out chains has fewer.
+# The least number of samples of one evaluation: where there are fewer held-out chains, they come several times.
 SAMPLES = 32
-# Of the noise: no training run has it, whose seeds are 32 bits long.
+# The seed of the noise. No training run can have it: their seeds are 32 bits long.
 NOISE_SEED = 2**32
 _FIELDS = {
     "trans_loss": "trans",
@@ -28,7 +28,8 @@ _FIELDS = {
 
 
 class Evaluation:
-    """The held-out chains, once or as often as SAMPLES takes, each draw with noise and crop of its own."""
+    """The samples of an evaluation: the held-out chains once, or several times until there are SAMPLES. Each sample has
+    noise and a crop of its own."""
 
     def __init__(self, held_out: Sequence[Chain], settings: Settings, device: torch.device | str = "cpu") -> None:
         t = settings.training
@@ -62,11 +63,11 @@ class Evaluation:
         return {**found, "shuffled_se3_vf_loss_raw": mixed["se3_vf_loss_raw"]}
 
     def mean_frame(self) -> dict[str, float]:
-        """The same of each chain's own mean frame, to be beaten by whoever has learned something."""
+        """The same for predicting each chain's own mean frame. A network that has learned something does better."""
         return self._means(lambda batch, x: mean_frame(x, batch.mask), lambda batch, x: x)
 
     def unchanged(self) -> dict[str, float]:
-        """The same of the input itself, which is what a network predicts before its first step."""
+        """The same for predicting the input itself, as a network does before its first step."""
         return self._means(lambda batch, x: x.gaussian, lambda batch, x: x)
 
     def _means(

@@ -1,4 +1,4 @@
-"""A folder that one process works in at a time, together with the processes that it starts."""
+"""The lock on a comparison's folder: one command works in it at a time, together with the processes that it starts."""
 
 import os
 from pathlib import Path
@@ -12,8 +12,8 @@ __all__ = ["Hold"]
 
 
 class Hold:
-    """A lock on a folder itself: no file is left, and it ends with the last process that has `number` open, however
-    that ends. A file system without locks has none."""
+    """A lock on the folder itself, so that no file is left behind. It ends, in whatever way the processes end, with the
+    last one that has `number` open. On a file system without locks nothing is locked."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -27,7 +27,7 @@ class Hold:
             self.number = None
 
     def take(self, folder: Path) -> None:
-        """Once; nothing where the folder is not there yet. Raises ValueError where another has it."""
+        """Locks `folder` if it is there and nothing is locked yet. Raises ValueError where another command has it."""
         if self.number is not None or fcntl is None or not folder.is_dir():
             return
         number = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""A comparison's folder: what was asked for, which runs that makes, and whether a new request is the same one.
+"""The plan of a comparison: what was asked for, which runs follow from it, and whether a folder can be resumed for it.
 
 FOLDER/plan.json        what is compared            FOLDER/data.pt    the chains (`iga.experiment.run.dataset`)
 FOLDER/runs/NAME/…      one folder a run            FOLDER/result.json, report.md, report.html, report_1.png
@@ -13,7 +13,7 @@ from pathlib import Path
 from iga._files import write_text
 from iga.experiment.settings import ARMS, Settings, built, load_settings, refuse_references
 
-__all__ = ["DATA", "PLAN", "RUNS", "OnRow", "Plan", "check_folder", "chosen_arms", "read", "write"]
+__all__ = ["DATA", "PLAN", "RUNS", "OnRow", "ComparisonPlan", "check_folder", "chosen_arms", "read", "write"]
 
 PLAN, DATA, RUNS = "plan.json", "data.pt", "runs"
 # Settings that have an option of their own.
@@ -23,7 +23,7 @@ OnRow = Callable[[dict[str, float]], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """What `iga compare` was asked for.
 
     seed        the first of `seeds` seeds, and that of the split and of synthetic structures
@@ -77,7 +77,7 @@ class Plan:
         return replace(settings, training=replace(settings.training, seed=seed))
 
 
-def read(folder: Path) -> Plan:
+def read(folder: Path) -> ComparisonPlan:
     """The plan of a comparison's folder; ValueError where there is none, or one of another release."""
     try:
         text = (folder / PLAN).read_text(encoding="utf-8")
@@ -86,16 +86,16 @@ def read(folder: Path) -> Plan:
         raise ValueError(f"{folder} holds no comparison that can be read ({PLAN}): {error}") from error
     try:
         refuse_references(text, PLAN)
-        return built(Plan, state, source=PLAN)
+        return built(ComparisonPlan, state, source=PLAN)
     except ValueError as error:
         raise ValueError(f"{folder / PLAN} is damaged or of another release: {error}") from error
 
 
-def write(folder: Path, plan: Plan) -> None:
+def write(folder: Path, plan: ComparisonPlan) -> None:
     write_text(folder / PLAN, json.dumps(asdict(plan), indent=2) + "\n")
 
 
-def check_folder(folder: Path, plan: Plan, *, resume: bool) -> Plan:
+def check_folder(folder: Path, plan: ComparisonPlan, *, resume: bool) -> ComparisonPlan:
     """The plan to follow in `folder`: `plan`, or with `resume` that of the folder, enlarged to it.
 
     Arms and seeds may be added, and steps. Raises ValueError where the folder holds anything else; nothing is written.
@@ -115,7 +115,7 @@ def check_folder(folder: Path, plan: Plan, *, resume: bool) -> Plan:
     old = read(folder)
     if not resume:
         raise ValueError(f"{folder} holds a comparison already; go on with it by --resume, or name another folder")
-    for field in fields(Plan):
+    for field in fields(ComparisonPlan):
         name, was, now = field.name, getattr(old, field.name), getattr(plan, field.name)
         if name in ("steps", "seeds", "samples"):
             if now < was:

@@ -1,7 +1,7 @@
-"""One process or several (torchrun): who we are, what the others have, and who writes.
+"""The processes that share a run (torchrun): their number, what they exchange, and which of them writes files.
 
-Without torchrun there is one process and nothing here communicates. With it every process trains on its share of each
-batch; gradients are averaged by DistributedDataParallel, what is logged is gathered in the order of the samples.
+Without torchrun there is one process, and nothing here communicates. With it every process trains on its share of each
+batch: DistributedDataParallel averages the gradients, and what is logged is gathered in the order of the samples.
 """
 
 import os
@@ -18,12 +18,12 @@ __all__ = ["gathered", "initialised", "rank", "together", "wait", "world"]
 
 
 def world() -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Our number among them, as torchrun says before and after they are a group too; 0 writes the files."""
+    """The number of this process; 0 writes the files. Before there is a group, torchrun's environment says it."""
     return dist.get_rank() if world() > 1 else int(os.environ.get("RANK", "0"))
 
 
@@ -62,6 +62,6 @@ def gathered(x: Tensor) -> Tensor:
 
 
 def wait() -> None:
-    """Until all processes have come here."""
+    """Returns when all processes have called it."""
     if world() > 1:
         dist.barrier()

@@ -1,6 +1,6 @@
-"""The rows of a run: metrics.csv, one a step, and held_out.csv, one an evaluation; written, read back, and cut.
+"""The tables of a run: metrics.csv with a row a step, held_out.csv with a row an evaluation.
 
-An empty cell is a number that there is none of, as the log-det of ipa; NaN and infinity are written as such.
+An empty cell says that the arm has no such number: ipa has no log-det. NaN and infinity are written as such.
 """
 
 import csv
@@ -44,8 +44,9 @@ def read_table(path: Path) -> list[dict[str, float | None]]:
 
 
 def lacking(folder: Path, step: int, evaluated: Iterable[int]) -> set[str]:
-    """Which of the two files have not, once and in order, a row of each of the first `step` steps, or of those that
-    were `evaluated`. More of the latter may be there: the last step was one as long as no more were asked for."""
+    """The names of those of the two files that lack rows. metrics.csv must have one of each of the first `step` steps,
+    held_out.csv of each step that was `evaluated`, each once and in order. held_out.csv may have more: a run that was
+    shorter before has evaluated its last step."""
     names = set()
     for (name, _), due in zip(_FILES, (range(1, step + 1), evaluated), strict=True):
         found = [at for row in read_table(folder / name) if (at := row.get("step")) is not None and at <= step]
@@ -55,8 +56,8 @@ def lacking(folder: Path, step: int, evaluated: Iterable[int]) -> set[str]:
 
 
 class Tables:
-    """The two files of a run in `folder`, to be added to after the rows of its first `step` steps; and whoever else
-    wants the rows. With writes = False nothing is done: another process of the same run does it."""
+    """The two files of a run in `folder`. What they have after step `step` is cut off; new rows are added, and handed
+    to `log`. With writes = False nothing is done: another process of the same run writes."""
 
     def __init__(self, folder: Path, step: int, *, log: Logger | None = None, writes: bool = True) -> None:
         self._folder, self._after, self._log, self._writes = folder, step, log, writes

@@ -1,4 +1,4 @@
-"""Structures that a trained network samples, as PDB files beside its run; mmCIF where PDB's columns don't suffice."""
+"""Files of the structures that a trained network samples: PDB, or mmCIF where the columns of PDB are too narrow."""
 
 import re
 from pathlib import Path
@@ -25,9 +25,9 @@ class Behind(ValueError):
 def write_samples(settings: Settings, dataset: Dataset, folder: Path, *, count: int, device: str = "cpu") -> list[Path]:
     """samples/STEPS_steps/NAME.pdb or .cif for the first `count` held-out chains, from the run's checkpoint.
 
-    A sample has the length, the residue types and, in the fixed mode, the Gaussians of its chain, and noise for the
-    rest: it is not meant to be that chain, and its remark says how far from it it is. One that is not finite can't be
-    written: it costs nothing else, and stands in not_written.txt. Raises Behind where the last checkpoint is lost.
+    A sample has the length, the residue types and, in the fixed mode, the Gaussians of its chain; the rest starts as
+    noise. It is not meant to be that chain, and a remark in the file says how far from it it is. A sample that is not
+    finite is not written, and is named in not_written.txt. Raises Behind where the last checkpoint is lost.
     """
     paths: list[Path] = []
     lost: dict[str, str] = {}

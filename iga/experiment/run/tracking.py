@@ -1,4 +1,4 @@
-"""Weights & Biases beside the CSV files, where it is installed and asked for; offline too."""
+"""The log for Weights & Biases: the rows of the CSV files, where the package is installed and asked for."""
 
 import importlib.util
 from collections.abc import Callable, Iterator

@@ -1,9 +1,9 @@
-"""One run: an arm, a seed, so many steps; taken up again from its last checkpoint to the bit.
+"""The training of one run. A run that was interrupted goes on from its last checkpoint and ends with the same bits.
 
-What happens in step k is a function of the weights, the optimiser's state and k: batches and noise have no state of
-their own. A step logs the losses and the three numbers that told of the blow-up (`iga.diagnostics`), largest, mean and
-lowest over the blocks. A loss or gradient that is not finite ends the run, before it reaches the weights, and is its
-result.
+Step k is a function of the weights, the optimiser's state and k: batches and noise have no state of their own. A step
+logs the losses and the three numbers in which the blow-up showed (`iga.diagnostics`): the largest, the mean and the
+lowest over the blocks. A loss or gradient that is not finite ends the run before it reaches the weights; that is the
+result of the run.
 
 A run's folder: config.yaml, metrics.csv (a row a step), held_out.csv, checkpoint.pt and the one before, status.json.
 """
@@ -130,8 +130,8 @@ def _ended(status: dict[str, Any], settings: Settings) -> bool:
 
 
 def _fit_to_tables(settings: Settings, folder: Path) -> None:
-    """Puts out of the way a result, and checkpoints, that are further than the rows of the tables: what has no row is
-    done again. A table that lacks one is named, and a copy kept; its rows up to the checkpoint that is left stay."""
+    """Sets aside a status and checkpoints that are further on than the tables: steps without a row are done again. A
+    table that lacks rows is named, and a copy of it is kept; its rows up to the checkpoint that is left stay."""
     every = settings.training.evaluate_every
     lost: set[str] = set()
 

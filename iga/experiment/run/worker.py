@@ -1,7 +1,7 @@
 """One run in a process of its own: python -m iga.experiment.run.worker COMPARISON RUN [--wandb MODE].
 
-Its peak memory is its own, and runs beside it share nothing. Every row goes to standard output as a line
-"STEP TRANS_LOSS"; who started it shows them. A comparison and its runs: `iga.experiment.run.plan`.
+So its peak memory is its own, and runs that go on at the same time share nothing. Every row of metrics.csv goes to
+standard output as a line "STEP TRANS_LOSS", for the command that started the run. The names of runs: `run.plan`.
 """
 
 import argparse
@@ -26,7 +26,8 @@ def run(folder: Path, name: str, *, wandb: str = "off", log: plan.OnRow | None =
     settings = made.settings_of(name)
     dataset = load_dataset(folder / plan.DATA)
     where = folder / plan.RUNS / name
-    # Saturated rows are full of denormal numbers, which cost a CPU a hundred cycles each; no arm has use for them.
+    # Where softmax saturates, weights and gradients become denormal numbers, which cost a CPU a hundred cycles each.
+    # They become zero here: no arm needs them.
     with flushed_denormals(), tracking.logger(wandb, settings, where) as track:
 
         def both(row: dict[str, float], held_out: bool) -> None:

@@ -24,11 +24,11 @@ class Batches:
 
         samples · longest² ≤ residues_squared          samples ≤ max_samples          parts divides samples
 
-    but never into fewer than `parts` samples, whatever their length; then the batches are permuted. Where `parts` does
-    not divide the number of chains, the first ones of the permutation come a second time. Both bounds are those of the
-    whole batch, of which each part has samples/parts. The start of a crop is uniform, by (seed, draw).
+    A batch has at least `parts` samples, however long they are. Then the batches are permuted. Where `parts` does not
+    divide the number of chains, the first chains of the permutation come a second time. Both bounds are of the whole
+    batch, of which each part gets samples/parts. The start of a crop is uniform, drawn by (seed, draw).
 
-    The work of finding a step is that of numbering the samples before it, about a microsecond each, and is kept.
+    To find a step, the samples before it are numbered. That takes about a microsecond each, and is done once.
     """
 
     def __init__(

@@ -93,7 +93,7 @@ class Noised:
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """Of each sample [b]. A sample with trans_raw > 5 has trans = 5, without gradient."""
+    """The losses of each sample [b]. Where trans_raw > 5, trans is 5 and has no gradient."""
 
     trans: Float[Tensor, " b"]
     trans_raw: Float[Tensor, " b"]

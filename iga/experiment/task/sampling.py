@@ -1,4 +1,4 @@
-"""From noise to structures: Euler steps along the predicted flow, and how far two backbones are apart.
+"""The sampler, which takes Euler steps from noise along the predicted flow, and the distance of two backbones.
 
     trans ← trans + dt (x̂_1 − trans)/(1 − t)               local mean and log scale alike, in the learned mode
     R ← R exp(min(rate · dt, 1) log(Rᵀ R̂_1))               the exponential schedule: the angle left falls as e^(−rate t)
