@@ -59,6 +59,7 @@ JUDGES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("iga.experiment.task",): tuple(
         f"experiment/test_{name}.py" for name in ("chains", "batches", "flow", "losses", "baselines", "sampling")
     ),
+    ("iga._statistics",): ("unit/bench/test_statistics.py",),
     ("iga.experiment.results",): ("experiment/test_verdicts.py", "experiment/test_report.py"),
 }
 MODULES = tuple(module for modules in JUDGES for module in modules)
