@@ -5,8 +5,10 @@ error, with Gaussians ten times too far apart or ten times too close.
 """
 
 import math
+from functools import partial
 from pathlib import Path
 
+import gemmi
 import pytest
 import torch
 from hypothesis import given
@@ -53,10 +55,9 @@ def test_the_wrong_unit_is_an_error_that_says_so(
 @each_unit
 def test_positions_alone_tell_from_eight_distances_on(unit: str) -> None:
     _, ca, _ = in_unit(chain(40), OTHER[unit])
-    with pytest.raises(ValueError, match=f'look like "{OTHER[unit]}"'):
-        check_trans_unit(ca, unit)
-    with pytest.raises(ValueError, match=f'look like "{OTHER[unit]}"'):
-        check_trans_unit(ca[:9], unit)
+    for positions in (ca, ca[:9]):
+        with pytest.raises(ValueError, match=f'look like "{OTHER[unit]}"'):
+            check_trans_unit(positions, unit)
     check_trans_unit(ca[:8], unit)
     check_trans_unit(ca, OTHER[unit])
 
@@ -85,9 +86,8 @@ def test_what_cannot_be_judged_passes(unit: str) -> None:
     atoms = in_unit(chain(1), OTHER[unit])
     check_unit(*atoms, unit)
     check_unit(*(atom[0] for atom in atoms), unit)
-    check_unit(*(torch.full((20, 3), math.nan) for _ in range(3)), unit)
-    check_unit(*(torch.zeros(20, 3) for _ in range(3)), unit)
-    check_unit(*(torch.zeros(0, 3) for _ in range(3)), unit)
+    for alike in (torch.full((20, 3), math.nan), torch.zeros(20, 3), torch.zeros(0, 3)):
+        check_unit(alike, alike, alike, unit)
     check_trans_unit(atoms[1], unit)
 
 
@@ -119,16 +119,10 @@ def test_random_points_at_the_worst_scale_pass_too(residues: int) -> None:
 
 
 def first_model_backbone(path: Path) -> Atoms:
-    """N, CA, C in ångström of the complete residues of a PDB file's first model, by its columns."""
-    residues: dict[str, dict[str, list[float]]] = {}
-    for line in path.read_text().splitlines():
-        if line.startswith("ENDMDL"):
-            break
-        if line.startswith("ATOM") and line[12:16].strip() in ("N", "CA", "C") and line[16] in " A":
-            xyz = [float(line[k : k + 8]) for k in (30, 38, 46)]
-            residues.setdefault(line[21:27], {}).setdefault(line[12:16].strip(), xyz)
-    complete = [atoms for atoms in residues.values() if len(atoms) == 3]
-    n, ca, c = (torch.tensor([atoms[name] for atoms in complete]) for name in ("N", "CA", "C"))
+    """N, CA, C in ångström of the complete residues of a file's first model."""
+    residues = [residue for chain in gemmi.read_structure(str(path))[0] for residue in chain]
+    complete = [r for r in residues if r.het_flag == "A" and all(name in r for name in ("N", "CA", "C"))]
+    n, ca, c = (torch.tensor([r[name][0].pos.tolist() for r in complete]) for name in ("N", "CA", "C"))
     return n, ca, c
 
 
@@ -142,10 +136,8 @@ def test_real_structures_pass_in_their_unit_and_fail_in_the_other(structures_dir
         check_unit(*nm, "nm")
         check_trans_unit(angstrom[1], "angstrom")
         check_trans_unit(nm[1], "nm")
-        for atoms, unit in ((angstrom, "nm"), (nm, "angstrom")):
-            with pytest.raises(ValueError, match="in the named unit"):
-                check_unit(*atoms, unit)
-                pytest.fail(f"{path.name}: {unit} not noticed")
-            with pytest.raises(ValueError, match="in the named unit"):
-                check_trans_unit(atoms[1], unit)
-                pytest.fail(f"{path.name}: {unit} not noticed from CA")
+        for (n, ca, c), unit in ((angstrom, "nm"), (nm, "angstrom")):
+            for refused in (partial(check_unit, n, ca, c, unit), partial(check_trans_unit, ca, unit)):
+                with pytest.raises(ValueError, match="in the named unit"):
+                    refused()
+                    pytest.fail(f"{path.name}: {unit} not noticed")
