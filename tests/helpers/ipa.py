@@ -109,10 +109,15 @@ def multimer_tables(w: dict[str, np.ndarray], s: np.ndarray) -> SimpleNamespace:
     return t
 
 
-def algorithm_22(
+def algorithm_22(tables, state: dict, s, z, frame: Frame, mask, **options) -> torch.Tensor:
+    """[n, c_s] in float64; masked residues are left out of the loops, and zero. Options as `by_loops` has them."""
+    return by_loops(tables, state, s, z, frame, mask, **options)[0]
+
+
+def by_loops(
     tables, state: dict, s, z, frame: Frame, mask, *, c_z: int = C_Z, eps: float = 1e-8, pair_values=None
-) -> torch.Tensor:
-    """[n, c_s] in float64; masked residues are left out of the loops, and zero. What is averaged over the keys is z, or
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The output, and the largest point term and weight of each row [h, n]. What is averaged over the keys is z, or
     `pair_values` in its place."""
     w = {name: value.double().numpy() for name, value in state.items()}
     s, rot, trans = s.double().numpy(), frame.rot.double().numpy(), frame.trans.double().numpy()
@@ -120,23 +125,24 @@ def algorithm_22(
     pair_values = z if pair_values is None else pair_values.double().numpy()
     valid = [i for i in range(len(s)) if mask[i]]
     t = tables(w, s)
-    out = np.zeros((len(s), C_S))
+    out, (absmax, largest) = np.zeros((len(s), C_S)), np.zeros((2, H, len(s)))
     w_c, w_l = math.sqrt(2 / (9 * P)), math.sqrt(1 / 3)
     for i in valid:
         o, xyz, norms, pair = [], ([], [], []), [], []
         for h in range(H):
             gamma = math.log1p(math.exp(w["head_weights"][h]))
-            logits = []
+            logits, terms = [], []
             for j in valid:
                 squares = 0.0
                 for p in range(P):
                     difference = (rot[i] @ t.qp[i, h, p] + trans[i]) - (rot[j] @ t.kp[j, h, p] + trans[j])
                     squares += difference @ difference
                 bias = 0.0 if z is None else w["linear_b.weight"][h] @ z[i, j] + w["linear_b.bias"][h]
-                scalar = t.q[i, h] @ t.k[j, h] / math.sqrt(C)
-                logits.append(w_l * (scalar + bias - 0.5 * gamma * w_c * squares))
+                terms.append(w_l * 0.5 * gamma * w_c * squares)
+                logits.append(w_l * (t.q[i, h] @ t.k[j, h] / math.sqrt(C) + bias) - terms[-1])
             a = np.exp(np.array(logits) - max(logits))
             a /= a.sum()
+            absmax[h, i], largest[h, i] = max(terms), max(a)
             o += list(sum(a[m] * t.v[j, h] for m, j in enumerate(valid)))
             for p in range(PV):
                 point = sum(a[m] * (rot[j] @ t.vp[j, h, p] + trans[j]) for m, j in enumerate(valid))
@@ -147,4 +153,4 @@ def algorithm_22(
             pair += [0.0] * c_z if z is None else list(sum(a[m] * pair_values[i, j] for m, j in enumerate(valid)))
         features = np.array([*o, *xyz[0], *xyz[1], *xyz[2], *norms, *pair])
         out[i] = w["linear_out.weight"] @ features + w["linear_out.bias"]
-    return torch.from_numpy(out)
+    return torch.from_numpy(out), torch.from_numpy(absmax), torch.from_numpy(largest)

@@ -5,31 +5,7 @@ import math
 import pytest
 import torch
 
-from helpers.ipa import C, H, P, assert_within, inputs, monomer_tables, randomised
-
-
-def by_loops(layer, s, z, frame, mask):
-    """(largest point term, largest weight), each [h, n], in float64 from algorithm 22, one pair at a time."""
-    state = {name: value.double().numpy() for name, value in layer.state_dict().items()}
-    t = monomer_tables(state, s.double().numpy())
-    rot, trans = frame.rot.double().numpy(), frame.trans.double().numpy()
-    valid = [i for i in range(len(s)) if mask[i]]
-    absmax, largest = torch.zeros(H, len(s)).double(), torch.zeros(H, len(s)).double()
-    for h in range(H):
-        gamma = math.log1p(math.exp(state["head_weights"][h]))
-        for i in valid:
-            terms, logits = [], []
-            for j in valid:
-                squares = 0.0
-                for p in range(P):
-                    apart = (rot[i] @ t.qp[i, h, p] + trans[i]) - (rot[j] @ t.kp[j, h, p] + trans[j])
-                    squares += float(apart @ apart)
-                terms.append(math.sqrt(1 / 3) * 0.5 * gamma * math.sqrt(2 / (9 * P)) * squares)
-                bias = state["linear_b.weight"][h] @ z[i, j].double().numpy() + state["linear_b.bias"][h]
-                logits.append(math.sqrt(1 / 3) * (t.q[i, h] @ t.k[j, h] / math.sqrt(C) + bias) - terms[-1])
-            absmax[h, i] = max(terms)
-            largest[h, i] = 1 / sum(math.exp(logit - max(logits)) for logit in logits)
-    return absmax, largest
+from helpers.ipa import H, assert_within, by_loops, inputs, monomer_tables, randomised
 
 
 @pytest.mark.parametrize("valid", [[1, 1, 1, 1, 1, 1], [1, 0, 1, 1, 0, 1], [0, 0, 0, 1, 0, 0]])
@@ -38,7 +14,7 @@ def test_statistics_are_the_largest_point_term_and_weight_of_every_row(valid):
     s, z, frame, _ = inputs(6, seed=13, dtype=torch.float64)
     mask = torch.tensor(valid).bool()
     _, found = layer.with_statistics(s, z, frame, mask)
-    absmax, largest = by_loops(layer, s, z, frame, mask)
+    _, absmax, largest = by_loops(monomer_tables, layer.state_dict(), s, z, frame, mask)
     # float64 on both sides: as in test_ipa, logits of some hundreds carry 2⁻⁵³·10³·(their ~100 operations)
     assert_within(found.geo_absmax - absmax, 1e-9)
     assert_within(found.weight_max - largest, 1e-9)
