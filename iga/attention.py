@@ -262,10 +262,11 @@ class InvariantGaussianAttention(AttentionLayer):
         def points(projection: nn.Module) -> Tensor:
             return projection(s).unflatten(-1, (self.no_heads, -1, 3)).movedim(-4, -2)
 
+        q, k, v = self._scalars(s)
         value_points = self.linear_v_points(s).unflatten(-1, (self.no_heads, -1, 3)).transpose(-4, -3)
         raw_query = points(self.linear_q_offsets), points(self.linear_q_scales)
         raw_key = points(self.linear_k_offsets), points(self.linear_k_scales)
-        return (*self._scalars(s), value_points), (raw_query, raw_key)
+        return (q, k, v, value_points), (raw_query, raw_key)
 
     def _rigid(self, r: Any, local_mean: Tensor | None, log_scale: Tensor | None) -> GaussianRigid:
         if isinstance(r, GaussianRigid):
