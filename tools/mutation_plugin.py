@@ -48,6 +48,7 @@ JUDGES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("iga.attention", "iga.functional", "iga._layers", "iga._attention_layer"): (
         "unit/layers/test_attention*.py",
         "unit/layers/test_layers.py",
+        "unit/layers/test_masks.py",
         "unit/layers/test_presets.py",
         "property/test_laws_of_attention.py",
         "property/test_logits_are_bounded.py",
