@@ -11,6 +11,7 @@ import pytest
 from helpers.command import called
 from iga import __version__
 from iga.testing import preset_sweep
+from iga.testing.faults import matrix
 
 Capture = pytest.CaptureFixture[str]
 
@@ -52,6 +53,19 @@ def test_a_broken_preset_ends_1_with_table_and_json_and_goes_on_past_an_unreadab
     assert {row["name"]: row["verdict"] for row in data["invariants"]} == dict.fromkeys(checks, "broken")
     status = {Path(row["path"]).name: row["status"] for row in data["structures"]}
     assert status == {"empty.pdb": "unreadable", "1ubi.pdb": "sampled"}
+
+
+def test_the_matrix_of_faults_is_printed_and_written_and_its_code_is_the_commands(
+    capfd: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unseen = matrix.Row("layer", "unseen", "layer", 0.5, (), ("accuracy",), {})
+    monkeypatch.setattr(matrix, "measure_matrix", lambda **_: matrix.Matrix([unseen], clean_runs=1))
+    ended = called(capfd, "faults", "--json", str(tmp_path / "a.json"))
+    assert ended.code == 1 and "missed: layer: unseen: not seen by accuracy" in ended.out and "○" in ended.out
+    assert "something is to be mended" in ended.out
+    data = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert (data["document"], data["exit_code"], data["faults"][0]["name"]) == ("faults", 1, "unseen")
+    assert data["command"] == f"iga faults --json {tmp_path / 'a.json'}"
 
 
 def test_bounds_prints_the_floor_and_what_follows(capfd: Capture) -> None:

@@ -3,6 +3,7 @@
 import ast
 import copy
 import gzip
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from rich.console import Console
 
 import iga.report
 from helpers.scripts import ROOT, load_script
@@ -18,7 +20,8 @@ from iga.bench.probe import Limit
 from iga.bench.run import plan, run
 from iga.report import bench, faults
 from iga.report import verify as verification
-from iga.report.document import as_markdown
+from iga.report.console import show
+from iga.report.document import as_html, as_markdown
 from iga.report.documents import DOCUMENTS, Bench
 from iga.report.schema import flaw, read, read_as, write
 from iga.testing.faults.matrix import Matrix, Row
@@ -161,6 +164,17 @@ def test_markdown_has_every_row_of_its_document(documents: dict[str, Any]) -> No
     page = as_markdown(bench.blocks(documents["bench"]))
     assert all(f"| {name} | forward | 8 | 1 | 2 | 2 |" in page for name in ("dense", "ipa_sdpa"))
     assert "baseline: no case was timed then and now" in page
+    assert "<caption>cpu, 1 threads, seed 0</caption>" in as_html("bench", bench.blocks(documents["bench"]))
+
+
+def test_a_terminal_colours_what_must_be_seen_and_takes_no_name_for_markup(documents: dict[str, Any]) -> None:
+    broken = copy.deepcopy(documents["verify"])
+    broken["target"], broken["invariants"][0]["verdict"] = "[red]x[/]:smile:\x1b[2J", "broken"
+    page = io.StringIO()
+    show(verification.blocks(broken), Console(file=page, width=90, force_terminal=True, color_system="standard"))
+    text = page.getvalue()
+    assert "\x1b[1;31mbroken" in text and "[red]x[/]:smile:\\x1b[2J" in text and "\x1b[2J" not in text
+    assert "1 of 1 do not hold: determinism (broken)" in text
 
 
 def test_reports_import_nothing_of_what_they_report() -> None:
