@@ -1,14 +1,22 @@
 """Calls of the operator: its flat arguments, and as a function of three numbers with derivatives by differences."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 
 from iga import rotation
+from iga.kernels import gaussian_attention
 from iga.testing.judges.attention_problem import Problem, random_problem
 
 SIZE, OUTPUTS = 3, 4
 Function = Callable[[torch.Tensor], torch.Tensor]
+
+
+def by(implementation: str) -> Callable[..., Any]:
+    """The attention by this implementation."""
+    return partial(gaussian_attention, implementation=implementation)
 
 
 def flat_arguments(
@@ -49,7 +57,7 @@ def call_of_three_numbers(
                 moved[name] = rotation.multiply(t, rotation.exp(step))
             else:
                 moved[name] = t * step.exp() if name.endswith("sigma") else t + step
-        out = Problem("moved", moved, problem.mask, problem.config).run(implementation)
+        out = Problem("moved", moved, problem.mask, problem.config).call(by(implementation))
         lse = torch.where(out.lse == -torch.inf, 0.0, out.lse)
         flat = torch.cat([part.flatten() for part in (out.values, out.points, out.pair, lse)])
         if not weights:

@@ -7,13 +7,14 @@ s radians) changes a result by s·S; a backward stable implementation with p rou
 errs by at most p·u·(S + |result|). S scales with κ, and κ² where the conditioning does.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from iga import rotation
 from iga._typing import Tensor
-from iga.kernels import Attended
 from iga.testing.judges.attention_problem import HALF, OUTPUTS, Problem
 from iga.testing.judges.overlap import overlap_reference
 
@@ -24,6 +25,7 @@ PROBES = 3
 INNER = ("dist_sq", "log_det", "torque")
 # p of docs/theory.md, 14: the roundings of any backward stable overlap.
 OVERLAP_ROUNDINGS = 64
+Attention = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,12 @@ def reference_attention(problem: Problem, slope_error: float = 0.0) -> dict[str,
 
 
 def judge(
-    problem: Problem, implementation: str, *, device: str = "cpu", gradients: bool = True, seed: int = 0
+    problem: Problem, attention: Attention, *, device: str = "cpu", gradients: bool = True, seed: int = 0
 ) -> list[Judged]:
-    """Every output, row statistic and gradient of one implementation on `problem` as it is, against the reference."""
+    """Every output, row statistic and gradient of `attention` on `problem` as it is, against the reference.
+
+    attention    called as `iga.kernels.gaussian_attention` is, with statistics=True
+    """
     outputs, slopes = _evaluate(_doubled(problem), gradients)
     exact = {name: value for name, value in (outputs | slopes).items() if name not in INNER}
     budget = {name: torch.zeros_like(value) for name, value in exact.items()}
@@ -115,7 +120,7 @@ def judge(
     given = replace(
         problem, tensors={n: t.to(device) for n, t in problem.tensors.items()}, mask=problem.mask.to(device)
     )
-    found = _found(given, implementation, gradients)
+    found = _found(given, attention, gradients)
     smallest = torch.finfo(problem.tensors["rot"].dtype).tiny
     judged = []
     for name, value in exact.items():
@@ -180,9 +185,9 @@ def _evaluate(problem: Problem, gradients: bool, error: float = 0.0) -> tuple[di
     return plain, _slopes(p, outputs, error) if gradients else {}
 
 
-def _found(problem: Problem, implementation: str, gradients: bool) -> dict[str, Tensor]:
+def _found(problem: Problem, attention: Attention, gradients: bool) -> dict[str, Tensor]:
     p = problem.leaves() if gradients else problem
-    attended: Attended = p.run(implementation, statistics=True)
+    attended = p.call(attention, statistics=True)
     outputs = {name: getattr(attended, name) for name in OUTPUTS if getattr(attended, name) is not None}
     found = {name: value.detach() for name, value in outputs.items()}
     assert attended.statistics is not None

@@ -5,16 +5,16 @@ to float64. Every output has a cotangent of its own, so that every gradient is e
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from iga import rotation
 from iga._typing import Tensor
 from iga.frame import Frame
-from iga.kernels import Attended, gaussian_attention
 from iga.presets import IGAConfig, preset
 from iga.search.pairs import decode, degenerate_pairs
 from iga.structure import Structure
@@ -58,9 +58,10 @@ class Problem:
     def leaves(self) -> "Problem":
         return replace(self, tensors={n: t.detach().clone().requires_grad_() for n, t in self.tensors.items()})
 
-    def run(self, implementation: str, *, statistics: bool = False) -> Attended:
+    def call(self, attention: Callable[..., Any], **options: Any) -> Any:
+        """What `attention` gives for this problem; its arguments are those of `iga.kernels.gaussian_attention`."""
         t = self.tensors
-        return gaussian_attention(
+        return attention(
             t["q"],
             t["k"],
             t["v"],
@@ -76,8 +77,7 @@ class Problem:
             z=t.get("z"),
             z_weight=t.get("z_weight"),
             config=self.config,
-            implementation=implementation,
-            statistics=statistics,
+            **options,
         )
 
     def cotangent(self, name: str, like: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import jaxtyping
 import pytest
 import torch
 
+from helpers.operators import by
 from iga.attention import InvariantGaussianAttention
 from iga.frame import Frame
 from iga.kernels import choose, gaussian_attention
@@ -121,7 +122,7 @@ def test_no_residues_and_no_samples_give_empty_results(implementation: str, with
             t[name] = t[name].narrow(dim, 0, 0)
     mask = p.mask[:, :0] if without == "residues" else p.mask[:0]
     empty = type(p)("empty", t, mask, p.config).leaves()
-    out = empty.run(implementation, statistics=True)
+    out = empty.call(by(implementation), statistics=True)
     assert out.values.numel() == 0 and out.values.shape[:2] == (len(mask), 2)
     (out.values.sum() + out.points.sum()).backward()
 
@@ -134,7 +135,7 @@ def test_non_contiguous_and_expanded_tensors_give_the_same_numbers(implementatio
     strided["z"] = p.tensors["z"][:1].expand_as(p.tensors["z"])
     plain = {n: t.contiguous() for n, t in strided.items()}
     assert not strided["q_mean"].is_contiguous()
-    out = [type(p)("x", t, p.mask, p.config).run(implementation) for t in (strided, plain)]
+    out = [type(p)("x", t, p.mask, p.config).call(by(implementation)) for t in (strided, plain)]
     # q·k of a strided q goes through another BLAS routine: sums of 4 products, softmax doubles it
     for one, two in ((out[0].values, out[1].values), (out[0].points, out[1].points)):
         assert bool(((one - two).abs() <= 64 * 2.0**-24 * two.abs().max()).all())

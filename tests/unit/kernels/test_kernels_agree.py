@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.operators import by
 from iga.kernels import ops, placing
 from iga.kernels.blocks import BLOCK
 from iga.kernels.engine import Engine, Gradients
@@ -60,7 +61,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_outputs_and_gradients_agree(implementation: str, name: str) -> None:
     problem = PROBLEMS[name]()
-    found = judge(problem, implementation)
+    found = judge(problem, by(implementation))
     agrees(found, problem)
     blind = [one.name for one in found if not one.could_fail]
     assert not name.startswith("random") or not blind, f"zeros in place of {blind} would pass"
@@ -75,14 +76,14 @@ def test_outputs_and_gradients_agree_on_real_structures(
     if not paths:
         pytest.skip(f"no {name} among the structures")
     problem = structure_problem(config, read_structure(paths[0]), seed=4, residues=18)
-    agrees(judge(problem, implementation), problem)
+    agrees(judge(problem, by(implementation)), problem)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("implementation", ["reference", "cpu"])
 def test_float64_agrees_to_float64(implementation: str, config: str) -> None:
     problem = random_problem(config, seed=6, dtype=torch.float64)
-    agrees(judge(problem, implementation), problem)
+    agrees(judge(problem, by(implementation)), problem)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -102,8 +103,8 @@ def test_rows_without_keys_and_masked_rows_are_zero_whatever_stands_there(implem
             tensor.movedim(1, 3)[gone[:, :, None] | gone[:, None, :]] = torch.inf
         elif name == "z":
             tensor[gone[:, :, None] | gone[:, None, :]] = torch.nan
-    agrees(judge(problem, implementation), problem)
-    out = problem.run(implementation)
+    agrees(judge(problem, by(implementation)), problem)
+    out = problem.call(by(implementation))
     for value in (out.values, out.points, out.pair):
         assert value is not None and bool((value.movedim(1, 2)[gone] == 0).all())
     assert bool((out.lse.movedim(1, 2)[gone] == -torch.inf).all())
@@ -115,7 +116,7 @@ def test_many_blocks_of_rows_give_what_one_gives(implementation: str, monkeypatc
     batch, heads, n, _ = problem.tensors["q"].shape
     for rows in (4,) if implementation == "fused" else (1, 4):
         monkeypatch.setitem(BLOCK, "cpu", rows * batch * heads * n)
-        agrees(judge(problem, implementation), problem)
+        agrees(judge(problem, by(implementation)), problem)
 
 
 # --- each implementation, with a fault in it --------------------------------------------------------------------
@@ -183,7 +184,7 @@ FAULTS: dict[str, Change] = {
 def test_a_faulty_kernel_is_seen(implementation: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = small(implementation)
     monkeypatch.setattr(ops, "engine_for", planted(FAULTS[name]))
-    assert max(one.ratio for one in judge(problem, implementation)) > 10
+    assert max(one.ratio for one in judge(problem, by(implementation))) > 10
 
 
 @pytest.mark.parametrize("wrong", [lambda o: lambda a, b: o(b, a), lambda o: lambda a, b: o(a, b) * 0.5])
@@ -192,7 +193,7 @@ def test_a_wrong_gradient_of_the_rotations_that_carry_value_points_is_seen(
 ) -> None:
     problem = small("cpu")
     monkeypatch.setattr(placing, "outer", wrong(placing.outer))
-    assert max(one.ratio for one in judge(problem, "cpu")) > 10
+    assert max(one.ratio for one in judge(problem, by("cpu"))) > 10
 
 
 @functools.cache
@@ -201,5 +202,5 @@ def small(implementation: str) -> Problem:
     heads = 1 if implementation == "fused" else 2  # the interpreter takes its time
     problem = random_problem("bounded", seed=13, batch=1, residues=11, heads=heads, points=2)
     problem.mask[:, -2:] = True  # the last keys count
-    agrees(judge(problem, implementation), problem)
+    agrees(judge(problem, by(implementation)), problem)
     return problem

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers.layers import layer_inputs, small_layer
-from helpers.operators import flat_arguments
+from helpers.operators import by, flat_arguments
 from iga.attention import InvariantGaussianAttention
 from iga.diagnostics import global_metrics, statistics_metrics
 from iga.kernels import choose
@@ -25,9 +25,9 @@ def test_opcheck_holds(dtype: torch.dtype, pair: bool) -> None:
 @pytest.mark.parametrize("implementation", ["reference", "cpu", "fused"])
 def test_autocast_does_not_reach_the_geometry(implementation: str) -> None:
     problem = random_problem("bounded", seed=1, batch=1, residues=7)
-    plain = problem.run(implementation)
+    plain = problem.call(by(implementation))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        short = problem.run(implementation)
+        short = problem.call(by(implementation))
     assert torch.equal(plain.values, short.values) and torch.equal(plain.points, short.points)
 
 
@@ -50,7 +50,7 @@ def test_the_same_call_gives_the_same_bits(implementation: str) -> None:
 
     def everything() -> list[torch.Tensor]:
         p = problem.leaves()
-        out = p.run(implementation)
+        out = p.call(by(implementation))
         loss = out.values.sum() + out.points.square().sum() + out.lse.masked_fill(out.lse == -torch.inf, 0).sum()
         return [out.values, out.points, out.lse, *torch.autograd.grad(loss, list(p.tensors.values()))]
 
@@ -62,10 +62,10 @@ def test_the_same_call_gives_the_same_bits(implementation: str) -> None:
 @pytest.mark.parametrize("implementation", ["cpu", "fused"])
 def test_a_sample_does_not_feel_its_batch(implementation: str) -> None:
     problem = random_problem("bounded", seed=3, batch=3, residues=7)
-    whole = problem.run(implementation)
+    whole = problem.call(by(implementation))
     shared = ("geo_scale", "geo_bias", "z_weight")
     one = {n: t if n in shared else t[1:2] for n, t in problem.tensors.items()}
-    alone = Problem("one", one, problem.mask[1:2], problem.config).run(implementation)
+    alone = Problem("one", one, problem.mask[1:2], problem.config).call(by(implementation))
     assert torch.equal(whole.lse[1:2], alone.lse) and torch.equal(whole.points[1:2], alone.points)
     # torch takes another product for a smaller batch: two orders of one sum of n terms, Σ|a v| ≤ max|v|
     n, u = problem.mask.shape[-1], 2.0**-24
@@ -76,7 +76,7 @@ def test_a_sample_does_not_feel_its_batch(implementation: str) -> None:
 def test_statistics_cost_no_second_pass_and_change_nothing() -> None:
     problem = random_problem("bounded", seed=5, batch=1, residues=7)
     for implementation in ("cpu", "fused"):
-        with_them, without = problem.run(implementation, statistics=True), problem.run(implementation)
+        with_them, without = problem.call(by(implementation), statistics=True), problem.call(by(implementation))
         assert without.statistics is None and with_them.statistics is not None
         assert torch.equal(with_them.values, without.values)
 
@@ -86,15 +86,15 @@ def test_a_layer_uses_linear_memory_by_default_and_says_what_it_takes() -> None:
     assert layer.implementation == "auto"
     assert choose("auto", torch.device("cpu"), torch.float32, layer.config) == "cpu"
     assert choose("auto", torch.device("cpu"), torch.float32, small_layer("pre_fix").config) == "reference"
-    assert random_problem("bounded", seed=6).run("auto").implementation == "cpu"
+    assert random_problem("bounded", seed=6).call(by("auto")).implementation == "cpu"
 
 
 def test_gradients_hold_without_geometry_and_without_bias_wanted() -> None:
     problem = random_problem("bounded", seed=7)
     p = problem.leaves()
-    slopes = torch.autograd.grad(p.run("cpu").values.sum(), [p.tensors["q"]])
+    slopes = torch.autograd.grad(p.call(by("cpu")).values.sum(), [p.tensors["q"]])
     fixed = Problem("q only", {**problem.tensors, "q": problem.tensors["q"].clone().requires_grad_()}, p.mask, p.config)
-    fixed.run("cpu").values.sum().backward()
+    fixed.call(by("cpu")).values.sum().backward()
     assert torch.equal(slopes[0], fixed.tensors["q"].grad)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.operators import by
 from iga.kernels.cpu import _backward, _compile, _forward, _pack, _points, _rows, engine
 from iga.testing.judges.attention import judge
 from iga.testing.judges.attention_problem import Problem, random_problem
@@ -29,7 +30,7 @@ def problem(dtype: torch.dtype = torch.float32) -> Problem:
 
 
 def worst(given: Problem) -> float:
-    return max(one.ratio for one in judge(given, "cpu"))
+    return max(one.ratio for one in judge(given, by("cpu")))
 
 
 def first_row_left_out(method: str) -> Any:

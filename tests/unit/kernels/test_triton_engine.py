@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.operators import by
 from helpers.process import run_script
 from iga.kernels import ops
 from iga.kernels.blocks import Outputs
@@ -81,7 +82,7 @@ FLASH: dict[str, Callable[[], Problem]] = {
 def test_flash_agrees(flash: None, name: str) -> None:
     problem, random = without_z(FLASH[name]()), name.startswith("random")
     assert ops.takes_flash(problem.tensors["q"], None)
-    found = judge(problem, "fused", gradients=random)
+    found = judge(problem, by("fused"), gradients=random)
     agrees(found)
     assert not random or all(one.could_fail for one in found)
 
@@ -90,8 +91,8 @@ def test_flash_gives_zeros_to_masked_rows_and_rows_without_keys(flash: None) -> 
     problem = without_z(random_problem("bounded", seed=26, residues=7))
     problem.mask[0] = False
     problem.mask[1, ::3] = False
-    agrees(judge(problem, "fused"))
-    out = problem.run("fused")
+    agrees(judge(problem, by("fused")))
+    out = problem.call(by("fused"))
     assert bool((out.values.movedim(1, 2)[~problem.mask] == 0).all())
     assert bool((out.lse.movedim(1, 2)[~problem.mask] == -torch.inf).all())
 
@@ -136,7 +137,7 @@ FLASH_FAULTS = {
 def test_a_faulty_flash_kernel_is_seen(flash: None, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = without_z(random_problem("bounded", seed=27, batch=1, residues=5, masked=False))
     monkeypatch.setattr(fused, "flash_forward", partial(FLASH_FAULTS[name], fused.flash_forward))
-    assert max(one.ratio for one in judge(problem, "fused", gradients=False)) > 10
+    assert max(one.ratio for one in judge(problem, by("fused"), gradients=False)) > 10
 
 
 # --- the tiles that a GPU gets, groups of points ------------------------------------------------------------------
@@ -144,14 +145,16 @@ def test_a_faulty_flash_kernel_is_seen(flash: None, name: str, monkeypatch: pyte
 
 def test_tiles_of_a_gpu_give_the_same_function(gpu_tiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = random_problem("bounded", seed=28, batch=1, heads=1, points=2, residues=5)
-    agrees(judge(problem, "fused"))
+    agrees(judge(problem, by("fused")))
     monkeypatch.setattr(ops, "FLASH_FROM", 0)
-    agrees(judge(without_z(problem), "fused", gradients=False))
+    agrees(judge(without_z(problem), by("fused"), gradients=False))
 
 
 @pytest.mark.parametrize(("points", "config"), [(9, "t, root, free"), (17, "bounded")])
 def test_points_beyond_one_program_agree(points: int, config: str) -> None:
-    agrees(judge(random_problem(config, seed=29, batch=1, heads=1, points=points, residues=3, masked=False), "fused"))
+    agrees(
+        judge(random_problem(config, seed=29, batch=1, heads=1, points=points, residues=3, masked=False), by("fused"))
+    )
 
 
 def test_points_are_spread_evenly_over_few_programs() -> None:
@@ -166,7 +169,7 @@ def test_points_are_spread_evenly_over_few_programs() -> None:
 @pytest.mark.parametrize("dof", [8.0, 1e6])
 def test_a_large_dof_keeps_its_digits(dof: float) -> None:
     problem = small(5, channels=(4, 5, 2, 6))
-    agrees(judge(replace(problem, config=replace(problem.config, dof=dof)), "fused"))
+    agrees(judge(replace(problem, config=replace(problem.config, dof=dof)), by("fused")))
 
 
 # --- the static budget ----------------------------------------------------------------------------------------------
