@@ -6,7 +6,7 @@ out memory by what the fake kernels promise. `iga.kernels` is the door for peopl
 `iga.kernels.derivatives` has the derivatives.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, get_type_hints
 
 import torch
@@ -105,7 +105,8 @@ def _attention(*args: Any) -> tuple[Tensor, ...]:
             x = _inputs(q, k, v, engine.out(points, geometry.rot, trans), a)
             out = attend(engine, x, statistics=a.statistics)
             attended = engine.back(out.points, geometry.rot, trans)
-        return tuple(_laid_out((out.values.to(a.v.dtype), attended, out.pair, out.lse, out.rows)))
+        found = (out.values.to(a.v.dtype), attended, out.pair, out.lse, out.rows)
+        return tuple(x.contiguous() for x in found)
 
 
 def _fake_attention(*args: Any) -> tuple[Tensor, ...]:
@@ -132,26 +133,18 @@ def _attention_backward(*args: Any) -> list[Tensor]:
         d_at, none = engine.out(grad_points, rot, here), rot.new_empty(0)
         grad = Outputs(grad_values.to(dtype), d_at, grad_pair, grad_lse, none)
         d = attend_backward(engine, x, lse, grad, want_geometry=want_geometry, want_bias=want_bias, want_z=want_z)
-        moved = [rot.new_empty(0) for _ in range(6)]
+        moved: Sequence[Tensor | None] = (None,) * 6
         if d.geometry is not None:
             # y = R x + t on the way in, x' = Rᵀ (y' − t) on the way out; nothing comes from masked rows
             turned = placing.outer(d.points, points) + placing.outer(engine.out(attended, rot, here), grad_points)
             shifted = (d.points - d_at).unflatten(-1, (-1, 3)).sum(dim=(1, 3))
             turned, shifted = sanitise(turned, a.mask), sanitise(shifted, a.mask)
-            moved = [shifted, d.geometry.rot + turned, *d.geometry[1:]]
-        found = [
-            d.q.to(a.q.dtype),
-            d.k.to(a.k.dtype),
-            d.v.to(a.v.dtype),
-            engine.back(d.points, rot, here),
-            *moved,
-            d.geo_weight,
-            torch.zeros_like(a.geo_bias),
-            rot.new_empty(0) if d.bias is None else d.bias,
-            rot.new_empty(0) if d.z is None else d.z,
-            rot.new_empty(0) if d.z_weight is None or a.z_weight is None else d.z_weight.to(a.z_weight.dtype),
-        ]
-        return list(_laid_out(found))
+            moved = (shifted, d.geometry.rot + turned, *d.geometry[1:])
+        of_features = (d.q.to(a.q.dtype), d.k.to(a.k.dtype), d.v.to(a.v.dtype), engine.back(d.points, rot, here))
+        of_weight = None if d.z_weight is None or a.z_weight is None else d.z_weight.to(a.z_weight.dtype)
+        found = (*of_features, *moved, d.geo_weight, torch.zeros_like(a.geo_bias), d.bias, d.z, of_weight)
+        # Empty tensors of their own: one that is returned twice would be an alias, which an operator may not return.
+        return [rot.new_empty(0) if x is None else x.contiguous() for x in found]
 
 
 def _fake_attention_backward(*args: Any) -> list[Tensor]:
@@ -170,11 +163,6 @@ def _split(args: Sequence[Any]) -> tuple[Sequence[Any], Arguments, Sequence[bool
 def _neutral(a: Arguments) -> tuple[Any, Tensor, Geometry]:
     geometry = Geometry(a.rot, a.mask, a.q_mean, a.q_sigma, a.k_mean, a.k_sigma)
     return neutral((a.q, a.k, a.v, a.points), a.trans, geometry, look=True)
-
-
-def _laid_out(outputs: Iterable[Tensor]) -> Iterable[Tensor]:
-    """What the fake kernels promise of every output: contiguous."""
-    return (x.contiguous() for x in outputs)
 
 
 def _engine(implementation: str, geometry: Geometry, score: Score) -> Engine:

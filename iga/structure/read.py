@@ -155,22 +155,16 @@ def find_structures(paths: Iterable[str | Path]) -> list[Path]:
         raise ValueError(f"paths must be a list of names, got the string {paths!r}; pass [{paths!r}]")
     found: dict[Path, None] = {}
     for name in paths:
-        path = Path(name)
+        path, missing = Path(name), "no such file, folder or match; quote a glob so that the shell leaves it"
         if path.is_file():
             matches = [path]
         elif path.is_dir():
             matches = _structure_files(path.iterdir())
-            if not matches:
-                raise StructureError(
-                    f"{one_line(name)}: no file in this folder ends in {', '.join(ENDINGS)}, or these with "
-                    + ", ".join(PACKED)
-                )
+            missing = f"no file in this folder ends in {', '.join(ENDINGS)}, or these with {', '.join(PACKED)}"
         else:
             matches = _structure_files(map(Path, glob.glob(str(name), recursive=True)))
-            if not matches:
-                raise StructureError(
-                    f"{one_line(name)}: no such file, folder or match; quote a glob so that the shell leaves it"
-                )
+        if not matches:
+            raise StructureError(f"{one_line(name)}: {missing}")
         found |= dict.fromkeys(matches)
     if not found:
         raise StructureError("no structure was named; pass files, folders or globs")
@@ -189,15 +183,9 @@ def read_structures(paths: Sequence[str | Path], **options: Any) -> tuple[list[S
         try:
             structure = read_structure(path, **options)
         except StructureError as error:
+            counts = dict.fromkeys(("residues", "masked", "chain_breaks"), 0)
             reason = str(error).removeprefix(f"{one_line(path)}: ")
-            records.append(
-                {
-                    "path": str(path),
-                    **dict.fromkeys(("residues", "masked", "chain_breaks"), 0),
-                    "status": "unreadable",
-                    "reason": reason,
-                }
-            )
+            records.append({"path": str(path), **counts, "status": "unreadable", "reason": reason})
             continue
         structures.append(structure)
         records.append(record(structure))

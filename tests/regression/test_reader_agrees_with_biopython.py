@@ -200,7 +200,3 @@ def test_residues_are_those_that_biopython_reads(tmp_path: Path, form: str, name
     limit = np.finfo(np.float32).eps * np.abs(ca).max()
     assert np.isfinite(ca).all()
     assert (np.abs(structure.gaussian.trans[valid].numpy() * 10 - ca) <= limit).all()
-
-
-def test_there_are_thirty_kinds_and_more() -> None:
-    assert len(FILES) >= 50 and len(set(PDB.values())) == len(PDB) and len(set(CIF.values())) == len(CIF)
