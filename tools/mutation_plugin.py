@@ -61,7 +61,7 @@ JUDGES: dict[tuple[str, ...], tuple[str, ...]] = {
         f"experiment/test_{name}.py" for name in ("chains", "batches", "flow", "losses", "baselines", "sampling")
     ),
     ("iga._statistics",): ("unit/bench/test_statistics.py",),
-    ("iga.experiment.results",): ("experiment/test_verdicts.py", "experiment/test_report.py"),
+    ("iga.experiment.results",): tuple(f"experiment/test_{name}.py" for name in ("verdicts", "tables", "report")),
 }
 MODULES = tuple(module for modules in JUDGES for module in modules)
 CHOSEN = pytest.StashKey[set[str]]()

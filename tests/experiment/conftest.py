@@ -1,11 +1,13 @@
-"""What the tests of the experiment share: evaluations on two samples, not thirty-two, and runs without processes."""
+"""What the tests of the experiment share: small batches, evaluations on two samples, and runs without processes."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from helpers.flow import in_float64, small_batch
 from iga.experiment import compare as comparison
 from iga.experiment.run import evaluate
+from iga.experiment.task.chains import Batch
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -26,3 +28,13 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
         comparison, "_beside", lambda plan, folder, jobs, *rest: comparison._here(plan, folder, *rest[:2])
     )
     monkeypatch.setattr(comparison, "check_matplotlib", missing)
+
+
+@pytest.fixture(scope="session")
+def batch() -> Batch:
+    return small_batch()
+
+
+@pytest.fixture(scope="session")
+def exact() -> Batch:
+    return in_float64(small_batch())

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers.flow import in_float64, small_batch, state, turn, vectors
+from helpers.flow import state, turn, vectors
 from helpers.geometry import close, eps, is_rotation
 from iga.experiment.task.chains import Batch
 from iga.experiment.task.flow import Noised, mean_frame, nearest_rotation, noised, shuffled
@@ -13,16 +13,6 @@ from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 
 EPS = eps(torch.float64)
-
-
-@pytest.fixture(scope="module")
-def batch() -> Batch:
-    return small_batch()
-
-
-@pytest.fixture(scope="module")
-def exact() -> Batch:
-    return in_float64(small_batch())
 
 
 def test_the_mean_frame_is_the_mean_position_and_the_rotation_closest_to_all(exact: Batch) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.flow import each_mode, each_stress, in_float64, moved, small_batch, state, turn, values, vectors
+from helpers.flow import each_mode, each_stress, moved, state, turn, values, vectors
 from helpers.geometry import close, eps, is_rotation
 from iga.experiment.task.chains import Batch, chains_of, collate
 from iga.experiment.task.flow import Noised, draw_noise, interpolate, noised
@@ -17,16 +17,6 @@ from iga.gaussian import GaussianRigid
 from iga.structure.synthetic import synthetic_structures
 
 EPS = eps(torch.float64)
-
-
-@pytest.fixture(scope="module")
-def batch() -> Batch:
-    return small_batch()
-
-
-@pytest.fixture(scope="module")
-def exact() -> Batch:
-    return in_float64(small_batch())
 
 
 # noise

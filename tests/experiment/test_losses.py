@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.flow import each_mode, each_stress, moved, normal, small_batch, state, turn, values, vectors
+from helpers.flow import each_mode, each_stress, moved, normal, state, turn, values, vectors
 from helpers.geometry import close, eps
 from iga.experiment.task.chains import Batch
 from iga.experiment.task.flow import Noised, losses, noised
@@ -15,11 +15,6 @@ from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 
 EPS = eps(torch.float64)
-
-
-@pytest.fixture(scope="module")
-def batch() -> Batch:
-    return small_batch()
 
 
 def problem(

@@ -92,19 +92,7 @@ def distinct(chains: Sequence[Chain]) -> tuple[list[Chain], int]:
 
 def save_dataset(path: Path, dataset: Dataset) -> None:
     """The dataset as a file that `load_dataset` reads."""
-    sides = {
-        name: [
-            {
-                "name": c.name,
-                "entry": c.entry,
-                "residue_names": list(c.residue_names),
-                "breaks": c.breaks,
-                **_tensors(c),
-            }
-            for c in getattr(dataset, name)
-        ]
-        for name in ("training", "held_out")
-    }
+    sides = {name: [_state(chain) for chain in getattr(dataset, name)] for name in ("training", "held_out")}
     rest = {"described": dataset.described, "skipped": dataset.skipped}
     save(path, {**sides, **rest, "unreadable": [list(pair) for pair in dataset.unreadable]})
 
@@ -121,14 +109,13 @@ def load_dataset(path: Path) -> Dataset:
 
 
 def _tensors(chain: Chain) -> dict[str, torch.Tensor]:
-    g = chain.gaussian
-    return {
-        "rot": g.rot,
-        "trans": g.trans,
-        "local_mean": g.local_mean,
-        "log_scale": g.log_scale,
-        "index": chain.index,
-    }
+    parts = ("rot", "trans", "local_mean", "log_scale")
+    return {name: getattr(chain.gaussian, name) for name in parts} | {"index": chain.index}
+
+
+def _state(chain: Chain) -> dict[str, Any]:
+    names = list(chain.residue_names)
+    return {"name": chain.name, "entry": chain.entry, "residue_names": names, "breaks": chain.breaks, **_tensors(chain)}
 
 
 def _chain(state: dict[str, Any]) -> Chain:

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 import torch
 
 from iga.experiment.model.network import FlowNetwork
-from iga.experiment.settings import Settings
+from iga.experiment.settings import Settings, Training
 from iga.experiment.task.batches import Batches
 from iga.experiment.task.chains import Batch, Chain
 from iga.experiment.task.flow import Losses, Noised, losses, mean_frame, noised, shuffled
 from iga.gaussian import GaussianRigid
 
-__all__ = ["Evaluation"]
+__all__ = ["Evaluation", "batches_of"]
 
 # The least number of samples of one evaluation: where there are fewer held-out chains, they come several times.
 SAMPLES = 32
@@ -27,19 +27,18 @@ _FIELDS = {
 }
 
 
+def batches_of(chains: Sequence[Chain], training: Training, *, seed: int, parts: int = 1) -> Batches:
+    """The batches of `chains` in the sizes of `training`."""
+    sizes = {"residues_squared": training.residues_squared, "max_samples": training.max_samples, "crop": training.crop}
+    return Batches(chains, **sizes, seed=seed, parts=parts)
+
+
 class Evaluation:
     """The samples of an evaluation: the held-out chains once, or several times until there are SAMPLES. Each sample has
     noise and a crop of its own."""
 
     def __init__(self, held_out: Sequence[Chain], settings: Settings, device: torch.device | str = "cpu") -> None:
-        t = settings.training
-        batches = Batches(
-            held_out,
-            residues_squared=t.residues_squared,
-            max_samples=t.max_samples,
-            crop=t.crop,
-            seed=NOISE_SEED,
-        )
+        batches = batches_of(held_out, settings.training, seed=NOISE_SEED)
         epochs = -(-SAMPLES // len(held_out))
         steps = sum(batches.steps_in(epoch) for epoch in range(epochs))
         self._device = device

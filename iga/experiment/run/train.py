@@ -25,7 +25,7 @@ from iga.experiment.model.arms import network_of
 from iga.experiment.model.network import FlowNetwork
 from iga.experiment.run import checkpoint, processes
 from iga.experiment.run.dataset import Dataset
-from iga.experiment.run.evaluate import Evaluation
+from iga.experiment.run.evaluate import Evaluation, batches_of
 from iga.experiment.run.records import LOSSES, WATCHED, Logger, Tables, lacking
 from iga.experiment.settings import Settings, from_yaml, to_yaml
 from iga.experiment.task.batches import Batches
@@ -204,14 +204,7 @@ def _batches(settings: Settings, dataset: Dataset) -> Batches:
             f"training.parts must be the number of processes, {processes.world()}, got {t.parts}; "
             f"pass --set training.parts={processes.world()}"
         )
-    return Batches(
-        dataset.training,
-        residues_squared=t.residues_squared,
-        max_samples=t.max_samples,
-        crop=t.crop,
-        seed=t.seed,
-        parts=t.parts,
-    )
+    return batches_of(dataset.training, t, seed=t.seed, parts=t.parts)
 
 
 def _mine(batches: Batches, step: int) -> Batch:
