@@ -36,6 +36,7 @@ class Suite:
     """
 
     def __init__(self, target: Any, **options: Any) -> None:
+        inspect.signature(prepare).bind(target, **options)
         self.options = {"kind": None, "profile": "fast", "seed": 0, "structures": None} | options
         only = self.options.pop("only", None)
         the_profile(self.options["profile"])
@@ -68,7 +69,7 @@ class Suite:
 
     def command(self) -> str:
         """What reproduces the run: a command where the target can be named on one, else a line of Python."""
-        options = {name: value for name, value in self.options.items() if value is not None}
+        options = {name: value for name, value in self.options.items() if value is not None and name != "on_progress"}
         profile = options["profile"]
         options["profile"] = profile = profile.name if isinstance(profile, Profile) else profile
         spec = self._spec()

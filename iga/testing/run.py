@@ -20,7 +20,7 @@ from iga.testing.checks import LIBRARIES
 from iga.testing.contract import Contract, Profile
 from iga.testing.layer.cases import PERTURBATIONS, Case, make_case, perturbed_case
 from iga.testing.layer.subject import Observation
-from iga.testing.overlap.pairs import Inputs
+from iga.testing.overlap.pairs import PairSource
 from iga.testing.result import Report
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError, one_line
@@ -106,7 +106,7 @@ class Run:
             return (self.subject if self.kind == check.kind else LIBRARIES[check.kind],)
         if check.kind == "overlap":
             sizes = self.profile.pairs, self.contract.digits, self.profile.digits_pairs
-            return self.subject, Inputs(self.structures, self.subject.sigma_range, *sizes)
+            return self.subject, PairSource(self.structures, self.subject.sigma_range, *sizes)
         return self.subject, self._focus(check, tally), self.contract
 
     def _traces(self, tallies: dict[str, Tally], report: Progress) -> None:

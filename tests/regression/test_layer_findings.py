@@ -20,36 +20,22 @@ def protein_sized(inputs: Inputs, log_scale: float) -> Inputs:
     return Inputs(inputs.s, inputs.z, rigid, inputs.mask)
 
 
-def test_collapsed_scales_gave_logits_of_ten_million_before_the_fix_and_give_tens_now() -> None:
-    """Seen in training: debug/iga/global/geo_scaled_absmax at 1e7 to 1e8, wmax_sat_frac above 0.9."""
+def test_collapsed_scales_gave_logits_of_ten_million_and_a_log_det_stuck_at_minus_39_and_give_neither_now() -> None:
+    """Seen in training: debug/iga/global/geo_scaled_absmax at 1e7 to 1e8, wmax_sat_frac above 0.9, raw log_det_min at
+    −39.37 = 3 ln(2·10⁻⁶), nothing left but the jitter; after the clamp of log_det alone, logits as large as before."""
     given = protein_sized(layer_inputs(16), log_scale=-30.0)
     with torch.no_grad():
-        before = small_layer("pre_fix").trace(*given)
-        now = small_layer("bounded").trace(*given)
+        before, clamped, now = (small_layer(name).trace(*given) for name in ("pre_fix", "logdet_clamp", "bounded"))
     assert float(diagnostics.geo_scaled_absmax(before)) > 1e7
     assert float(diagnostics.saturated_share(before)) > 0.9
+    stuck = float(diagnostics.log_det_min(before))
+    assert abs(stuck - 3 * math.log(2 * (1e-6 + 1e-12))) < 16 * 2**-24 * 40
+    assert float(diagnostics.geo_scaled_absmax(clamped)) > 1e7
+    assert float(clamped.log_det.min()) < -39
     assert float(diagnostics.geo_scaled_absmax(now)) <= 50
     assert float(diagnostics.saturated_share(now)) < float(diagnostics.saturated_share(before))
-
-
-def test_the_log_det_stuck_at_minus_39_is_two_collapsed_covariances_and_the_floor_lifts_it() -> None:
-    """Seen in training: raw log_det_min at −39.37 = 3 ln(2·10⁻⁶), nothing left but the jitter."""
-    given = protein_sized(layer_inputs(16), log_scale=-30.0)
-    with torch.no_grad():
-        stuck = float(diagnostics.log_det_min(small_layer("pre_fix").trace(*given)))
-        floored = float(diagnostics.log_det_min(small_layer("bounded").trace(*given)))
-    assert abs(stuck - 3 * math.log(2 * (1e-6 + 1e-12))) < 16 * 2**-24 * 40
-    floor = 3 * math.log(2 * 0.03**2)
-    assert floor - 4 * 2**-19 <= floored <= floor + 100 * 2**-19  # 2⁻¹⁹: the spacing of float32 at 18.96
-
-
-def test_the_log_det_clamp_alone_left_the_logits_where_they_were() -> None:
-    """Seen in training: after the clamp of log_det, geometry logits were as large as before."""
-    given = protein_sized(layer_inputs(16), log_scale=-30.0)
-    with torch.no_grad():
-        trace = small_layer("logdet_clamp").trace(*given)
-    assert float(diagnostics.geo_scaled_absmax(trace)) > 1e7
-    assert float(trace.log_det.min()) < -39
+    floor, spacing = 3 * math.log(2 * 0.03**2), 2**-19  # of float32 at 18.96
+    assert floor - 4 * spacing <= float(diagnostics.log_det_min(now)) <= floor + 100 * spacing
 
 
 @pytest.mark.parametrize("points", [16, 64])

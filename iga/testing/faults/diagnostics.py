@@ -18,12 +18,7 @@ SATURATED = 0.9
 
 
 def _fault(
-    name: str,
-    field: str,
-    wrong: Callable[..., Any],
-    *,
-    size: float = 1.0,
-    sizes: tuple[float, ...] = (),
+    name: str, field: str, wrong: Callable[..., Any], *, size: float = 1.0, sizes: tuple[float, ...] = ()
 ) -> Fault:
     """`wrong(clean, size, *args)` takes the place of `field`; `clean` is the library without the fault."""
 
@@ -110,11 +105,7 @@ FAULTS: tuple[Fault, ...] = (
         "largest_weights",
         lambda clean, size, trace: clean.largest_weights(_unmasked(trace)),
     ),
-    _fault(
-        "entropy in bits",
-        "row_entropy",
-        lambda clean, size, trace: clean.row_entropy(trace) / math.log(2),
-    ),
+    _fault("entropy in bits", "row_entropy", lambda clean, size, trace: clean.row_entropy(trace) / math.log(2)),
     _fault(
         "entropy off by a factor",
         "row_entropy",
@@ -123,9 +114,7 @@ FAULTS: tuple[Fault, ...] = (
         sizes=tuple(10.0**-k for k in range(17)),
     ),
     _fault(
-        "entropy is NaN where a weight is 0",
-        "row_entropy",
-        lambda clean, size, trace: _entropy_where(trace, torch.log),
+        "entropy is NaN where a weight is 0", "row_entropy", lambda clean, size, trace: _entropy_where(trace, torch.log)
     ),
     _fault(
         "entropy with an ε in the logarithm",
@@ -147,17 +136,8 @@ FAULTS: tuple[Fault, ...] = (
         lambda clean, size, trace: trace.geo_scaled.nan_to_num(0.0).abs().amax(),
     ),
     _fault("mean log_det for the lowest", "log_det_min", _mean_log_det),
-    _fault(
-        "lowest log_det after the clamp",
-        "log_det_min",
-        _clamped_lowest,
-        size=8.0,
-    ),
-    _fault(
-        "spread over N − 1",
-        "row_spread",
-        lambda clean, size, trace: _spread(trace, fewer=1, zeros=False),
-    ),
+    _fault("lowest log_det after the clamp", "log_det_min", _clamped_lowest, size=8.0),
+    _fault("spread over N − 1", "row_spread", lambda clean, size, trace: _spread(trace, fewer=1, zeros=False)),
     _fault(
         "masked keys count as zeros in the spread",
         "row_spread",

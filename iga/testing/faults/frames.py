@@ -164,9 +164,7 @@ def _by_single(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 FAULTS: tuple[Fault, ...] = (
     _fault(
-        "rotations transposed in apply",
-        "apply",
-        lambda clean, size, f, x: clean.rotate_inverse(f.rot, x) + f.trans,
+        "rotations transposed in apply", "apply", lambda clean, size, f, x: clean.rotate_inverse(f.rot, x) + f.trans
     ),
     _fault("rotate acts with the transpose", "rotate", lambda clean, size, rot, x: clean.rotate_inverse(rot, x)),
     _fault("backbone frames are left-handed", "from_backbone", _left_handed),
@@ -197,13 +195,7 @@ FAULTS: tuple[Fault, ...] = (
         lambda clean, size, f, x: clean.rotate_inverse(f.rot, x) - clean.rotate_inverse(f.rot, f.trans),
     ),
     _fault("exp with sin θ for 1 − cos θ", "exp", _exp_with_sine, sizes=TENTHS),
-    _fault(
-        "exp turns too far",
-        "exp",
-        lambda clean, size, v: clean.exp(v * (1 + size)),
-        size=1e-3,
-        sizes=TENTHS,
-    ),
+    _fault("exp turns too far", "exp", lambda clean, size, v: clean.exp(v * (1 + size)), size=1e-3, sizes=TENTHS),
     _fault("exp holds its angle constant in the gradient", "exp", _exp_with_a_detached_angle),
     _fault("gradient of exp is NaN at the identity", "exp", _exp_with_a_norm),
     _fault("exp computed in float32 for float64", "exp", _by_single(lambda clean, v: clean.exp(v))),
@@ -234,10 +226,7 @@ FAULTS: tuple[Fault, ...] = (
     _fault("to_quaternion returns w < 0", "to_quaternion", _with_random_sign, SIGN),
     _fault("to_quaternion by the trace, wrong near π", "to_quaternion", _quaternion_by_the_trace, SIGN),
     _fault(
-        "gradient of to_quaternion not finite at the identity and at π",
-        "to_quaternion",
-        _quaternion_by_roots,
-        SIGN,
+        "gradient of to_quaternion not finite at the identity and at π", "to_quaternion", _quaternion_by_roots, SIGN
     ),
     _fault(
         "to_quaternion passes no gradient",

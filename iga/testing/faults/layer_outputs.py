@@ -12,7 +12,7 @@ from iga._typing import Tensor
 from iga.attention import InvariantGaussianAttention
 from iga.functional import Trace
 from iga.testing.faults.fault import Fault, powers
-from iga.testing.faults.layer_scores import layer_fault, shown
+from iga.testing.faults.layer_scores import GAUSSIANS, LOGITS, OVERLAP, layer_fault, shown
 
 __all__ = ["FAULTS"]
 
@@ -186,9 +186,8 @@ class _Remembering(_Dense):
 
 
 ATTENTION = "attention.gaussian_attention"
-SOFTMAX, LOGITS = "functional.masked_softmax", "functional.geometry_logits"
-POINTS_OUT = "functional.value_points_out"
-OVERLAP, GAUSSIANS = "functional.gaussian_overlap", "functional.point_gaussians"
+SOFTMAX, POINTS_OUT = "functional.masked_softmax", "functional.value_points_out"
+MASKS, GRADIENTS = "masks", "gradients"
 
 FAULTS: tuple[Fault, ...] = (
     layer_fault(
@@ -196,63 +195,45 @@ FAULTS: tuple[Fault, ...] = (
         SOFTMAX,
         _additive,
         "mask_inertness",
-        kind="masks",
+        kind=MASKS,
         size=1e-9,
         sizes=powers(-3, -16),
     ),
-    layer_fault("no mask", SOFTMAX, _unmasked, "mask_inertness", kind="masks"),
-    layer_fault(
-        "NaN behind the mask comes through", "attention.sanitise", _not_replaced, "mask_inertness", kind="masks"
-    ),
-    layer_fault("softmax over queries", SOFTMAX, _over_queries, "attention_weights", kind="masks"),
+    layer_fault("no mask", SOFTMAX, _unmasked, "mask_inertness", kind=MASKS),
+    layer_fault("NaN behind the mask comes through", "attention.sanitise", _not_replaced, "mask_inertness", kind=MASKS),
+    layer_fault("softmax over queries", SOFTMAX, _over_queries, "attention_weights", kind=MASKS),
     shown("weights that do not sum to one, by", _dishonest, "attention_weights", size=1e-3, sizes=powers(-1, -7)),
     layer_fault("value points left in the global frame", POINTS_OUT, _points_left_global, "se3_invariance"),
     layer_fault(
-        "a first key that is larger by a share",
-        ATTENTION,
-        _first_key,
-        "permutations",
-        size=0.1,
-        sizes=powers(0, -7),
+        "a first key that is larger by a share", ATTENTION, _first_key, "permutations", size=0.1, sizes=powers(0, -7)
     ),
     layer_fault(
-        "a mean over the batch leaks in",
-        ATTENTION,
-        _batch_mean,
-        "batch_independence",
-        size=1e-2,
-        sizes=powers(-1, -7),
+        "a mean over the batch leaks in", ATTENTION, _batch_mean, "batch_independence", size=1e-2, sizes=powers(-1, -7)
     ),
-    layer_fault("log scales detached", GAUSSIANS, _detached, "gradient_values", kind="gradients"),
+    layer_fault("log scales detached", GAUSSIANS, _detached, "gradient_values", kind=GRADIENTS),
     layer_fault(
         "a gradient wrong by a share",
         LOGITS,
         _gradient_off,
         "gradient_values",
-        kind="gradients",
+        kind=GRADIENTS,
         size=1e-2,
         sizes=powers(-1, -9),
     ),
     layer_fault(
-        "a root of scales that have collapsed", GAUSSIANS, _root_of_collapsed, "gradient_finiteness", kind="gradients"
+        "a root of scales that have collapsed", GAUSSIANS, _root_of_collapsed, "gradient_finiteness", kind=GRADIENTS
     ),
     layer_fault(
         "gradients of collapsed scales too large",
         OVERLAP,
         _exploding,
         "gradient_bounds",
-        kind="gradients",
+        kind=GRADIENTS,
         size=100.0,
         sizes=(1000.0, 100.0, 10.0, 3.0, 1.5, 1.1),
     ),
     layer_fault(
-        "a second derivative off",
-        LOGITS,
-        _curved,
-        "second_derivatives",
-        kind="gradients",
-        size=1e-1,
-        sizes=powers(0, -4),
+        "a second derivative off", LOGITS, _curved, "second_derivatives", kind=GRADIENTS, size=1e-1, sizes=powers(0, -4)
     ),
     shown("a constant output", _constant, "se3_invariance"),
     layer_fault("a standard deviation over the keys", LOGITS, _by_spread, "small_sizes"),

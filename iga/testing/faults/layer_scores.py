@@ -11,10 +11,11 @@ from iga.attention import InvariantGaussianAttention
 from iga.functional import Trace
 from iga.presets import preset
 from iga.testing.faults.fault import Fault, powers
+from iga.testing.faults.overlap import bf16_difference, half_log_det, matrix_products, only_in, through_float32
 from iga.testing.faults.patched import patched
 from iga.testing.layer.subject import Subject
 
-__all__ = ["FAULTS", "layer_fault", "shown"]
+__all__ = ["FAULTS", "GAUSSIANS", "LOGITS", "OVERLAP", "layer_fault", "shown"]
 
 
 def layer_fault(
@@ -61,11 +62,6 @@ def _transposed(right: Any, size: float, q_rot: Tensor, q_mean: Tensor, q_sigma:
     return right(q_rot.mT, q_mean, q_sigma, key[0].mT, *key[1:])
 
 
-def _half_log_det(right: Any, size: float, *pair: Tensor) -> Any:
-    dist_sq, log_det = right(*pair)
-    return dist_sq, log_det * (1 - size)
-
-
 def _floor_in_the_mean(right: Any, size: float, r: Any, raw_offset: Tensor, raw_scale: Tensor, config: Any) -> Any:
     bare = right(r, raw_offset, raw_scale, replace(config, sigma_min=1e-6))
     return replace(right(r, raw_offset, raw_scale, config), sigma=bare.sigma)
@@ -84,29 +80,6 @@ def _clamp_on_the_wrong_side(right: Any, size: float, dist_sq: Tensor, log_det: 
 
 def _clamped_rarely(right: Any, size: float, dist_sq: Tensor, log_det: Tensor, **options: Any) -> Any:
     return right(dist_sq, log_det, **options).clamp(max=9.48 - size)
-
-
-def _bf16_difference(right: Any, size: float, q_rot: Tensor, q_mean: Tensor, q_sigma: Tensor, *key: Tensor) -> Any:
-    delta = (q_mean - key[1]).bfloat16().to(q_mean.dtype)
-    return right(q_rot, delta, q_sigma, key[0], torch.zeros_like(key[1]), key[2])
-
-
-def _through_float32(right: Any, size: float, *pair: Tensor) -> Any:
-    dist_sq, log_det = right(*(x.float() for x in pair))
-    return dist_sq.to(pair[1].dtype), log_det.to(pair[1].dtype)
-
-
-def _only_in_float64(right: Any, size: float, *pair: Tensor) -> Any:
-    dist_sq, log_det = right(*pair)
-    return dist_sq * (1 + size if dist_sq.dtype == torch.float64 else 1.0), log_det
-
-
-def _matrix_products(right: Any, size: float, q_rot: Tensor, q_mean: Tensor, q_sigma: Tensor, *key: Tensor) -> Any:
-    delta = (q_mean - key[1])[..., None]
-    local = (q_rot.mT @ delta)[..., 0].to(q_mean.dtype)
-    turn = (q_rot.mT @ key[0]).to(q_rot.dtype)
-    still = torch.eye(3, dtype=q_rot.dtype).expand(q_rot.shape)
-    return right(still, local, q_sigma, turn, torch.zeros_like(key[1]), key[2])
 
 
 def _silent(right: Any, size: float, *args: Any) -> Any:
@@ -170,44 +143,34 @@ def _one_logit(trace: Trace, size: float) -> Trace:
     return replace(trace, geo_raw=_one(trace.geo_raw, size))
 
 
+OVERLAP, GAUSSIANS = "functional.gaussian_overlap", "functional.point_gaussians"
+SCORE, LOGITS = "functional.student_t_score", "functional.geometry_logits"
+POINTS, DTYPES = "point scaling", "dtypes"
+
 FAULTS: tuple[Fault, ...] = (
     _preset("pre_fix", "log_det_floor", "dist_sq_bound", "growth_with_points"),
     _preset("logdet_clamp", "log_det_floor", "growth_with_points"),
     _preset("sigma_floor", "log_det_floor", "growth_with_points"),
     _preset("soft_start", "log_det_floor", "growth_with_points"),
-    layer_fault("rotations transposed", "functional.gaussian_overlap", _transposed, "accuracy", "se3_invariance"),
-    layer_fault(
-        "part of the log-det", "functional.gaussian_overlap", _half_log_det, "accuracy", size=0.5, sizes=powers(-1, -8)
-    ),
-    layer_fault("the floor in the mean only", "functional.point_gaussians", _floor_in_the_mean, "log_det_floor"),
-    layer_fault("the floor in the covariance only", "functional.point_gaussians", _floor_in_the_covariance, "accuracy"),
-    layer_fault(
-        "log_det clamped on the wrong side", "functional.student_t_score", _clamp_on_the_wrong_side, "accuracy"
-    ),
-    layer_fault(
-        "scores clamped near their top (below it by)", "functional.student_t_score", _clamped_rarely, "accuracy"
-    ),
-    layer_fault(
-        "coordinates subtracted in bf16", "functional.gaussian_overlap", _bf16_difference, "accuracy", kind="dtypes"
-    ),
+    layer_fault("rotations transposed", OVERLAP, _transposed, "accuracy", "se3_invariance"),
+    layer_fault("part of the log-det", OVERLAP, half_log_det, "accuracy", size=0.5, sizes=powers(-1, -8)),
+    layer_fault("the floor in the mean only", GAUSSIANS, _floor_in_the_mean, "log_det_floor"),
+    layer_fault("the floor in the covariance only", GAUSSIANS, _floor_in_the_covariance, "accuracy"),
+    layer_fault("log_det clamped on the wrong side", SCORE, _clamp_on_the_wrong_side, "accuracy"),
+    layer_fault("scores clamped near their top (below it by)", SCORE, _clamped_rarely, "accuracy"),
+    layer_fault("coordinates subtracted in bf16", OVERLAP, bf16_difference, "accuracy", kind=DTYPES),
     layer_fault(
         "wrong in float64 only, by a share",
-        "functional.gaussian_overlap",
-        _only_in_float64,
+        OVERLAP,
+        only_in(torch.float64),
         "accuracy",
-        kind="dtypes",
+        kind=DTYPES,
         size=1e-9,
         sizes=powers(-1, -15),
     ),
-    layer_fault("float64 through float32", "functional.gaussian_overlap", _through_float32, "accuracy", kind="dtypes"),
-    layer_fault(
-        "geometry by matrix products",
-        "functional.gaussian_overlap",
-        _matrix_products,
-        "reduced_precision",
-        kind="dtypes",
-    ),
-    layer_fault("a geometry logit times zero", "functional.geometry_logits", _silent, "geometry_is_alive"),
+    layer_fault("float64 through float32", OVERLAP, through_float32, "accuracy", kind=DTYPES),
+    layer_fault("geometry by matrix products", OVERLAP, matrix_products, "reduced_precision", kind=DTYPES),
+    layer_fault("a geometry logit times zero", LOGITS, _silent, "geometry_is_alive"),
     Fault(
         "a cap so low that geometry is a constant",
         "layer",
@@ -216,24 +179,9 @@ FAULTS: tuple[Fault, ...] = (
         1e-3,
         (),
     ),
-    layer_fault(
-        "√P for 1/√P",
-        "functional.geometry_logits",
-        _root_for_inverse_root,
-        "growth_with_points",
-        "point_scaling_law",
-        kind="point scaling",
-    ),
-    layer_fault(
-        "P counted with heads", "functional.geometry_logits", _counted_with_heads, "accuracy", kind="point scaling"
-    ),
-    layer_fault(
-        "equal points counted once",
-        "functional.geometry_logits",
-        _equal_points_once,
-        "point_scaling_law",
-        kind="point scaling",
-    ),
+    layer_fault("√P for 1/√P", LOGITS, _root_for_inverse_root, "growth_with_points", "point_scaling_law", kind=POINTS),
+    layer_fault("P counted with heads", LOGITS, _counted_with_heads, "accuracy", kind=POINTS),
+    layer_fault("equal points counted once", LOGITS, _equal_points_once, "point_scaling_law", kind=POINTS),
     Fault(
         "a head weight that starts with √P",
         "point scaling",

@@ -12,21 +12,18 @@ from iga.testing.faults.fault import Fault, powers
 from iga.testing.judges.overlap import condition
 from iga.testing.overlap.subject import OverlapSubject
 
-__all__ = ["FAULTS"]
+__all__ = ["FAULTS", "bf16_difference", "half_log_det", "matrix_products", "only_in", "fault", "through_float32"]
 
 Values = tuple[Tensor, Tensor]
 # wrong(clean function, size, the six arguments) -> (dist_sq, log_det)
 Wrong = Callable[..., Values]
 
 
-def _fault(
-    name: str,
-    wrong: Wrong,
-    *expected: str,
-    kind: str = "overlap",
-    size: float = 1.0,
-    sizes: tuple[float, ...] = (),
+def fault(
+    name: str, wrong: Wrong, *expected: str, kind: str = "overlap", size: float = 1.0, sizes: tuple[float, ...] = ()
 ) -> Fault:
+    """`wrong(right, size, *pair)` takes the function's place; `right` is the function."""
+
     def plant(clean: OverlapSubject, size: float) -> OverlapSubject:
         return replace(clean, function=lambda *pair: wrong(clean.function, size, *pair))
 
@@ -41,7 +38,7 @@ def _scaled(f: Any, size: float, *pair: Tensor) -> Values:
     return dist_sq * (1 + size), log_det
 
 
-def _partial_log_det(f: Any, size: float, *pair: Tensor) -> Values:
+def half_log_det(f: Any, size: float, *pair: Tensor) -> Values:
     dist_sq, log_det = f(*pair)
     return dist_sq, log_det * (1 - size)
 
@@ -103,7 +100,7 @@ def _aligned_are_equal(f: Any, size: float, q_rot: Tensor, q_mean: Tensor, q_sig
     return torch.where(boxes, short[0], right[0]), torch.where(boxes, short[1], right[1])
 
 
-def _bf16_difference(f: Any, size: float, q_rot: Tensor, q_mean: Tensor, q_sigma: Tensor, *key: Tensor) -> Values:
+def bf16_difference(f: Any, size: float, q_rot: Tensor, q_mean: Tensor, q_sigma: Tensor, *key: Tensor) -> Values:
     delta = (q_mean - key[1]).bfloat16().to(q_mean.dtype)
     return f(q_rot, delta, q_sigma, key[0], torch.zeros_like(key[1]), key[2])
 
@@ -154,7 +151,7 @@ def _wrong_curvature(f: Any, size: float, *pair: Tensor) -> Values:
 # --- dtypes -----------------------------------------------------------------------------------------------------
 
 
-def _only_in(dtype: torch.dtype) -> Wrong:
+def only_in(dtype: torch.dtype) -> Wrong:
     def wrong(f: Any, size: float, *pair: Tensor) -> Values:
         dist_sq, log_det = f(*pair)
         return dist_sq * (1 + size if dist_sq.dtype == dtype else 1.0), log_det
@@ -162,12 +159,12 @@ def _only_in(dtype: torch.dtype) -> Wrong:
     return wrong
 
 
-def _through_float32(f: Any, size: float, *pair: Tensor) -> Values:
+def through_float32(f: Any, size: float, *pair: Tensor) -> Values:
     dist_sq, log_det = f(*(x.float() for x in pair))
     return dist_sq.to(pair[0].dtype), log_det.to(pair[0].dtype)
 
 
-def _matrix_products(f: Any, size: float, q_rot: Tensor, q_mean: Tensor, q_sigma: Tensor, *key: Tensor) -> Values:
+def matrix_products(f: Any, size: float, q_rot: Tensor, q_mean: Tensor, q_sigma: Tensor, *key: Tensor) -> Values:
     """Everything in the query's frame by matrix products: TF32 and autocast reach them."""
     k_rot, k_mean, k_sigma = key
     delta = (q_rot.mT @ (q_mean - k_mean)[..., None])[..., 0]
@@ -220,74 +217,72 @@ def _stale(clean: OverlapSubject, size: float) -> OverlapSubject:
     return replace(clean, function=cached)
 
 
+SINGLE, DOUBLE = only_in(torch.float32), only_in(torch.float64)
+GRADIENTS, DTYPES, FLOW = "gradients", "dtypes", "control flow"
+STEEP = (1000.0, 100.0, 30.0, 10.0, 3.0, 2.0, 1.5, 1.1)
+
 FAULTS: tuple[Fault, ...] = (
-    _fault("dist_sq off by a share", _scaled, "accuracy", size=1e-3, sizes=powers(-1, -16)),
-    _fault("half the log-det", _partial_log_det, "accuracy", size=0.5, sizes=(0.5, *powers(-1, -16))),
-    _fault("two axes of the query swapped", _swapped_axes, "accuracy"),
-    _fault("the query's rotation transposed", _transposed, "accuracy"),
-    _fault("a left-handed frame", _mirrored, "accuracy"),
-    _fault("a jitter on the covariance (nm²)", _jitter, "accuracy", size=1e-4, sizes=powers(-2, -18)),
-    _fault("log_det clamped near its floor (above it by)", _clamped_log_det, "accuracy", size=0.1, sizes=powers(0, -3)),
-    _fault("dist_sq clamped at 10⁶ over a size", _clamped_dist_sq, "accuracy", size=1.0, sizes=(10.0, 1.0, 0.1, 0.01)),
-    _fault("one pair in a thousand off by a share", _one_in_a_thousand, "accuracy", size=1e-3, sizes=powers(-1, -14)),
-    _fault("coordinates subtracted in bf16", _bf16_difference, "accuracy", kind="dtypes"),
-    _fault(
-        "wrong in float32 only", _only_in(torch.float32), "accuracy", kind="dtypes", size=1e-3, sizes=powers(-1, -7)
-    ),
-    _fault(
-        "wrong in float64 only", _only_in(torch.float64), "accuracy", kind="dtypes", size=1e-3, sizes=powers(-1, -16)
-    ),
-    _fault("float64 through float32", _through_float32, "accuracy", kind="dtypes"),
-    _fault("a constant added to dist_sq", _added, "coincident_means", size=1e-30, sizes=powers(-20, -37)),
-    _fault("equal means kept apart", _apart, "coincident_means", size=1e-8, sizes=powers(-2, -37)),
-    _fault("axis-aligned frames taken as equal", _aligned_are_equal, "score_laws"),
-    _fault(
+    fault("dist_sq off by a share", _scaled, "accuracy", size=1e-3, sizes=powers(-1, -16)),
+    fault("half the log-det", half_log_det, "accuracy", size=0.5, sizes=(0.5, *powers(-1, -16))),
+    fault("two axes of the query swapped", _swapped_axes, "accuracy"),
+    fault("the query's rotation transposed", _transposed, "accuracy"),
+    fault("a left-handed frame", _mirrored, "accuracy"),
+    fault("a jitter on the covariance (nm²)", _jitter, "accuracy", size=1e-4, sizes=powers(-2, -18)),
+    fault("log_det clamped near its floor (above it by)", _clamped_log_det, "accuracy", size=0.1, sizes=powers(0, -3)),
+    fault("dist_sq clamped at 10⁶ over a size", _clamped_dist_sq, "accuracy", size=1.0, sizes=(10.0, 1.0, 0.1, 0.01)),
+    fault("one pair in a thousand off by a share", _one_in_a_thousand, "accuracy", size=1e-3, sizes=powers(-1, -14)),
+    fault("coordinates subtracted in bf16", bf16_difference, "accuracy", kind=DTYPES),
+    fault("wrong in float32 only", SINGLE, "accuracy", kind=DTYPES, size=1e-3, sizes=powers(-1, -7)),
+    fault("wrong in float64 only", DOUBLE, "accuracy", kind=DTYPES, size=1e-3, sizes=powers(-1, -16)),
+    fault("float64 through float32", through_float32, "accuracy", kind=DTYPES),
+    fault("a constant added to dist_sq", _added, "coincident_means", size=1e-30, sizes=powers(-20, -37)),
+    fault("equal means kept apart", _apart, "coincident_means", size=1e-8, sizes=powers(-2, -37)),
+    fault("axis-aligned frames taken as equal", _aligned_are_equal, "score_laws"),
+    fault(
         "dist_sq's gradient too small by a share",
         _gradient_too_small,
         "gradient_values",
-        kind="gradients",
+        kind=GRADIENTS,
         size=1e-2,
         sizes=powers(-1, -14),
     ),
-    _fault(
+    fault(
         "the same in float32 only",
         _gradient_too_small_in_float32,
         "gradient_values",
-        kind="gradients",
+        kind=GRADIENTS,
         size=1e-2,
         sizes=powers(-1, -6),
     ),
-    _fault("log sigma detached", _detached, "gradient_values", kind="gradients"),
-    _fault("the square of a square root", _square_of_a_root, "gradient_finiteness", kind="gradients"),
-    _fault(
+    fault("log sigma detached", _detached, "gradient_values", kind=GRADIENTS),
+    fault("the square of a square root", _square_of_a_root, "gradient_finiteness", kind=GRADIENTS),
+    fault(
         "a gradient too large beyond κ = 1000, in float32",
         _exploding,
         "gradient_bounds",
-        kind="gradients",
+        kind=GRADIENTS,
         size=100.0,
-        sizes=(1000.0, 100.0, 30.0, 10.0, 3.0, 2.0, 1.5, 1.1),
+        sizes=STEEP,
     ),
-    _fault(
+    fault(
         "a second derivative off by a share of the gradient's square",
         _wrong_curvature,
         "second_derivatives",
-        kind="gradients",
+        kind=GRADIENTS,
         size=1e-2,
         sizes=powers(0, -6),
     ),
-    _fault("geometry by matrix products", _matrix_products, "reduced_precision", kind="dtypes"),
-    _fault(
-        "a mean over the batch leaks in", _batch_leak, "batch_independence", "accuracy", kind="control flow", size=1e-3
-    ),
-    _fault(
+    fault("geometry by matrix products", matrix_products, "reduced_precision", kind=DTYPES),
+    fault("a mean over the batch leaks in", _batch_leak, "batch_independence", "accuracy", kind=FLOW, size=1e-3),
+    fault(
         "pairs made by broadcasting are off by a share",
         _broadcast_takes_another_path,
         "batch_independence",
-        kind="control flow",
+        kind=FLOW,
         size=1e-3,
         sizes=powers(-1, -14),
     ),
     Fault("every second call an ulp larger", "control flow", _alternating, ("determinism",)),
     Fault("answers remembered by shape", "control flow", _stale, ("determinism",)),
-    _fault("a Python branch on a value", _data_dependent, "transforms", kind="control flow"),
+    fault("a Python branch on a value", _data_dependent, "transforms", kind=FLOW),
 )

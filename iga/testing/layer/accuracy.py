@@ -2,7 +2,7 @@
 
 On sampled pairs of a trace, all points of each: dist_sq and log_det of the layer's own Gaussians in units of κ·2⁻²⁴
 against the proven budget; the means and scales from the raw projections (the floor in both places); G and the logit put
-together from them. float32 on every trace, float64 on the focus structures against 50 digits. `judge` serves
+together from them. float32 on every trace, float64 on the focus structures against 50 digits. `judge_trace` serves
 `reduced_precision` as well.
 """
 
@@ -27,7 +27,7 @@ from iga.testing.layer.guards import require_own_output
 from iga.testing.layer.subject import Observation, Subject, TracedLayer
 from iga.testing.tally import Tally
 
-__all__ = ["accuracy", "judge"]
+__all__ = ["accuracy", "judge_trace"]
 
 SAMPLED = 512  # pair-points of each trace
 
@@ -35,7 +35,7 @@ SAMPLED = 512  # pair-points of each trace
 def _of_a_trace(seen: Observation, tally: Tally) -> None:
     """Judge one trace in its own dtype against float64, and that forward gives its output."""
     require_own_output(seen, tally)
-    judge(seen, tally)
+    judge_trace(seen, tally)
 
 
 @check("layer", "of the budget", each_trace=_of_a_trace, degenerate=True, needs="trace")
@@ -55,7 +55,7 @@ def accuracy(subject: Subject, cases: list[Case], contract: Contract, seed: int,
         _against_digits(trace, subject, contract, f"{case.label}, P = {points}, float64", tally)
 
 
-def judge(seen: Observation, tally: Tally) -> None:
+def judge_trace(seen: Observation, tally: Tally) -> None:
     """A trace's overlaps, Gaussians, G and logits against float64, each over its own budget."""
     trace, contract, label = seen.trace, seen.contract, seen.label
     config, dtype = seen.subject.iga_config, trace.dist_sq.dtype

@@ -34,7 +34,7 @@ from iga.testing.layer.edits import gradients, leaves, rebuilt
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 
-__all__ = ["central", "judge", "kinks", "one_sided", "roughness"]
+__all__ = ["central", "judge_kinks", "kinks", "one_sided", "roughness"]
 
 CLAMP = "the log-det clamp"
 STEPS = (2.0**-14, 2.0**-17, 2.0**-20)
@@ -59,7 +59,9 @@ def kinks(config: IGAConfig) -> dict[str, Callable[[Trace], Tensor]]:
     return found
 
 
-def judge(subject: Subject, layer: nn.Module, case: Case, terms: int, seed: int, where: str, tally: Tally) -> None:
+def judge_kinks(
+    subject: Subject, layer: nn.Module, case: Case, terms: int, seed: int, where: str, tally: Tally
+) -> None:
     """Distance of autograd's derivative from the slope, or the interval of two, over the slopes' error; float64."""
     generator = torch.Generator().manual_seed(seed)
     weights = torch.randn(case.s.shape, generator=generator, dtype=torch.float64)

@@ -54,7 +54,7 @@ def gradient_values(subject: Subject, cases: list[Case], contract: Contract, see
             _float32(subject, double, small, chain(subject, points, len(residues)), seed + index, where, tally)
         if subject.traced:
             terms = chain(subject, points, len(residues))
-            differences.judge(subject, double, case, terms, seed + index, where, tally)
+            differences.judge_kinks(subject, double, case, terms, seed + index, where, tally)
 
 
 def _differences(subject: Subject, layer: nn.Module, case: Case, seed: int, where: str, tally: Tally) -> None:

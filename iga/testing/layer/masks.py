@@ -150,9 +150,5 @@ def _behind_mask(case: Case, fill: float) -> Case:
 def _cropped(case: Case) -> Case:
     keep = case.mask[0].nonzero().flatten()
     return replace(
-        case,
-        s=case.s[:, keep],
-        z=case.z[:, keep][:, :, keep],
-        rigid=case.rigid[:, keep],
-        mask=case.mask[:, keep],
+        case, s=case.s[:, keep], z=case.z[:, keep][:, :, keep], rigid=case.rigid[:, keep], mask=case.mask[:, keep]
     )

@@ -84,7 +84,7 @@ def reduced_precision(subject: Subject, cases: list[Case], contract: Contract, s
                 if trace.dist_sq.dtype != torch.float32:
                     tally.fail(where, f"{name} reached the geometry: dist_sq is {trace.dist_sq.dtype}")
                 else:
-                    accuracy.judge(Observation(subject, layer, case, trace, contract, where), tally)
+                    accuracy.judge_trace(Observation(subject, layer, case, trace, contract, where), tally)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from iga.frame import Frame
 from iga.functional import PointGaussians, Trace
 from iga.gaussian import GaussianRigid
 from iga.testing.check import check
-from iga.testing.library.laws import Bench
+from iga.testing.library.laws import Comparison
 from iga.testing.tally import Tally
 
 __all__ = ["DIAGNOSTICS", "DiagnosticsLibrary", "diagnostics_agree"]
@@ -53,8 +53,8 @@ DIAGNOSTICS = DiagnosticsLibrary()
 def diagnostics_agree(library: DiagnosticsLibrary, seed: int, tally: Tally) -> None:
     """Every function on traces from `seed`, in float32 and float64; each difference over its budget, at most 1."""
     for dtype in (torch.float32, torch.float64):
-        rng, bench = np.random.default_rng(seed), Bench(tally, dtype)
-        views = {what: _View(_trace(rng, mask, bench)) for what, mask in _masks(rng).items()}
+        rng, compare = np.random.default_rng(seed), Comparison(tally, dtype)
+        views = {what: _View(_trace(rng, mask, compare)) for what, mask in _masks(rng).items()}
         steps: list[tuple[Callable[..., None], Any, str]] = [
             (step, view, what) for what, view in views.items() for step in (_rows, _extremes, _layer)
         ]
@@ -62,10 +62,10 @@ def diagnostics_agree(library: DiagnosticsLibrary, seed: int, tally: Tally) -> N
         steps.append((_pooled, [views["no key"]], "layers without a key"))
         for step, seen, what in steps:
             try:
-                step(library, seen, bench, what)
+                step(library, seen, compare, what)
             except (ValueError, RuntimeError) as error:  # every trace is a valid one
-                tally.fail(f"{what}, {bench.name}", f"{what}: {error}"[:200])
-        bench.flush()
+                tally.fail(f"{what}, {compare.name}", f"{what}: {error}"[:200])
+        compare.flush()
 
 
 def _masks(rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -80,7 +80,7 @@ def _masks(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {"all valid": full, "masked": some, "a sample without keys": some_none, "one key": single, "no key": none}
 
 
-def _trace(rng: np.random.Generator, mask: np.ndarray, bench: Bench) -> Trace:
+def _trace(rng: np.random.Generator, mask: np.ndarray, compare: Comparison) -> Trace:
     """Values with NaN, or more than any valid one, wherever query or key is masked."""
     pairs = mask[:, None, :, None] & mask[:, None, None, :]
     shape = (SAMPLES, HEADS, RESIDUES, RESIDUES)
@@ -88,14 +88,14 @@ def _trace(rng: np.random.Generator, mask: np.ndarray, bench: Bench) -> Trace:
     def field(values: np.ndarray, decoy: float) -> Tensor:
         there = pairs if values.ndim == 4 else pairs[:, :, None]
         behind = np.where(rng.random(values.shape) < 0.5, decoy, np.nan)
-        return bench.tensor(np.where(there, values, behind))
+        return compare.tensor(np.where(there, values, behind))
 
     weights = _weights(rng, mask)
     points = (SAMPLES, HEADS, POINTS, RESIDUES, RESIDUES)
     logits = field(rng.normal(0.0, 3.0, shape), 0.0)
-    frame = Frame.identity(SAMPLES, RESIDUES, dtype=bench.dtype)
-    zero = torch.zeros(SAMPLES, RESIDUES, 3, dtype=bench.dtype)
-    local = torch.zeros(SAMPLES, HEADS, POINTS, RESIDUES, 3, dtype=bench.dtype)
+    frame = Frame.identity(SAMPLES, RESIDUES, dtype=compare.dtype)
+    zero = torch.zeros(SAMPLES, RESIDUES, 3, dtype=compare.dtype)
+    local = torch.zeros(SAMPLES, HEADS, POINTS, RESIDUES, 3, dtype=compare.dtype)
     gaussians = PointGaussians(frame.rot, local, local + 1)
     return Trace(
         rigid=GaussianRigid(frame, zero, zero),
@@ -112,9 +112,9 @@ def _trace(rng: np.random.Generator, mask: np.ndarray, bench: Bench) -> Trace:
         scalar=field(rng.normal(0.0, 1.0, shape), -1e6),
         pair_bias=None,
         logits=logits,
-        weights=bench.tensor(weights),
-        geo_weight=bench.tensor(rng.uniform(0.1, 2.0, (1, HEADS, 1, 1))),
-        geo_bias=bench.tensor(rng.normal(0.0, 1.0, HEADS)),
+        weights=compare.tensor(weights),
+        geo_weight=compare.tensor(rng.uniform(0.1, 2.0, (1, HEADS, 1, 1))),
+        geo_bias=compare.tensor(rng.normal(0.0, 1.0, HEADS)),
         mask=torch.from_numpy(mask),
         values=(local, local, None),
         features=zero,
@@ -169,40 +169,42 @@ def _entropy(row: np.ndarray) -> float:
     return float(-(held * np.log(held)).sum())
 
 
-def _rows(library: DiagnosticsLibrary, view: _View, bench: Bench, what: str) -> None:
+def _rows(library: DiagnosticsLibrary, view: _View, compare: Comparison, what: str) -> None:
     """w_max exactly; entropies of N terms within (N + 2)u; the spread of N logits within its two sums."""
     rows, n = view.rows("weights"), RESIDUES
     largest = np.array([row.max() for row in rows])
-    bench.near(library.largest_weights(view.trace), largest, np.zeros(len(rows)), f"largest weights, {what}", scale=1.0)
+    compare.near(
+        library.largest_weights(view.trace), largest, np.zeros(len(rows)), f"largest weights, {what}", scale=1.0
+    )
     entropy = np.array([_entropy(row) for row in rows])
-    limit = bench.budget(n + 2, entropy, judge=n + 2)
-    bench.near(library.row_entropy(view.trace), entropy, limit, f"entropy, {what}", scale=1.0)
+    limit = compare.budget(n + 2, entropy, judge=n + 2)
+    compare.near(library.row_entropy(view.trace), entropy, limit, f"entropy, {what}", scale=1.0)
     logits = view.rows("geo_scaled")
     spread = np.array([np.sqrt(((row - row.mean()) ** 2).mean()) for row in logits])
     size = np.array([n * abs(row).mean() for row in logits]) + (n / 2 + 3.5) * spread
-    bench.near(library.row_spread(view.trace), spread, bench.budget(1, size, judge=1), f"spread, {what}", scale=1.0)
+    compare.near(library.row_spread(view.trace), spread, compare.budget(1, size, judge=1), f"spread, {what}", scale=1.0)
     for threshold in (None, THRESHOLD):
         bar = SATURATED if threshold is None else threshold
         share = np.array((largest > bar).mean() if len(rows) else 0.0)
         options = {} if threshold is None else {"threshold": threshold}
         found = library.saturated_share(view.trace, **options)
-        bench.near(found, share, bench.budget(2, share, judge=1), f"share above {bar}, {what}", scale=1.0)
+        compare.near(found, share, compare.budget(2, share, judge=1), f"share above {bar}, {what}", scale=1.0)
 
 
-def _extremes(library: DiagnosticsLibrary, view: _View, bench: Bench, what: str) -> None:
+def _extremes(library: DiagnosticsLibrary, view: _View, compare: Comparison, what: str) -> None:
     """Maxima and minima are values: no budget. Without pairs 0, and +inf for the lowest log_det."""
     scaled, log_det = view.pairs("geo_scaled"), view.pairs("log_det")
     most = np.array(abs(scaled).max() if len(scaled) else 0.0)
-    bench.near(library.geo_scaled_absmax(view.trace), most, np.zeros(()), f"|logit|, {what}", scale=1.0)
+    compare.near(library.geo_scaled_absmax(view.trace), most, np.zeros(()), f"|logit|, {what}", scale=1.0)
     found = library.log_det_min(view.trace)
     if len(log_det):
-        bench.near(found, np.array(log_det.min()), np.zeros(()), f"lowest log_det, {what}", scale=1.0)
+        compare.near(found, np.array(log_det.min()), np.zeros(()), f"lowest log_det, {what}", scale=1.0)
     else:
         empty = isinstance(found, torch.Tensor) and found.shape == () and float(found) == np.inf
-        bench.judge(np.array(float(not empty)), np.zeros(()), f"lowest log_det, {what}")
+        compare.judge(np.array(float(not empty)), np.zeros(()), f"lowest log_det, {what}")
 
 
-def _layer(library: DiagnosticsLibrary, view: _View, bench: Bench, what: str) -> None:
+def _layer(library: DiagnosticsLibrary, view: _View, compare: Comparison, what: str) -> None:
     expected: dict[str, tuple[float, float]] = {}
     for name in PAIRWISE:
         values = view.pairs(name) if view.mask.any() else np.zeros(1)
@@ -219,10 +221,10 @@ def _layer(library: DiagnosticsLibrary, view: _View, bench: Bench, what: str) ->
     weight, bias = (x.double().numpy() for x in (view.trace.geo_weight, view.trace.geo_bias))
     expected["geo_a"] = (float(weight.mean()), HEADS * abs(weight).mean())
     expected["geo_b"] = (float(bias.mean()), HEADS * abs(bias).mean())
-    _agree(library.layer_metrics(view.trace, "l/"), {f"l/{k}": v for k, v in expected.items()}, bench, what)
+    _agree(library.layer_metrics(view.trace, "l/"), {f"l/{k}": v for k, v in expected.items()}, compare, what)
 
 
-def _pooled(library: DiagnosticsLibrary, views: list[_View], bench: Bench, what: str) -> None:
+def _pooled(library: DiagnosticsLibrary, views: list[_View], compare: Comparison, what: str) -> None:
     """Over all layers: the largest, the share of all rows together, the lowest."""
     scaled = np.concatenate([view.pairs("geo_scaled") for view in views])
     log_det = np.concatenate([view.pairs("log_det") for view in views])
@@ -232,14 +234,14 @@ def _pooled(library: DiagnosticsLibrary, views: list[_View], bench: Bench, what:
         "g/wmax_sat_frac": (float((np.array(rows) > SATURATED).mean()) if rows else 0.0, 2.0),
         "g/log_det_min": (float(log_det.min(initial=np.inf)), 0.0),
     }
-    _agree(library.global_metrics([view.trace for view in views], "g/"), expected, bench, what)
+    _agree(library.global_metrics([view.trace for view in views], "g/"), expected, compare, what)
 
 
-def _agree(found: Any, expected: dict[str, tuple[float, float]], bench: Bench, what: str) -> None:
+def _agree(found: Any, expected: dict[str, tuple[float, float]], compare: Comparison, what: str) -> None:
     """Entry by entry: (value, budget in u). An infinite value has to be met as it is; names have to be those."""
     if not isinstance(found, dict) or set(found) != set(expected):
-        bench.tally.fail(f"{what}, {bench.name}", f"{what}: the names are not those expected")
+        compare.tally.fail(f"{what}, {compare.name}", f"{what}: the names are not those expected")
         return
     for name, (value, units) in expected.items():
         error = 0.0 if found[name] == value else abs(found[name] - value)
-        bench.judge(np.array(error), bench.budget(1, units, judge=1), f"{name}, {what}")
+        compare.judge(np.array(error), compare.budget(1, units, judge=1), f"{name}, {what}")

@@ -11,11 +11,11 @@ from iga._typing import Tensor
 from iga.testing.judges.rotations import U64, Amount
 from iga.testing.tally import Tally
 
-__all__ = ["Bench", "judge_laws"]
+__all__ = ["Comparison", "judge_laws"]
 
 
 @dataclass(frozen=True)
-class Bench:
+class Comparison:
     """Where values of one dtype meet the judge: every difference is handed over in units of its own budget.
 
     Failures of type, shape and finiteness reach the tally at once, differences at `flush`.
@@ -108,7 +108,7 @@ class Bench:
         self.tally.add(value, 1.0, where, could_fail=could_fail)
 
 
-Law = Callable[[Any, np.random.Generator, Bench], None]
+Law = Callable[[Any, np.random.Generator, Comparison], None]
 
 
 def judge_laws(laws: Sequence[Law], library: Any, seed: int, tally: Tally) -> None:
@@ -117,11 +117,11 @@ def judge_laws(laws: Sequence[Law], library: Any, seed: int, tally: Tally) -> No
     Every input is a valid one, and a result is looked at before it is handed on: nothing may refuse it.
     """
     for dtype in (torch.float32, torch.float64):
-        bench = Bench(tally, dtype)
+        compare = Comparison(tally, dtype)
         for law in laws:
             name = getattr(law, "__name__", "law").strip("_")
             try:
-                law(library, np.random.default_rng(seed), bench)
+                law(library, np.random.default_rng(seed), compare)
             except (ValueError, RuntimeError) as error:
-                tally.fail(f"{name}, {bench.name}", f"{name}: {error}"[:200])
-        bench.flush()
+                tally.fail(f"{name}, {compare.name}", f"{name}: {error}"[:200])
+        compare.flush()

@@ -11,7 +11,7 @@ from iga._typing import Tensor
 from iga.testing.check import check
 from iga.testing.judges import overlap as oracle
 from iga.testing.overlap import budgets, pairs
-from iga.testing.overlap.pairs import Inputs
+from iga.testing.overlap.pairs import PairSource
 from iga.testing.overlap.subject import OverlapSubject, Pair
 from iga.testing.tally import Tally
 
@@ -19,7 +19,7 @@ __all__ = ["accuracy", "judge_values", "label_of"]
 
 
 @check("overlap", "of the budget")
-def accuracy(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
+def accuracy(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """Errors over their budgets; dtype in is dtype out."""
     for dtype in function.dtypes:
         for label, pair in inputs.sampled(dtype, seed):

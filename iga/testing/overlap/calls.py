@@ -7,7 +7,7 @@ from iga.testing.check import check
 from iga.testing.judges import overlap as oracle
 from iga.testing.overlap import budgets, pairs
 from iga.testing.overlap.accuracy import name_of
-from iga.testing.overlap.pairs import Inputs
+from iga.testing.overlap.pairs import PairSource
 from iga.testing.overlap.subject import OverlapSubject, require_answers
 from iga.testing.tally import Tally
 
@@ -18,7 +18,7 @@ ALONE = 24  # of them one by one
 
 
 @check("overlap", "of the budget")
-def batch_independence(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
+def batch_independence(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """Alone, in another order, beside pairs of other sizes, as strided views, and by broadcasting: the same answer.
 
     Within twice the budget of one call, as vectorised arithmetic rounds a batch's tail differently.
@@ -63,7 +63,7 @@ def batch_independence(function: OverlapSubject, inputs: Inputs, seed: int, tall
 
 
 @check("overlap", "entries")
-def determinism(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
+def determinism(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """A repeat is bitwise the same, whatever came in between, which gets answers of its own; no input is changed."""
     for dtype in function.dtypes:
         first = inputs.few(dtype, seed)

@@ -19,7 +19,7 @@ from iga.testing.check import SMOOTH, THOROUGH, check
 from iga.testing.judges import overlap as oracle
 from iga.testing.overlap import budgets
 from iga.testing.overlap.accuracy import label_of, name_of
-from iga.testing.overlap.pairs import Inputs
+from iga.testing.overlap.pairs import PairSource
 from iga.testing.overlap.subject import OverlapSubject, Pair
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError, one_line
@@ -31,7 +31,7 @@ SINGLE = 2  # pairs of the second derivatives
 
 
 @check("overlap", "of the budget")
-def gradient_values(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
+def gradient_values(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """Each derivative over its budget: κ up to 10 in both dtypes, and any κ in float64."""
     reference = OverlapSubject("reference", oracle.overlap_reference)
     for dtype in function.dtypes:
@@ -53,7 +53,7 @@ def gradient_values(function: OverlapSubject, inputs: Inputs, seed: int, tally: 
 
 
 @check("overlap", "entries")
-def gradient_finiteness(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
+def gradient_finiteness(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """Counts derivatives that are not finite; with equal means those of dist_sq have to be 0."""
     for dtype in function.dtypes:
         pair = inputs.few(dtype, seed)
@@ -75,7 +75,7 @@ def gradient_finiteness(function: OverlapSubject, inputs: Inputs, seed: int, tal
 
 
 @check("overlap", "of the bound")
-def gradient_bounds(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
+def gradient_bounds(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """Sizes of derivatives over what theory allows them, rounding included, on pairs of any κ."""
     for dtype in function.dtypes:
         pair = inputs.few(dtype, seed, share=4)
@@ -111,7 +111,7 @@ def gradient_bounds(function: OverlapSubject, inputs: Inputs, seed: int, tally: 
 
 
 @check("overlap", "failures", profiles=THOROUGH, dtype=torch.float64, seen_faults=SMOOTH, every=4)
-def second_derivatives(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
+def second_derivatives(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """torch.autograd.gradgradcheck, float64, by means, log scales and turns of both frames; and that there are any."""
     pairs = inputs.few(torch.float64, seed, spread=MODERATE)
     still = torch.zeros(3, dtype=torch.float64)

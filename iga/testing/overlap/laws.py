@@ -15,7 +15,7 @@ from iga.testing.check import check
 from iga.testing.judges import overlap as oracle
 from iga.testing.overlap import budgets, pairs
 from iga.testing.overlap.accuracy import label_of, name_of
-from iga.testing.overlap.pairs import Inputs
+from iga.testing.overlap.pairs import PairSource
 from iga.testing.overlap.subject import OverlapSubject, Pair, require_answers
 from iga.testing.tally import Tally
 
@@ -25,7 +25,7 @@ ANGSTROM = 10.0  # of a nm
 
 
 @check("overlap", "1")
-def coincident_means(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
+def coincident_means(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """Equal means: δ is exactly 0, and so is dist_sq, whatever the scales and frames."""
     for dtype in function.dtypes:
         both = pairs.joined(
@@ -40,7 +40,7 @@ def coincident_means(function: OverlapSubject, inputs: Inputs, seed: int, tally:
 
 
 @check("overlap", "of the budget")
-def score_laws(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
+def score_laws(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """Differences of two calls over twice the budget of one, plus what writing the moved numbers down rounds."""
     for dtype in function.dtypes:
         u = torch.finfo(dtype).eps / 2

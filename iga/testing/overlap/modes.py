@@ -16,7 +16,7 @@ from iga.testing.judges import overlap as oracle
 from iga.testing.modes import ShortProducts, quiet
 from iga.testing.overlap import budgets
 from iga.testing.overlap.accuracy import judge_values
-from iga.testing.overlap.pairs import Inputs
+from iga.testing.overlap.pairs import PairSource
 from iga.testing.overlap.subject import OverlapSubject, require_answers
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError, one_line
@@ -27,7 +27,7 @@ TF32_BITS = 10
 
 
 @check("overlap", "of the budget", profiles=THOROUGH, dtype=torch.float32)
-def reduced_precision(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
+def reduced_precision(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """The errors of `accuracy`, float32, inside each mode."""
     pair = inputs.few(torch.float32, seed)
     reference = oracle.overlap_reference(*pair)
@@ -47,7 +47,7 @@ def reduced_precision(function: OverlapSubject, inputs: Inputs, seed: int, tally
 
 
 @check("overlap", "of the budget", profiles=THOROUGH, seen_faults=("control flow",), every=1000)
-def transforms(function: OverlapSubject, inputs: Inputs, seed: int, tally: Tally) -> None:
+def transforms(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """Each way over twice the budget of one call; one that raises is broken, and named."""
     dtype = function.dtypes[0]
     pair = inputs.few(dtype, seed, spread=10.0)

@@ -18,7 +18,7 @@ from iga.structure import Structure
 from iga.testing.judges.overlap import nearest_rotation
 from iga.testing.overlap.subject import Pair
 
-__all__ = ["Inputs", "aligned_pairs", "broken_up", "degenerate", "joined", "signed_permutations", "structure_pairs"]
+__all__ = ["PairSource", "aligned_pairs", "broken_up", "degenerate", "joined", "signed_permutations", "structure_pairs"]
 
 
 def degenerate(count: int, sigma_range: tuple[float, float], dtype: torch.dtype, seed: int) -> Pair:
@@ -107,7 +107,7 @@ def broken_up(pair: Pair, index: Tensor | slice) -> Pair:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class PairSource:
     """`count` degenerate pairs of a dtype for the values, a tenth of them for each other check.
 
     digits        significant digits required: pairs that no implementation could give them for are left out

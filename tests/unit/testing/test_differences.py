@@ -19,7 +19,7 @@ def test_a_kink_of_every_kind_is_looked_at() -> None:
     subject = Subject("traced", preset("bounded", floor="hard", log_det_min=-12.0), SMALL)
     tally = Tally("kinks", "")
     case = cast(make_case(synthetic_structures(1, seed=0)[0], SMALL, residues=6, seed=0), torch.float64)
-    differences.judge(subject, subject.random(2, 0).double(), case, 300, 0, "", tally)
+    differences.judge_kinks(subject, subject.random(2, 0).double(), case, 300, 0, "", tally)
     assert len(differences.kinks(subject.iga_config)) == 3
     assert tally.examples == 9 and tally.finding().verdict == "holds"
 

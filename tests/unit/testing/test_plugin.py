@@ -4,10 +4,12 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import iga
 from iga.testing.contract import PROFILES
@@ -52,7 +54,15 @@ def one_argument(pair):
 QUICK = ("accuracy", "score_laws", "determinism")
 
 
-SMALL = {"synthetic": 2, "residues": 16, "degenerate": 8, "focus": 1, "focus_residues": 16, "pairs": 2000}
+SMALL = {
+    "synthetic": 4,
+    "perturb_every": 6,
+    "residues": 12,
+    "degenerate": 8,
+    "focus": 1,
+    "focus_residues": 16,
+    "pairs": 2000,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -141,10 +151,7 @@ def test_an_id_that_is_none_names_those_there_are(mine: pytest.Pytester) -> None
         (["--iga-target", "mine.py:right"], "say what it is, --iga-kind overlap or --iga-kind layer"),
         (["--iga-target", "mine.py:one_argument"], "cannot be called as an overlap"),
         (["--iga-target", "mine.py:misnamed"], "unknown invariant 'no_such_name'"),
-        (["--iga-target", "mine.py:nothing"], "has no attribute 'nothing'"),
-        (["--iga-target", "missing.py:f"], "no file missing.py"),
-        (["--iga-target", "no_such_package.module:f"], "does not import"),
-        (["--iga-target", "mine"], "names no target"),
+        (["--iga-target", "bounded"], "names no target"),
         (["--iga-target", "mine.py:known", "--iga-structures", "nowhere/"], "nowhere"),
     ],
 )
@@ -232,8 +239,8 @@ def test_misuse_of_the_decorator_is_told_at_once() -> None:
 
 def test_one_invariant_alone_finds_what_the_whole_run_finds() -> None:
     names = ["log_det_floor", "dist_sq_bound", "determinism", "small_sizes"]
-    report = iga.verify("bounded", only=names, seed=1, points=(1, 2))
-    suite = Suite("bounded", only=names, seed=1, points=(1, 2))
+    report = iga.verify("bounded", only=names, seed=1, points=(1,))
+    suite = Suite("bounded", only=names, seed=1, points=(1,))
     assert [check.measure() for check in suite.checks] == report.findings
 
 
@@ -285,7 +292,16 @@ def test_the_plugin_is_light_until_a_target_is_given(tmp_path: Path) -> None:
     assert {name for name in loaded if name.startswith("iga")} == own
 
 
-def test_what_the_guide_shows_runs(pytester: pytest.Pytester) -> None:
+@pytest.fixture
+def few_examples() -> Iterator[None]:
+    name = settings.get_current_profile_name()
+    settings.register_profile("few", settings.get_profile(name), max_examples=8)
+    settings.load_profile("few")
+    yield
+    settings.load_profile(name)
+
+
+def test_what_the_guide_shows_runs(pytester: pytest.Pytester, few_examples: None) -> None:
     guide = (Path(__file__).resolve().parents[3] / "docs" / "pytest.md").read_text(encoding="utf-8")
     for name, code in re.findall(r"```python\n# (\S+\.py)\n(.*?)```", guide, flags=re.DOTALL):
         pytester.path.joinpath(name).write_text(code, encoding="utf-8")

@@ -1,6 +1,7 @@
 """Targets by name: what loads, what is refused with one line, and what the command line makes of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from iga.attention import InvariantGaussianAttention
 from iga.cli import app
 from iga.overlap import gaussian_overlap
+from iga.testing.contract import PROFILES
 from iga.testing.targets import Target, as_target, load_target, target
 from iga.testing.verify import prepare
 
@@ -43,14 +45,12 @@ def two_arguments(a, b):
 def one_value(*pair):
     return iga.gaussian_overlap(*pair)[0]
 
-def wrong_shape(*pair):
-    return tuple(x[..., None] for x in iga.gaussian_overlap(*pair))
+def changed(change):
+    return lambda *pair: tuple(change(x) for x in iga.gaussian_overlap(*pair))
 
-def wrong_device(*pair):
-    return tuple(x.to("meta") for x in iga.gaussian_overlap(*pair))
-
-def whole_numbers(*pair):
-    return tuple(x.long() for x in iga.gaussian_overlap(*pair))
+wrong_shape = changed(lambda x: x[..., None])
+wrong_device = changed(lambda x: x.to("meta"))
+whole_numbers = changed(lambda x: x.long())
 
 def layer(*, c_s, c_z, c_hidden, no_heads, no_qk_points, no_v_points):
     return iga.InvariantGaussianAttention(c_s, c_z, c_hidden, no_heads, no_qk_points, no_v_points)
@@ -61,19 +61,19 @@ def positional(c_s):
 def no_module(**sizes):
     return lambda s, z, r, mask: s
 
-class Transposed(torch.nn.Module):
+class Applied(torch.nn.Module):
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
     def forward(self, s, z, r, mask):
-        return s.mT
+        return self.change(s)
 
 def transposed(**sizes):
-    return Transposed()
-
-class Elsewhere(torch.nn.Module):
-    def forward(self, s, z, r, mask):
-        return s.to("meta")
+    return Applied(lambda s: s.mT)
 
 def elsewhere(**sizes):
-    return Elsewhere()
+    return Applied(lambda s: s.to("meta"))
 
 number = 3
 """
@@ -194,8 +194,9 @@ def test_options_that_do_not_go_together_end_2(
 
 
 def test_a_right_function_ends_0_a_wrong_one_1_and_a_known_failure_0(
-    mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
+    monkeypatch.setitem(PROFILES, "fast", replace(PROFILES["fast"], pairs=2000))
     report = tmp_path / "report.json"
     only = ["--only", "accuracy", "--only", "determinism"]
     assert run(["verify", f"{mine}:overlap", "--kind", "overlap", *only], capsys)[0] == 0

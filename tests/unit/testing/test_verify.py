@@ -1,5 +1,6 @@
 """The run behind `iga verify`: what it judges, what it says of it, and what it refuses."""
 
+import inspect
 import io
 import json
 import math
@@ -10,15 +11,20 @@ import pytest
 import torch
 from rich.console import Console
 
+import iga
 from helpers.layers import DenseAttention
 from iga.attention import InvariantGaussianAttention
-from iga.presets import PRESETS
+from iga.presets import PRESETS, preset
 from iga.report.console import show
 from iga.report.verify import blocks
+from iga.structure.synthetic import synthetic_structures
 from iga.testing.checks import checks_of
-from iga.testing.contract import PROFILES
+from iga.testing.contract import PROFILES, Contract
 from iga.testing.faults.subjects import SMALL
-from iga.testing.verify import Report, verify
+from iga.testing.layer.cases import make_case
+from iga.testing.layer.subject import Observation, Subject
+from iga.testing.tally import Tally
+from iga.testing.verify import Report, prepare, verify
 
 FAST = replace(SMALL, name="fast", seeds=2)
 POINTS = (1, 4)
@@ -29,28 +35,23 @@ def small_run(target="bounded", **options) -> Report:
 
 
 @pytest.fixture(scope="module")
-def default() -> Report:
-    return small_run(implementation="cpu")
-
-
-@pytest.fixture(scope="module")
 def broken() -> Report:
     return small_run("pre_fix", only=["log_det_floor", "accuracy", "growth_with_points"])
 
 
-def test_the_default_holds_every_invariant(default: Report) -> None:
-    """On the kernels for a CPU; `iga verify` judges the reference."""
-    known = checks_of("layer")
-    assert [finding.name for finding in default.findings] == [n for n, one in known.items() if "fast" in one.profiles]
-    assert {finding.name for finding in default.findings} | set(default.not_applicable) == set(known)
-    assert {finding.verdict for finding in default.findings} == {"holds"}, default.findings
-    assert default.exit_code == 0
+def test_every_invariant_of_a_layer_is_run_or_said_not_to_apply() -> None:
+    plan, known = prepare(profile=FAST), checks_of("layer")
+    assert [check.name for check in plan.checks] == [name for name, one in known.items() if "fast" in one.profiles]
+    assert {check.name for check in plan.checks} | set(plan.skipped) == set(known)
+    assert all("runs with --profile ci or nightly" in reason for reason in plan.skipped.values())
 
 
-def test_collapsed_scales_without_a_floor_reach_the_log_det_that_training_stuck_at(broken: Report) -> None:
-    worst, expected = broken["log_det_floor"].worst, 3 * math.log(2 * (1e-6 + 1e-12))
-    assert abs(worst - expected) <= 16 * 2**-24 * abs(expected)
-    assert broken.exit_code == 1
+def test_a_preset_that_holds_ends_0_and_its_sampled_structures_are_named() -> None:
+    report = small_run(only=["log_det_floor", "determinism"])
+    assert [finding.verdict for finding in report.findings] == ["holds", "holds"] and report.exit_code == 0
+    assert len(report.structures) == FAST.synthetic
+    for record in report.structures:
+        assert record["status"] == "sampled" and "of" in str(record["reason"])
 
 
 @pytest.mark.parametrize(("name", "exponent"), [("pre_fix", 1.0), ("sigma_floor", 0.5), ("bounded", 0.0)])
@@ -64,8 +65,16 @@ def test_a_forward_that_does_not_follow_its_trace_is_caught() -> None:
         def forward(self, *args, **kwargs):
             return super().forward(*args, **kwargs) * 1.5
 
-    report = small_run(layer=Dishonest, points=(1,), only=["accuracy", "geometry_is_alive", "attention_weights"])
+    report = small_run(layer=Dishonest, points=(1,), only=["geometry_is_alive", "attention_weights"])
     assert {finding.verdict for finding in report.findings} == {"broken"}
+    case = make_case(synthetic_structures(1, seed=0)[0], FAST, residues=8, seed=0)
+    subject, tally = Subject("dishonest", preset("bounded"), FAST, Dishonest), Tally("accuracy", "")
+    layer = subject.random(2, 0)
+    of_a_trace = checks_of("layer")["accuracy"].each_trace
+    assert of_a_trace is not None
+    with torch.no_grad():
+        of_a_trace(Observation(subject, layer, case, subject.trace(layer, case), Contract(), "here"), tally)
+    assert tally.finding().verdict == "broken" and "forward does not return" in tally.finding().note
 
 
 # --- the report ---------------------------------------------------------------------------------------------------
@@ -88,12 +97,6 @@ def test_a_fragment_is_judged_and_synthetic_structures_stand_in_for_what_it_is_t
     assert [entry["residues"] for entry in report.structures] == [1]
     assert "synthetic" in report["geometry_is_alive"].note
     assert "fragment.pdb" in report["log_det_floor"].worst_example
-
-
-def test_sampled_structures_are_named(default: Report) -> None:
-    assert len(default.structures) == FAST.synthetic
-    for record in default.structures:
-        assert record["status"] == "sampled" and "of" in str(record["reason"])
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -141,6 +144,14 @@ def test_json_has_every_field_and_no_number_that_is_not_finite(broken: Report) -
 def test_misuse_is_a_value_error_that_names_it(options: dict, word: str) -> None:
     with pytest.raises((ValueError, OSError), match=word):
         verify(**({"profile": FAST} | options))
+
+
+def test_what_takes_the_options_of_a_run_says_so_and_refuses_others() -> None:
+    asked = inspect.signature(prepare).parameters
+    for function in (iga.verify, iga.testing.parametrize_with_invariants):
+        assert inspect.signature(function).parameters == asked
+        with pytest.raises(TypeError, match="unexpected keyword argument 'sigma'"):
+            function("bounded", sigma=0.05)  # pyright: ignore[reportCallIssue]
 
 
 @pytest.mark.parametrize(
