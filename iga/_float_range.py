@@ -1,4 +1,4 @@
-"""Which σ a floating-point format can honour: nothing overflows or underflows in the closed form. No torch.
+"""The range of σ for which nothing overflows or underflows in the closed form, in a floating-point format. No torch.
 
 docs/theory.md, section 5, derives it: with E the largest distance of two anchors and u_max = offset_max,
 

@@ -1,4 +1,4 @@
-"""When a projection may be read instead of called: where both are the same function, and nobody listens.
+"""The test whether a projection may be read instead of called: both are the same function, and nobody listens.
 
 The kernels take the weight of `linear_b` into their blocks, and apply `down_z` after the sum over keys, so that nothing
 of size n² · h is made. People wrap, hook, prune, quantise, parametrise, shard and replace projections. Whatever they

@@ -1,4 +1,4 @@
-"""What both layers say to a mask, s or z that cannot be meant.
+"""Masks, s and z that cannot be meant: both layers refuse them by name.
 
 Origin: a NaN in a mask excluded every residue. (Dtypes and layouts of every argument: test_arguments_by_name.py.)
 """

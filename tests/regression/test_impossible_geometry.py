@@ -1,4 +1,4 @@
-"""What chemistry excludes is masked, counted and named; what its limits allow stays.
+"""Geometry that chemistry excludes: it is masked, counted and named, and what the limits allow stays.
 
 Origin: side-chain atoms 36 nm from their CA, at (0, 0, 0) and at 9999 were read as valid, and columns that had
 overflowed gave CA–CA steps of 7·10⁵ nm in residues that were all valid.

@@ -1,4 +1,4 @@
-"""A Monitor sees every layer once, however the layer is wrapped, subclassed, copied, saved or compiled.
+"""Layers that are wrapped, subclassed, copied, saved or compiled while a Monitor watches: it sees each of them once.
 
 Found where a compiled layer was counted twice, a subclass with an argument more ended in a TypeError, torch.save failed
 on a watched model, and a deep copy went on counting for the model that it was copied from.

@@ -1,4 +1,4 @@
-"""No call waits for its device: nothing is read back, no shape depends on a value, nothing is copied from the host.
+"""Calls that do not wait for their device: no value is read, no shape depends on one, nothing is copied from the host.
 
 A GPU would stall, and could not capture a graph. The meta device takes the ways of a GPU in every condition on a
 device, and has no values: whoever asks for one fails. A mode refuses copies between devices, which meta would let pass.

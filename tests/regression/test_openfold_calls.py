@@ -1,4 +1,4 @@
-"""Both layers take what OpenFold's callers hand to its IPA: the constructor's options, the call's extras, the shapes.
+"""Calls of OpenFold's IPA upon both layers: the constructor's options, the call's extras, the shapes, the weights.
 
 Found with OpenFold's own StructureModule and tests run upon these classes, and se3_diffusion's and FrameFlow's weights.
 """

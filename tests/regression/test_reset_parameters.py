@@ -1,4 +1,4 @@
-"""A layer made on the meta device comes to life as one made by the constructor; copies and pickles of it do too.
+"""Fresh parameters of layers made on the meta device: those of the constructor, in copies and pickles too.
 
 Origin: neither layer had `reset_parameters`; after `to_empty` geo_scale was whatever the memory held, and the reset of
 the parts (which FSDP and others call, one module after another) gave nn.Linear's weights: linear_out not zero.

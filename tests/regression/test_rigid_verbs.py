@@ -1,4 +1,4 @@
-"""Frames and Gaussians speak the verbs of OpenFold's Rigid that public structure modules call.
+"""Verbs of OpenFold's Rigid that public structure modules call, upon frames and Gaussians.
 
 Found with OpenFold, se3_diffusion and FrameFlow run upon this package's classes: missing verbs, half precision refused
 where Rigid promotes it, and results whose `.view` failed. The judge is NumPy in float64, from the formulas.

@@ -1,4 +1,4 @@
-"""What people train with, around the layer: DDP, FSDP2, activation checkpointing, averaged weights. Nothing may change.
+"""Wrappers that people train with: DDP, FSDP2, activation checkpointing, averaged weights. They change no number.
 
 Origin: DDP waited for ever for linear_b and down_z after a call without z; FSDP2 met the kernels with a sharded weight.
 World size 1, in this process: what a wrapper does to a module does not depend on the others. Two: test_two_processes.

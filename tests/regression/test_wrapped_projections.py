@@ -1,4 +1,4 @@
-"""Whatever is done to a projection (adapters, hooks, pruning, quantisation, a module in its place), its call counts.
+"""Projections that were changed (adapters, hooks, pruning, quantisation, a module in their place): their call counts.
 
 Origin: the kernels read linear_b's weight, and a LoRA adapter on it had no effect and no gradient, without a word.
 Every kind of wrapping is judged by the reference implementation, which calls every projection: values, and the gradient

@@ -1,4 +1,4 @@
-"""What InvariantPointAttention reports of its rows: the layer's own output, and numbers that a plain loop finds too."""
+"""Statistics of InvariantPointAttention's rows: those that plain loops find, beside the output of forward."""
 
 import math
 

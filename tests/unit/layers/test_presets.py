@@ -1,4 +1,4 @@
-"""The presets are the history that they claim to be, and bad configurations are refused with a remedy."""
+"""The presets, which are the history that they claim to be, and configurations that are refused."""
 
 from dataclasses import fields
 
