@@ -96,16 +96,16 @@ def test_a_wrong_implementation_is_not_timed_and_the_command_ends_1(
 def test_a_slowed_implementation_fails_its_baseline_and_a_slower_machine_does_not(
     times: dict[str, float], tmp_path: Path, capfd: Capture
 ) -> None:
-    file = tmp_path / "then.json"
-    assert called(capfd, *SMALL, "--json", str(file)).code == 0
+    file, one_size = tmp_path / "then.json", (*SMALL, "--points", "1")
+    assert called(capfd, *one_size, "--json", str(file)).code == 0
     times["cpu"] *= 10.0
     times["dense"] *= 10.0
-    assert called(capfd, *SMALL, "--baseline", str(file)).code == 0
+    assert called(capfd, *one_size, "--baseline", str(file)).code == 0
     times["cpu"] *= 1.3
-    ended = called(capfd, *SMALL, "--baseline", str(file), "--max-ratio", "1.25")
+    ended = called(capfd, *one_size, "--baseline", str(file), "--max-ratio", "1.25")
     assert ended.code == 1 and "1.30×" in ended.out and "SLOWER than 1.25 allows" in ended.out
-    assert called(capfd, *SMALL, "--baseline", str(file), "--max-ratio", "1.4").code == 0
-    other = called(capfd, *SMALL, "--residues", "20", "--baseline", str(file))
+    assert called(capfd, *one_size, "--baseline", str(file), "--max-ratio", "1.4").code == 0
+    other = called(capfd, *one_size, "--residues", "20", "--baseline", str(file))
     assert other.code == 2 and "no case in common" in other.err
 
 
