@@ -13,14 +13,13 @@ __all__ = [
     "Document",
     "Environment",
     "Exponent",
+    "Fault",
     "Faults",
     "Interval",
-    "Fault",
     "Machine",
     "Timing",
     "Verify",
 ]
-
 
 Interval = Annotated[list[float], 2]  # its lower and its upper end
 

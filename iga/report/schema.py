@@ -4,22 +4,11 @@ import gzip
 import json
 import math
 import types
+import typing
 import zlib
 from functools import cache
 from pathlib import Path
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NotRequired,
-    TypeVar,
-    Union,
-    cast,
-    get_args,
-    get_origin,
-    get_type_hints,
-    is_typeddict,
-)
+from typing import Annotated, Any, Literal, NotRequired, TypeVar, Union, cast
 
 from iga._files import write_text
 from iga.report.documents import DOCUMENTS, Document
@@ -86,9 +75,9 @@ def flaw(value: Any, kind: Any) -> str | None:
 
 def _flaw(value: Any, kind: Any) -> tuple[str, str] | None:
     """(where in `value`, what is wrong there)."""
-    origin, inner = get_origin(kind), get_args(kind)
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
     parts: list[tuple[str | int, Any, Any]] = []
-    if is_typeddict(kind):
+    if typing.is_typeddict(kind):
         if not isinstance(value, dict):
             return _expected("an object", value)
         for name, one in fields(kind).items():
@@ -140,5 +129,7 @@ def _expected(what: str, value: Any) -> tuple[str, str]:
 @cache
 def fields(kind: Any) -> dict[str, Any]:
     """The keys of a typed dictionary and their types."""
-    hints = get_type_hints(kind, include_extras=True)
-    return {name: get_args(one)[0] if get_origin(one) is NotRequired else one for name, one in hints.items()}
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {
+        name: typing.get_args(one)[0] if typing.get_origin(one) is NotRequired else one for name, one in hints.items()
+    }
