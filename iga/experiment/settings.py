@@ -2,23 +2,21 @@
 
     defaults (the dataclasses below) ← configs/sizes/SIZE.yaml ← configs/arms/ARM.yaml ← overrides ("training.lr=1e-3")
 
-Each file holds any part of what `to_yaml` writes; a later one wins, key by key. OmegaConf reads and merges them, and
-checks them against the dataclasses. A key that does not exist and a value of another type are errors that name what
-does exist. A reference (`${…}`) to another value or to the environment is refused. Lengths are nm, sizes are residues.
+Each file holds any part of what `to_yaml` writes; a later one wins, key by key (`iga.experiment.typed`). Lengths are
+nm, sizes are residues.
 """
 
 import functools
 import math
 import re
-import typing
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
-from typing import Any, TypeVar
+from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from iga.experiment.typed import built, override, parsed
 from iga.presets import IGAConfig, preset
 
 __all__ = [
@@ -29,11 +27,9 @@ __all__ = [
     "Model",
     "Settings",
     "Training",
-    "built",
     "from_yaml",
     "load_arm",
     "load_settings",
-    "refuse_references",
     "to_yaml",
 ]
 
@@ -52,17 +48,6 @@ SIZES: tuple[str, ...] = ("small", "paper")
 GAUSSIANS = ("fixed", "learned")
 LAYERS = ("ipa", "iga")
 IMPLEMENTATIONS = ("auto", "fused", "cpu", "reference")  # of iga.kernels, which loads torch
-
-# What a field of each type holds, in the words of a message.
-_KINDS = {
-    int: "a whole number",
-    float: "a number",
-    float | None: "a number or null",
-    bool: "true or false",
-    str: "text",
-    tuple[str, ...]: "a list of texts",
-}
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -87,16 +72,12 @@ class Arm:
         """The geometry of an "iga" arm, None for "ipa". Raises ValueError for keys and values that do not fit."""
         given = dict(self.attention)
         layer = given.pop("layer", None)
-        if layer not in LAYERS:
-            raise ValueError(f"arm.attention.layer must be one of {', '.join(LAYERS)}; got {layer!r}")
+        _one_of("arm.attention.layer", layer, LAYERS)
         if layer == "ipa":
             if given:
                 raise ValueError(f'arm.attention.{min(given)} belongs to layer "iga"; layer "ipa" has no such key')
             return None
-        implementation = given.pop("implementation", "auto")
-        if implementation not in IMPLEMENTATIONS:
-            known = ", ".join(IMPLEMENTATIONS)
-            raise ValueError(f"arm.attention.implementation must be one of {known}; got {implementation!r}")
+        _one_of("arm.attention.implementation", given.pop("implementation", "auto"), IMPLEMENTATIONS)
         if "preset" not in given:
             raise ValueError('arm.attention.preset is missing; layer "iga" starts from a preset (iga.presets)')
         name = given.pop("preset")
@@ -126,8 +107,7 @@ class Model:
         for entry in fields(self):
             if entry.name != "gaussians":
                 _at_least("model", entry.name, getattr(self, entry.name), 1, 1000 if entry.name in counted else 2**16)
-        if self.gaussians not in GAUSSIANS:
-            raise ValueError(f"model.gaussians must be one of {', '.join(GAUSSIANS)}; got {self.gaussians!r}")
+        _one_of("model.gaussians", self.gaussians, GAUSSIANS)
         if self.c_s % self.transformer_heads:
             raise ValueError(
                 f"model.c_s must be a multiple of model.transformer_heads = {self.transformer_heads}, got {self.c_s}; "
@@ -162,9 +142,9 @@ class Training:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "residues_squared", "max_samples", "parts", "crop", "shortest", "evaluate_every"):
+        counts = ("steps", "residues_squared", "max_samples", "parts", "crop", "shortest")
+        for name in (*counts, "evaluate_every", "checkpoint_every"):
             _at_least("training", name, getattr(self, name), 1)
-        _at_least("training", "checkpoint_every", self.checkpoint_every, 1)
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"training.seed must be from 0 to 2³² − 1, got {self.seed}; pass another one")
         if not 0 < self.lr < math.inf:
@@ -245,7 +225,7 @@ def _loaded(arm: str, size: str, overrides: tuple[str, ...]) -> Settings:
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}; sizes: {', '.join(SIZES)}")
     files = ({"name": size}, _file(f"sizes/{size}.yaml"), _arm_file(arm))
-    settings = built(Settings, *files, *map(_override, overrides))
+    settings = built(Settings, *files, *map(override, overrides))
     plain, made = load_arm(arm), settings.arm
     if made.label != plain.label:
         return settings
@@ -263,98 +243,24 @@ def from_yaml(text: str) -> Settings:
 
     Raises ValueError where the text is no YAML mapping, and for keys and values that do not fit.
     """
-    return built(Settings, _parsed(text, "the settings"))
-
-
-def built(cls: type[_T], *parts: Any, source: str = "the settings") -> _T:
-    """The dataclass `cls` from mappings, of which a later one wins, key by key.
-
-    Raises ValueError of one line that names the key and what was expected there.
-    """
-    for part in parts:
-        if not isinstance(part, Mapping):
-            raise ValueError(f"{source} must be a mapping of keys to values, got {part!r}")
-    try:
-        configs = [OmegaConf.create(dict(part)) if isinstance(part, dict) else part for part in parts]
-        for config in configs:
-            _refuse_gaps(cls, config)
-        tree = OmegaConf.merge(_template(cls), *configs)
-        if missing := OmegaConf.missing_keys(tree):
-            raise ValueError(f"{min(missing)} is missing; give it a value")
-        return typing.cast(_T, OmegaConf.to_object(tree))
-    except (OmegaConfBaseException, TypeError) as error:
-        raise ValueError(_words(error, source)) from error
-
-
-@functools.cache
-def _template(cls: type) -> Any:
-    return OmegaConf.structured(cls)
-
-
-def _refuse_gaps(cls: type, config: Any) -> None:
-    """ValueError for a value that is left open (`???`), which OmegaConf passes over, and for one where a section is."""
-    if missing := OmegaConf.missing_keys(config):
-        raise ValueError(f"{min(missing)} must not be ???; give it a value")
-    for key, kind in typing.get_type_hints(cls).items():
-        if is_dataclass(kind) and not isinstance(config.get(key, {}), Mapping):
-            raise ValueError(f"{key} must be a mapping of keys to values, got {config[key]!r}")
-
-
-def _words(error: Exception, source: str) -> str:
-    """One line for an error of OmegaConf, or for its TypeError where a list meets a mapping."""
-    first = str(error).partition("\n")[0]
-    if not isinstance(error, OmegaConfBaseException):
-        return f"{source}: {first}"
-    key, owner = error.full_key or "", error.object_type
-    known = typing.get_type_hints(owner) if is_dataclass(owner) else {}
-    section, _, name = key.rpartition(".")
-    if isinstance(error, ConfigKeyError):
-        return f"unknown key {key!r}; keys of {section or source}: {', '.join(known)}"
-    return (
-        f"{key or source} must be {_KINDS[known[name]]}: {first}"
-        if known.get(name) in _KINDS
-        else f"{key or source}: {first}"
-    )
-
-
-def _parsed(text: str, source: str) -> Any:
-    return _read(OmegaConf.create, text, source)
-
-
-def _override(text: str) -> Any:
-    key, separator, value = text.partition("=")
-    path = [part.strip() for part in key.split(".")]
-    if not separator or not all(path):
-        raise ValueError(f"an override must be KEY=VALUE, as training.lr=1e-3, got {text!r}")
-    name = ".".join(path)
-    return _read(OmegaConf.from_dotlist, [f"{name}={value}"], f"the value of {name}")
-
-
-def refuse_references(text: str, source: str) -> None:
-    """ValueError where `text` refers to another value or to the environment, which OmegaConf would look up."""
-    if "${" in text:
-        raise ValueError(f"{source}: a reference (${{…}}) is not followed; write the value that it stands for")
-
-
-def _read(reader: Callable[[Any], Any], given: Any, source: str) -> Any:
-    refuse_references(str(given), source)
-    try:
-        return reader(given)
-    except Exception as error:  # OmegaConf hands on whatever its YAML parser raises
-        words = " ".join(str(error).split()) or "neither a mapping nor a list"
-        raise ValueError(f"{source} is no YAML: {words}") from error
+    return built(Settings, parsed(text, "the settings"))
 
 
 @functools.cache
 def _file(name: str) -> Any:
     text = resources.files("iga.experiment").joinpath("configs", *name.split("/")).read_text(encoding="utf-8")
-    return _parsed(text, f"configs/{name}")
+    return parsed(text, f"configs/{name}")
 
 
 def _arm_file(name: str) -> Any:
     if name not in ARMS:
         raise ValueError(f"unknown arm {name!r}; arms: {', '.join(ARMS)}")
     return _file(f"arms/{name}.yaml")
+
+
+def _one_of(name: str, value: object, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
 
 
 def _at_least(section: str, name: str, value: int, least: int, most: int = 10**9) -> None:

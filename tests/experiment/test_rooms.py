@@ -10,8 +10,9 @@ import pytest
 import iga.experiment
 
 FOLDER = Path(iga.experiment.__file__).parent
-# From the ground up. At the top of the folder stand the settings, which all read, and compare, which reads all.
-STOREYS = ("settings", "task", "model", "run", "results", "compare")
+# From the ground up. At the top of the folder stand the settings, which all read, with their reader (`typed`), and
+# compare, which reads all.
+STOREYS = ("typed", "settings", "task", "model", "run", "results", "compare")
 
 
 def imported(path: Path) -> set[str]:

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from iga._files import write_text
-from iga.experiment.settings import ARMS, Settings, built, load_settings, refuse_references
+from iga.experiment.settings import ARMS, Settings, load_settings
+from iga.experiment.typed import built, refuse_references
 
 __all__ = ["DATA", "PLAN", "RUNS", "OnRow", "ComparisonPlan", "check_folder", "chosen_arms", "read", "write"]
 
