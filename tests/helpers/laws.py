@@ -91,22 +91,24 @@ class Scene:
         return found
 
 
-def log_scales(highest: float) -> st.SearchStrategy[Vector]:
-    """Raw log σ: any shape from 10⁻⁶ nm or the floor up to `highest`; and far below the floor, at it, and `highest`."""
-    lowest, top = math.log(CONTRACT.sigma_min), math.log(highest)
-    some = (sigmas(low, highest).map(lambda sigma: tuple(map(math.log, sigma))) for low in (1e-6, CONTRACT.sigma_min))
-    end = st.sampled_from([top, lowest, -30.0, -300.0])
-    return st.one_of(*some, st.tuples(end, end, end))
+def shapes(highest: float) -> st.SearchStrategy[Vector]:
+    """Log σ of what is degenerate: collapsed, a needle, a pancake, and spheres at the floor and at `highest` nm."""
+    floor, top, none = math.log(CONTRACT.sigma_min), math.log(highest), -30.0
+    return st.sampled_from([(none,) * 3, (top, none, -300.0), (none, top, top), (floor,) * 3, (top,) * 3])
 
 
 def scenes(*, contract: bool = False) -> st.SearchStrategy[Scene]:
     """Two to four residues; rotations, places and σ each on their own, or one for all.
 
-    Under the `contract`, no σ is above its ceiling, points included; there all residues have one frame and one shape,
-    where a form loses its digits first.
+    σ reaches from far below the floor to far above the ceiling. Under the `contract` it does not, points included, and
+    there all residues have one frame and one degenerate shape, where a form loses its digits first.
     """
-    highest = CONTRACT.sigma_max if contract else 1e20
-    turns, places, scales = axis_angles(), translations(high=4), log_scales(highest)
+    turns, places = axis_angles(), translations(high=4)
+    if contract:
+        scales = shapes(CONTRACT.sigma_max)
+    else:
+        some = (sigmas(low, 1e20).map(lambda sigma: tuple(map(math.log, sigma))) for low in (1e-6, CONTRACT.sigma_min))
+        scales = st.one_of(*some, shapes(1e20))
     gain, none = st.sampled_from([0.0, 1.0, 30.0]), st.just(0.0)
     gains = st.tuples(gain, none if contract else gain)
     drift, geo_scale = st.sampled_from([0.0, 1e-7, 1e-6, 1e-4]), st.sampled_from([-4.0, -1.0, 1.0, 30.0, 1e4])

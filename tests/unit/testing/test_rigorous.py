@@ -272,6 +272,7 @@ def test_outward_is_one_step_wide_where_no_float64_is_exact():
     assert outward(arb(0)) == (0.0, 0.0)
 
 
+@pytest.mark.process
 def test_neither_module_imports_flint_before_it_is_needed():
     code = (
         "import runpy, sys, iga.testing.judges.rigorous; sys.argv = ['golden', '--count', 'none']\n"
