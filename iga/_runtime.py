@@ -1,4 +1,4 @@
-"""What a run asks of its machine: threads and denormals, memory, and a record of its environment.
+"""Needs of a run that the machine serves: threads and denormals, memory, and a record of its environment.
 
 Threads and denormals belong to the whole process and are put back. Memory is counted in bytes."""
 

@@ -1,4 +1,4 @@
-"""Which implementation runs: what stands in the way of each, and the rule of "auto"."""
+"""The choice of the implementation that runs: what stands in the way of each, and the rule of "auto"."""
 
 import importlib.util
 import logging

@@ -1,4 +1,4 @@
-"""How the compiled kernels want their Gaussians, tiles of residues as structures of arrays; their sums as gradients.
+"""Gaussians as the compiled kernels want them, structures of arrays in tiles of residues; and their sums as gradients.
 
 Flat shapes as in `iga.kernels.engine`. What the CPU and the Triton kernels share is here, and nothing else is.
 """

@@ -1,4 +1,4 @@
-"""From a PDB or mmCIF file to the atoms of its protein residues, in ångström. gemmi parses.
+"""The atoms of the protein residues of a PDB or mmCIF file, in ångström. gemmi parses.
 
 Taken are the first model and the residues of its polymer chains that are not nucleic acid, modified ones (MSE, HYP, …)
 included, with insertion codes. Of alternate locations one conformer a residue is taken whole: the one with a backbone

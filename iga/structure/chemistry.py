@@ -1,4 +1,4 @@
-"""What chemistry excludes in a residue: bonds, the extent of a side chain, atoms in one place; and breaks of a chain.
+"""Limits of chemistry in a residue: bonds, extent of a side chain, atoms in one place; and breaks of a chain.
 
 The limits leave half an ångström of error to each atom, more than the worst models have: what they exclude is no
 coarse model but a slip (placeholders, overflowed columns, a wrong unit). Lengths in Å.

@@ -1,4 +1,4 @@
-"""From a file to its text: unpacked, in UTF-8 with LF line ends, and known for a structure by what it holds.
+"""The text of a file: unpacked, in UTF-8 with LF line ends, and known for a structure by what it holds.
 
 The name of the file says nothing here. What is no structure (a web page, an archive, a pointer) is refused by its own
 name, and so is one of more than `UNPACKED` bytes, where a packed one stops unpacking.

@@ -1,4 +1,4 @@
-"""Protein structures in: PDB and mmCIF files, packed or not, to frames and Gaussians in nanometres.
+"""Protein structures read: PDB and mmCIF files, packed or not, become frames and Gaussians in nanometres.
 
 Which atoms of a file are taken stands in `iga.structure.atoms`. A residue without N, CA and C, whose three atoms fix no
 frame, with an atom at two places, or of a geometry that chemistry excludes (the limits: `iga.structure.chemistry`),

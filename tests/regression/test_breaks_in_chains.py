@@ -1,4 +1,4 @@
-"""What a comparison shows of chain breaks: their number, and where that was asked for, positions that are left free.
+"""Chain breaks in a comparison: their number, and, where that was asked for, positions that are left free.
 
 Origin: the two sides of a loop that is not modelled had neighbouring positions, as if bonded.
 """

@@ -1,4 +1,4 @@
-"""What outlives a call (scratch memory, pools, the team of threads) is right for the next one, whatever was the matter.
+"""Things that outlive a call (scratch memory, pools, the team) serve the next one, whatever was the matter.
 
 Origin: after a validation step under torch.inference_mode(), training failed for ever, since the memory kept for blocks
 was an inference tensor. Modes, defaults, threads, dtypes, interrupts and forks are tried here in the same way.

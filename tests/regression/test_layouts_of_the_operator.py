@@ -107,8 +107,7 @@ def test_outputs_and_gradients_lie_as_promised_in_either_precision(dtypes: tuple
     every_promise("transposed", "cpu", dtypes, ENDS)
 
 
-@pytest.mark.parametrize("flash", [False, True])
-@pytest.mark.parametrize("layout", ["by_rows", "transposed"])
+@pytest.mark.parametrize(("layout", "flash"), [("by_rows", False), ("transposed", True)])
 def test_the_fused_kernels_lay_out_their_outputs_as_promised(
     layout: str, flash: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""How the CPU kernels are compiled: one set of options, and the one signature that each has for a dtype."""
+"""The way in which CPU kernels are compiled: one set of options, and the one signature of each for a dtype."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Who compiles the CPU kernels, how many, and what is said meanwhile; and what "auto" does where numba cannot serve."""
+"""Compilation of the CPU kernels: by whom, how many, what is said; and "auto" where numba cannot serve."""
 
 import logging
 import os

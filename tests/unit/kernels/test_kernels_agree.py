@@ -35,6 +35,10 @@ def sized(points: int, residues: int) -> Problem:
     return random_problem("bounded", seed=7, batch=1, heads=1, points=points, residues=residues, masked=False)
 
 
+def single() -> Problem:
+    return random_problem("bounded", seed=10, batch=1, points=2)
+
+
 def backbone(config: str) -> Problem:
     return structure_problem(config, synthetic_structures(1, seed=3)[0], seed=3, residues=18)
 
@@ -48,12 +52,10 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "eight points, two residues": lambda: sized(8, 2),
     "two points, a residue less than two vectors": lambda: sized(2, 31),
     "five points, a residue more than two vectors": lambda: sized(5, 33),
-    "bfloat16 features": lambda: random_problem("bounded", seed=10).with_half(torch.bfloat16),
-    "float16 features": lambda: random_problem("bounded", seed=10).with_half(torch.float16),
-    "no bias, pair features or gate": lambda: random_problem("bounded", seed=8).without(
-        "bias", "z", "z_weight", "gate"
-    ),
-    "no bias, pair features in no logit": lambda: random_problem("bounded", seed=8).without("bias", "z_weight"),
+    "bfloat16 features": lambda: single().with_half(torch.bfloat16),
+    "float16 features": lambda: single().with_half(torch.float16),
+    "no bias, pair features or gate": lambda: single().without("bias", "z", "z_weight", "gate"),
+    "no bias, pair features in no logit": lambda: single().without("bias", "z_weight"),
 }
 
 

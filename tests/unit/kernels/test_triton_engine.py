@@ -91,7 +91,7 @@ def test_flash_gives_zeros_to_masked_rows_and_rows_without_keys(flash: None) -> 
     problem = without_z(random_problem("bounded", seed=26, residues=7))
     problem.mask[0] = False
     problem.mask[1, ::3] = False
-    agrees(judge(problem, by("fused")))
+    agrees(judge(problem, by("fused"), gradients=False))
     out = problem.call(by("fused"))
     assert bool((out.values.movedim(1, 2)[~problem.mask] == 0).all())
     assert bool((out.lse.movedim(1, 2)[~problem.mask] == -torch.inf).all())

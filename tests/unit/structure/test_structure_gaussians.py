@@ -1,4 +1,4 @@
-"""What the reader computes: frames and Gaussians by their definitions, base thickness, defaults.
+"""The numbers that the reader computes: frames and Gaussians by their definitions, base thickness, defaults.
 
 The judge is NumPy on the numbers that were written.
 """
