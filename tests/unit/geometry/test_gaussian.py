@@ -2,11 +2,13 @@
 
 import math
 
+import pytest
 import torch
 
 from helpers.geometry import close, each_dtype, eps
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid, floored_sigma
+from iga.testing.strategies import filler
 
 FLOORS = ["hard", "smooth"]
 
@@ -41,3 +43,33 @@ def test_the_default_perturbation_has_the_hard_floor_at_three_hundredths_of_a_na
     g = GaussianRigid(Frame.identity(1, dtype=torch.float64), torch.zeros_like(logs), logs)
     found = g.perturbed(torch.ones_like(logs), torch.zeros_like(logs)).local_mean
     assert close(found, torch.tensor([[0.03, 1.0, math.exp(9.0)]], dtype=torch.float64), 2 * 2**-52 * found)
+
+
+def test_gaussians_around_a_rigid_object_are_spheres_of_a_tenth_of_a_nanometre_at_its_origin_unless_told():
+    frame = Frame.random(4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mean, logs = filler(1, 2, 4, 3).unbind(0)
+    for make, rounded in (
+        (lambda **given: GaussianRigid.around(frame, **given), 0.0),
+        (lambda **given: GaussianRigid.from_tensor_7(frame.to_tensor_7(), **given), 16 * eps(torch.float64)),
+        (lambda **given: GaussianRigid.from_tensor_4x4(frame.to_tensor_4x4(), **given), 0.0),
+    ):
+        for options, sigma in (({}, 0.1), ({"sigma": 0.5}, 0.5)):
+            g = make(**options)
+            assert close(g.rot, frame.rot, rounded) and torch.equal(g.trans, frame.trans) and (g.local_mean == 0).all()
+            assert close(g.log_scale, math.log(sigma), 2 * eps(torch.float64))
+        g = make(local_mean=mean.float(), log_scale=logs.half())
+        assert torch.equal(g.local_mean, mean.float().double()) and torch.equal(g.log_scale, logs.half().double())
+    assert GaussianRigid.identity(2, 3).shape == (2, 3)
+    for options, sigma in (({}, 0.1), ({"sigma": 0.5}, 0.5)):
+        g = GaussianRigid.identity(2, dtype=torch.float64, **options)
+        assert (g.rot == torch.eye(3)).all() and (g.trans == 0).all()
+        assert close(g.sigma, sigma, 4 * eps(torch.float64))
+
+
+def test_gaussians_around_a_rigid_object_are_refused_by_the_name_of_what_does_not_fit():
+    frame, good = Frame.identity(4), torch.zeros(4, 3)
+    with pytest.raises(ValueError, match="^sigma must be a finite number > 0"):
+        GaussianRigid.around(frame, sigma=0.0)
+    for name in ("local_mean", "log_scale"):
+        with pytest.raises(ValueError, match=f"^{name} must be one of float16, bfloat16, float32, float64"):
+            GaussianRigid.around(frame, **{name: good.long()})
