@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from iga.overlap import gaussian_overlap, gaussian_overlap_textbook
+from iga.testing.checks import checks_of
 from iga.testing.contract import PROFILES
 from iga.testing.faults.clean import CLEAN
 from iga.testing.result import Finding
@@ -85,8 +86,10 @@ def filled(value: float, *, graph: bool):
 @pytest.mark.parametrize("graph", [False, True], ids=["detached", "in the graph"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 0.0, 1.5], ids=["NaN", "infinity", "zeros", "a constant"])
 def test_no_check_accepts_garbage(value: float, graph: bool) -> None:
-    found = findings(filled(value, graph=graph), profile=replace(TINY, pairs=640))
-    assert len(found) == 11
+    costly = value == 1.5 and graph  # compiled and differentiated twice for one of them
+    names = [name for name, check in checks_of("overlap").items() if costly or check.every == 1]
+    found = findings(filled(value, graph=graph), names, profile=replace(TINY, pairs=640))
+    assert len(found) == (11 if costly else 9)
     assert [name for name, finding in found.items() if finding.verdict == "holds"] == []
 
 
