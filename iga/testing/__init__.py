@@ -1,4 +1,4 @@
-"""What generates and judges: the oracle, the adversarial search, the invariants and the run behind `iga verify`.
+"""The suite behind `iga verify` and `iga faults`: judges, checks, planted faults, and the run over all of them.
 
 The public names load on first use, so that the pytest plugin never waits for torch. `target` is the decorator; the
 module behind it is `iga.testing.targets`. `verify` is a module here; the function is `iga.verify`.

@@ -1,4 +1,4 @@
-"""What each preset does as the scales grow long and the points many: the README's picture in numbers.
+"""A sweep of each preset over long scales and many points: the README's picture in numbers.
 
 Measured on synthetic structures and their degenerate perturbations."""
 

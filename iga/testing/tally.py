@@ -62,7 +62,8 @@ class Tally:
         # Relative to the limit, so that examples with different limits compare.
         severity = torch.where(value.isfinite(), excess / limit.abs().clamp(min=1e-300), math.inf)
         severity = torch.where(severity.isnan(), math.inf, severity)  # a limit that is not a number judges nothing
-        least = boundless | ((limit == 0) & (excess <= 0))  # 0 ≤ 0 tells least
+        # an exact 0 against a limit of 0 is the weakest evidence: it is never the worst example
+        least = boundless | ((limit == 0) & (excess <= 0))
         severity = torch.where(least & value.isfinite(), -1.0, severity)
         failed = severity > 0
         self.broken += int(failed.sum())

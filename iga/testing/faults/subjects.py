@@ -1,4 +1,4 @@
-"""What faults are planted in: a clean subject of each kind, its checks, and a run small enough to be done often."""
+"""Clean subjects, in which faults are planted, with their checks and a run small enough to be done often."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -6,7 +6,8 @@ are differentiated along R → R exp([ω]×).
 
 `ill_conditioned` looks at the box of inputs within one unit roundoff u of the given ones: every entry of R and every σ
 times 1 + ε, and every component of δ = μ_i − μ_j times 1 + ε, |ε| ≤ u. The box is of δ, not of the means: dist_sq knows
-the means only by δ, which one subtraction gives from any means to within u, so far or coincident means excuse nobody.
+the means only by δ, which one subtraction gives from any means to within u, so distant or equal means do not make a
+pair ill-conditioned.
 
 Sources: docs/theory.md, section 11 (and 9.1, 9.3 for the gradients); F. Johansson, "Arb: efficient arbitrary-precision
 midpoint-radius interval arithmetic", IEEE Transactions on Computers 66 (2017), 1281. flint is imported when first used.

@@ -1,4 +1,4 @@
-"""How far rounding may move a score, a geometry logit and an output: the budgets of `iga.bounds`, propagated.
+"""Rounding budgets of a score, a geometry logit and an output: those of `iga.bounds`, propagated.
 
 Derived in docs/theory.md, section 8. Everything is evaluated in float64 from a trace, pair by pair,
 so that an example is judged by its own condition κ and not by the worst of all.

@@ -1,4 +1,4 @@
-"""What several invariants do to a layer's inputs: take apart, cast, crop, permute, stack; and gradients of them."""
+"""Edits of a layer's inputs that checks share (take apart, cast, crop, permute, stack), and gradients to them."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Does attention grow with the number of points? `growth_with_points` and `point_scaling_law`.
+"""Checks of how attention grows with the number of points: `growth_with_points` and `point_scaling_law`.
 
 Measured on fresh layers (the start of training) over real frames, and in the coherent worst case, all points equal,
 where the sum of P scores is P times one score and nothing averages out.

@@ -1,4 +1,4 @@
-"""How far rounding may move the output of a layer whose inside is unknown. Derived in docs/theory.md, section 13.
+"""The rounding budget of a layer whose inside is unknown, measured. Derived in docs/theory.md, section 13.
 
 The layer is evaluated in float64 with every input and parameter turned by a small random amount: what that changes,
 over the size of the amount, is how much of a rounding error reaches the output. A backward stable layer computes the

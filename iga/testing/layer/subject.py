@@ -1,4 +1,4 @@
-"""What is judged: a layer of any number of points, fresh, re-randomised from a seed, or with all points equal."""
+"""A layer under test: built with any number of points, fresh, with random parameters or equal points, and called."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

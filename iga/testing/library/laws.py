@@ -1,4 +1,4 @@
-"""What a law of the frame library is judged with: a comparison within a stated budget."""
+"""The comparison, within a stated budget, by which laws of this package's own functions are judged."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

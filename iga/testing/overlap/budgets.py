@@ -1,4 +1,4 @@
-"""How far any correct overlap function may be off: c κ u, whatever its algorithm (docs/theory.md, section 14).
+"""The error that any correct overlap function may have: c κ u, whatever its algorithm (docs/theory.md, section 14).
 
 Correct means as accurate as a backward stable factorisation of the 6×3 factor F = [diag(σ_i) R_iᵀ; diag(σ_j) R_jᵀ]:
 the exact answer for inputs each moved by p u of its norm. κ(F) ≤ κ, and first order gives
@@ -40,7 +40,7 @@ def value_budgets(dist_sq: Tensor, log_det: Tensor, kappa: Tensor, dtype: torch.
     part = 2 * BACKWARD * allowance(kappa, dtype)
     within = torch.where(part <= 0.5, part, torch.inf)
     ulp = 2 * bounds.unit_roundoff(dtype) * log_det.abs()
-    relative = torch.where(dist_sq == 0, 0.0, within * dist_sq)  # nothing excuses a distance from 0 to 0
+    relative = torch.where(dist_sq == 0, 0.0, within * dist_sq)  # equal means must give exactly 0
     return {"dist_sq": relative, "log_det": 3 * within + ulp}
 
 
