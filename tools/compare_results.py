@@ -38,6 +38,10 @@ def differences(old: Any, new: Any) -> Iterator[str]:
 
 def _differ(old: Any, new: Any, where: str, left_out: set[str]) -> Iterator[str]:
     if isinstance(old, list) and isinstance(new, list):
+        if all(isinstance(one, str) for one in [*old, *new]) and set(old) != set(new):
+            gone, come = ([one for one in a if one not in b] for a, b in ((old, new), (new, old)))
+            yield f"{where}: {', '.join([*(f'−{one}' for one in gone), *(f'+{one}' for one in come)])}"
+            return
         old, new = _by_name(old), _by_name(new)
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
@@ -75,7 +79,7 @@ def main(arguments: list[str]) -> int:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    found = list(differences(old, new))
+    found = [*differences(old, new)]
     print("\n".join(found or [f"two {old['document']} documents that agree"]))
     return int(bool(found))
 

@@ -45,7 +45,8 @@ def test_one_check_more_is_one_line_and_another_kind_or_no_document_is_told(
     other = json.loads(FAULTS.read_text(encoding="utf-8"))
     other["faults"][5]["caught_by"].append("determinism")
     assert compared(FAULTS, other, tmp_path) == 1
-    assert len(capsys.readouterr().out.splitlines()) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 and lines[0].endswith("caught_by: +determinism")
     assert compared(BENCH, other, tmp_path) == 1
     assert compared(FAULTS, {}, tmp_path) == 2 and "new.json" in capsys.readouterr().err
     assert load_script("tools/compare_results.py").main(["one"]) == 2
