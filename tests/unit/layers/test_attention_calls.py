@@ -71,33 +71,23 @@ def test_geo_bias_cancels_in_the_softmax():
     assert ((one(*given_) - before).abs() <= 1e3 * 2**-53 * before.abs().amax()).all()
 
 
-def test_bf16_autocast_leaves_the_geometry_in_float32():
-    one, given_ = small_layer(), layer_inputs()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        trace = one.trace(*given_)
-    assert trace.dist_sq.dtype == trace.log_det.dtype == trace.geo_raw.dtype == torch.float32
-    assert trace.query.mean.dtype == torch.float32
-    # the same raw projections, outside autocast, give the same scores to the bit
-    query = point_gaussians(trace.rigid, *trace.raw_query, one.config)
-    key = point_gaussians(trace.rigid, *trace.raw_key, one.config)
-    assert torch.equal(point_scores(query, key, one.config)[0], trace.dist_sq)
-
-
 @pytest.mark.parametrize("name", PRESETS)
-def test_matrix_products_of_ten_bits_leave_the_geometry_alone(name):
+def test_matrix_products_of_ten_bits_and_autocast_leave_the_geometry_alone(name):
     """TF32, simulated: it shortens the operands of every float32 matrix product, so the geometry may have none."""
     one, given_ = small_layer(name), layer_inputs()
     with torch.no_grad():
         exact = one.trace(*given_)
-        with ShortProducts(10):
-            short = one.trace(*given_)
-        assert not torch.equal(short.scalar, exact.scalar)  # the simulation reaches what it may reach
-        query = point_gaussians(short.rigid, *short.raw_query, one.config)
-        key = point_gaussians(short.rigid, *short.raw_key, one.config)
-        dist_sq, log_det, score = point_scores(query, key, one.config)
-    assert torch.equal(query.mean, short.query.mean) and torch.equal(query.sigma, short.query.sigma)
-    assert torch.equal(dist_sq, short.dist_sq) and torch.equal(log_det, short.log_det)
-    assert torch.equal(score, short.score)
+        for shortened in (ShortProducts(10), torch.autocast("cpu", dtype=torch.bfloat16)):
+            with shortened:
+                short = one.trace(*given_)
+            assert not torch.equal(short.scalar, exact.scalar)  # it reaches what it may reach
+            # the same raw projections, outside, give the same scores to the bit
+            query = point_gaussians(short.rigid, *short.raw_query, one.config)
+            key = point_gaussians(short.rigid, *short.raw_key, one.config)
+            assert torch.equal(query.mean, short.query.mean) and torch.equal(query.sigma, short.query.sigma)
+            expected = point_scores(query, key, one.config)
+            for found, wanted in zip((short.dist_sq, short.log_det, short.score), expected, strict=True):
+                assert found.dtype == torch.float32 and torch.equal(found, wanted)
 
 
 @pytest.mark.parametrize("name", ["bounded", "sigma_floor"])
