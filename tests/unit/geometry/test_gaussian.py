@@ -57,8 +57,10 @@ def test_gaussians_around_a_rigid_object_are_spheres_of_a_tenth_of_a_nanometre_a
             g = make(**options)
             assert close(g.rot, frame.rot, rounded) and torch.equal(g.trans, frame.trans) and (g.local_mean == 0).all()
             assert close(g.log_scale, math.log(sigma), 2 * eps(torch.float64))
-        g = make(local_mean=mean.float(), log_scale=logs.half())
-        assert torch.equal(g.local_mean, mean.float().double()) and torch.equal(g.log_scale, logs.half().double())
+        g = make(local_mean=mean.float(), log_scale=logs.float())
+        assert torch.equal(g.local_mean, mean.float().double()) and torch.equal(g.log_scale, logs.float().double())
+    half = GaussianRigid(frame, mean.half(), logs.half())
+    assert torch.equal(half.local_mean, mean.half().double()) and torch.equal(half.log_scale, logs.half().double())
     assert GaussianRigid.identity(2, 3).shape == (2, 3)
     for options, sigma in (({}, 0.1), ({"sigma": 0.5}, 0.5)):
         g = GaussianRigid.identity(2, dtype=torch.float64, **options)
