@@ -160,17 +160,9 @@ def attend_backward(
             d_z[:, rows] = block.mul_(_pair_mask(x, rows))
         if want_geometry:
             engine.add_gradients(start, stop, scores)
-    return InputGradients(
-        d_q,
-        d_k,
-        d_v,
-        d_points.to(x.points.dtype),
-        d_weight.to(x.geo_weight.dtype),
-        d_bias,
-        d_z,
-        d_z_weight,
-        engine.gradients() if want_geometry else None,
-    )
+    d_points, d_weight = d_points.to(x.points.dtype), d_weight.to(x.geo_weight.dtype)
+    geometry = engine.gradients() if want_geometry else None
+    return InputGradients(d_q, d_k, d_v, d_points, d_weight, d_bias, d_z, d_z_weight, geometry)
 
 
 def _scratch(name: str, x: Inputs, rows: slice) -> Tensor | None:

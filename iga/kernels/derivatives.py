@@ -12,7 +12,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 
 from iga._typing import Tensor
-from iga.kernels.blocks import Outputs
+from iga.kernels.blocks import Inputs, Outputs
 from iga.kernels.engine import Geometry
 from iga.kernels.masking import neutral
 from iga.kernels.ops import DIFFERENTIABLE, TENSORS, gaussian_attention_backward_op, gaussian_attention_op
@@ -35,9 +35,9 @@ def attend_by_reference(inputs: Sequence[Tensor | None], config: IGAConfig, cap:
     geometry = Geometry(*(named[name] for name in ("rot", "mask", *GEOMETRY[2:])))
     (q, k, v, points), trans, geometry = neutral(tuple(features), trans, geometry)
     bias, z, z_weight = (None if (t := named[name]) is None else t.to(dtype) for name in ("bias", "z", "z_weight"))
-    weight = named["geo_weight"].to(dtype)
+    x = Inputs(q, k, v, points, geometry.mask, named["geo_weight"].to(dtype), cap, bias, z, z_weight)
     with torch.autocast("cpu" if rot.is_meta else rot.device.type, enabled=False):  # there is none for meta
-        out = attend_densely(q, k, v, points, trans, geometry, weight, bias, z, z_weight, config=config, cap=cap)
+        out = attend_densely(x, trans, geometry, config)
     return out._replace(values=(out.values + 0.0 * geo_bias[:, None, None]).to(named["v"].dtype))
 
 

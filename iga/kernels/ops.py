@@ -94,17 +94,15 @@ def _attention(*args: Any) -> tuple[Tensor, ...]:
     how = Score(a.score, a.dof, a.log_det_min)
     (q, k, v, points), trans, geometry = _neutral(a)
     with torch.autocast(q.device.type, enabled=False):
+        engine = _engine(a.implementation, geometry, how)
+        x = _inputs(q, k, v, engine.out(points, geometry.rot, trans), a)
         if a.implementation == "fused" and takes_flash(q, a.z):
             from iga.kernels.triton.engine import flash_forward
 
-            placed = placing.out(points, geometry.rot, trans)
-            out = flash_forward(q, k, v, placed, geometry, how, a.geo_weight, a.cap, a.bias, statistics=a.statistics)
-            attended = placing.back(out.points, geometry.rot, trans)
+            out = flash_forward(x, geometry, how, statistics=a.statistics)
         else:
-            engine = _engine(a.implementation, geometry, how)
-            x = _inputs(q, k, v, engine.out(points, geometry.rot, trans), a)
             out = attend(engine, x, statistics=a.statistics)
-            attended = engine.back(out.points, geometry.rot, trans)
+        attended = engine.back(out.points, geometry.rot, trans)
         found = (out.values.to(a.v.dtype), attended, out.pair, out.lse, out.rows)
         return tuple(x.contiguous() for x in found)
 

@@ -10,55 +10,40 @@ from iga._layers import masked_softmax, sanitise
 from iga._typing import Float, Tensor
 from iga.functional import PointGaussians, point_scores
 from iga.kernels import placing
-from iga.kernels.blocks import Outputs
+from iga.kernels.blocks import Inputs, Outputs
 from iga.kernels.engine import Geometry
 from iga.presets import IGAConfig
 
 __all__ = ["attend_densely"]
 
 
-def attend_densely(
-    q: Float[Tensor, "b h n c"],
-    k: Float[Tensor, "b h n c"],
-    v: Float[Tensor, "b h n d"],
-    points: Float[Tensor, "b h n p3"],
-    trans: Float[Tensor, "b n 3"],
-    geometry: Geometry,
-    geo_weight: Float[Tensor, "b h"],
-    bias: Float[Tensor, "b h n n"] | None,
-    z: Float[Tensor, "b n n cz"] | None,
-    z_weight: Float[Tensor, "h cz"] | None,
-    *,
-    config: IGAConfig,
-    cap: float,
-) -> Outputs:
+def attend_densely(x: Inputs, trans: Float[Tensor, "b n 3"], geometry: Geometry, config: IGAConfig) -> Outputs:
     """What `iga.kernels.blocks.attend` returns, statistics included, but with value points in their residues'
     frames, coming and going; tensors keep their graph."""
-    mask = geometry.mask
+    mask, cap = x.mask, x.cap
     _, log_det, score = point_scores(
         PointGaussians(geometry.rot, geometry.q_mean, geometry.q_sigma),
         PointGaussians(geometry.rot, geometry.k_mean, geometry.k_sigma),
         config,
     )
-    geo = geo_weight[:, :, None, None] * score.sum(dim=-3)
+    geo = x.geo_weight[:, :, None, None] * score.sum(dim=-3)
     if cap != float("inf"):
         geo = cap * (geo / cap).tanh()
-    logits = (q @ k.mT) * q.shape[-1] ** -0.5 + geo
+    logits = (x.q @ x.k.mT) * x.q.shape[-1] ** -0.5 + geo
     pair_mask = mask[:, :, None] & mask[:, None, :]
-    if bias is not None:
-        logits = logits + sanitise(bias, pair_mask[:, None].expand_as(bias))
-    if z is not None:
-        z = sanitise(z, pair_mask).to(q.dtype)
-        if z_weight is not None:
-            logits = logits + (z @ z_weight.mT).movedim(-1, 1)
+    if x.bias is not None:
+        logits = logits + sanitise(x.bias, pair_mask[:, None].expand_as(x.bias))
+    z = None if x.z is None else sanitise(x.z, pair_mask).to(x.q.dtype)
+    if z is not None and x.z_weight is not None:
+        logits = logits + (z @ x.z_weight.mT).movedim(-1, 1)
     valid = pair_mask[:, None]
     weights = masked_softmax(logits, valid)
-    pair = logits.new_zeros(*q.shape[:-1], 0) if z is None else (weights.transpose(1, 2) @ z).transpose(1, 2)
+    pair = logits.new_zeros(*x.q.shape[:-1], 0) if z is None else (weights.transpose(1, 2) @ z).transpose(1, 2)
     rows = _row_statistics(geo.detach(), log_det.detach(), weights.detach(), valid)
-    placed = placing.out(points, geometry.rot, trans)
-    attended = (weights.double() @ placed.double()).to(points.dtype)
+    placed = placing.out(x.points, geometry.rot, trans)
+    attended = (weights.double() @ placed.double()).to(x.points.dtype)
     attended = placing.back(attended, geometry.rot, trans)
-    return Outputs(weights @ v, attended, pair, _log_sum_exp(logits, valid), rows)
+    return Outputs(weights @ x.v, attended, pair, _log_sum_exp(logits, valid), rows)
 
 
 def _log_sum_exp(logits: Tensor, valid: Tensor) -> Tensor:

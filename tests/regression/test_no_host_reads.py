@@ -125,7 +125,7 @@ def test_what_is_around_the_fused_kernels_runs(score: Score, flash: bool, monkey
         engine, weight, z = fused.FusedEngine(geometry, score), on_meta(b, h), None if flash else on_meta(b, N, N, 8)
         x = Inputs(q, k, v, points, mask, weight, 50.0, None, z, None if flash else on_meta(h, 8))
         if flash:
-            out = fused.flash_forward(q, k, v, points, geometry, score, weight, 50.0, None, statistics=True)
+            out = fused.flash_forward(x, geometry, score, statistics=True)
         else:
             out = attend(engine, x, statistics=True)
         grad = Outputs(*(torch.empty_like(y) for y in out))

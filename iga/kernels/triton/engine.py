@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from iga._typing import Float, Tensor
-from iga.kernels.blocks import Outputs
+from iga.kernels.blocks import Inputs, Outputs
 from iga.kernels.choice import interpreted
 from iga.kernels.engine import Engine, Geometry, Score
 from iga.kernels.packing import SUMS, key_fields, tiled
@@ -152,48 +152,35 @@ class FusedEngine(Engine):
         return out[:, :, :points].mT
 
 
-def flash_forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    points: Tensor,
-    geometry: Geometry,
-    score: Score,
-    geo_weight: Tensor,
-    cap: float,
-    bias: Tensor | None,
-    *,
-    statistics: bool,
-) -> Outputs:
-    """What `iga.kernels.blocks.attend` returns, without pair features, from one kernel: the tensors are its `Inputs`.
+def flash_forward(x: Inputs, geometry: Geometry, score: Score, *, statistics: bool) -> Outputs:
+    """What `iga.kernels.blocks.attend` returns, without pair features, from one kernel.
 
     Products are in float32, value points too: their sum errs by n·2⁻²⁴ of their distance from the origin.
     """
-    batch, heads, n, channels = q.shape
+    batch, heads, n, channels = x.q.shape
     form = _Form(score)
     rot, query, key, valid, tiles = pack_forward(geometry)
-    columns = torch.cat([v.to(points.dtype), points], dim=-1)
-    packed = [_padded(x.to(points.dtype), tiles * FLASH.lanes) for x in (q, k, columns)]
+    columns = torch.cat([x.v, x.points], dim=-1)
+    packed = [_padded(each, tiles * FLASH.lanes) for each in (x.q, x.k, columns)]
     total = packed[2].shape[-1]
     wide = min(total, MOST_COLUMNS)
     out = rot.new_empty(batch, heads, n, total)
     lse = rot.new_empty(batch, heads, n)
     rows = rot.new_empty((batch, heads, n, 3) if statistics else 0)
-    capped, how = cap != math.inf, laid_out(FLASH)
+    capped, how = x.cap != math.inf, laid_out(FLASH)
     launch(
         flash_kernel, (-(-n // how.rows) * batch * heads,), how, rot, query, key, valid, *packed,
-        geo_weight.to(rot.dtype).contiguous(), rot if bias is None else bias.contiguous(), out, lse, rows, n, tiles,
-        heads, channels**-0.5, cap if capped else 1.0, 1.0 / form.dof, form.binary_power,
-        form.binary_floor, POINTS=geometry.q_mean.shape[2], CHANNELS=packed[0].shape[-1], WIDE=wide,
-        TILES=_constant(tiles),
-        PARTS=total // wide, LARGE_DOF=form.large, CAPPED=capped, BIASED=bias is not None, WATCHED=statistics,
+        x.geo_weight.to(rot.dtype).contiguous(), rot if x.bias is None else x.bias.contiguous(), out, lse, rows, n,
+        tiles, heads, channels**-0.5, x.cap if capped else 1.0, 1.0 / form.dof, form.binary_power, form.binary_floor,
+        POINTS=geometry.q_mean.shape[2], CHANNELS=packed[0].shape[-1], WIDE=wide, TILES=_constant(tiles),
+        PARTS=total // wide, LARGE_DOF=form.large, CAPPED=capped, BIASED=x.bias is not None, WATCHED=statistics,
         **form.switches,
     )  # fmt: skip
     if statistics:
         rows[..., 1].log_()
-    of_values, of_points, _ = out.split([v.shape[-1], points.shape[-1], total - columns.shape[-1]], dim=-1)
+    of_values, of_points, _ = out.split([x.v.shape[-1], x.points.shape[-1], total - columns.shape[-1]], dim=-1)
     # Memory of their own: parts of one tensor would be aliases, which an operator may not return.
-    of_values, of_points = (x.clone(memory_format=torch.contiguous_format) for x in (of_values, of_points))
+    of_values, of_points = (part.clone(memory_format=torch.contiguous_format) for part in (of_values, of_points))
     return Outputs(of_values, of_points, rot.new_empty(batch, heads, n, 0), lse, rows)
 
 

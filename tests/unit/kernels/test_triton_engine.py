@@ -113,11 +113,10 @@ def on_output(index: int, change: Callable) -> Callable:
     return wrong
 
 
-def without_last_key(right: Callable, *args: Any, **named: Any) -> Outputs:
-    features, geometry, rest = args[:4], args[4], args[5:]
+def without_last_key(right: Callable, x: Any, geometry: Any, *rest: Any, **named: Any) -> Outputs:
     mask = geometry.mask.clone()
     mask[:, -1] = False
-    return right(*features, replace(geometry, mask=mask), *rest, **named)
+    return right(x, replace(geometry, mask=mask), *rest, **named)
 
 
 FLASH_FAULTS = {
