@@ -1,4 +1,4 @@
-"""How the default preset was chosen: candidates measured on real structures, P = 1, 8, 64.
+"""The choice of the default preset: candidates measured on real structures, P = 1, 8, 64.
 
     python benches/choose_bounded.py FILE... [--json benches/results/choose_bounded.json]
 

@@ -1,4 +1,4 @@
-"""Who generates the CPU kernels: numba or torch.compile's C++ backend. Scores of all pairs, cold start included.
+"""The choice between numba and torch.compile for the CPU kernels: scores of all pairs, cold start included.
 
     python benches/choose_cpu.py [--threads 2] [--json benches/results/choose_cpu.json]
 

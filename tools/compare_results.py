@@ -1,4 +1,4 @@
-"""Whether two documents of one command agree: `python tools/compare_results.py OLD NEW`.
+"""Comparison of two documents of one command: `python tools/compare_results.py OLD NEW`.
 
 Times, memory, versions and whatever else is the machine's or the day's are left out; the rest must be equal, row by row
 and number by number. Exit code 0: they agree; 1: they differ, one line a difference; 2: misuse.

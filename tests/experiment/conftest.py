@@ -1,4 +1,4 @@
-"""What the tests of the experiment share: small batches, evaluations on two samples, and runs without processes."""
+"""Shared parts of the experiment's tests: small batches, evaluations on two samples, and runs without processes."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What a trained network is held against: the mean frame, the nearest rotation, and shuffled input."""
+"""Baselines of a trained network: the mean frame, the nearest rotation, and shuffled input."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What `iga compare` refuses: in one line that says what to do, with exit code 2, before anything is written."""
+"""Misuse of `iga compare`, refused in one line that says what to do, with exit code 2, before anything is written."""
 
 from collections.abc import Callable
 from dataclasses import replace

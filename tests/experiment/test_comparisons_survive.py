@@ -1,4 +1,4 @@
-"""What a comparison survives: killed workers, diverged samples, damaged files, a second command in its folder.
+"""Accidents that a comparison survives: killed workers, diverged samples, damaged files, a second command beside it.
 
 Found where a sample that did not fit a PDB file cost the report of all runs, and where a damaged checkpoint or an empty
 status file ended every later --resume.

@@ -1,1 +1,1 @@
-"""What tests share: inputs by subject, and the assertions that go with them."""
+"""Things that tests share: inputs by subject, and the assertions that go with them."""

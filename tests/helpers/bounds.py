@@ -1,4 +1,4 @@
-"""What the tests of `iga.bounds` share: pairs of Gaussians under the hypotheses, and theorems in forty digits."""
+"""Shared parts of the tests of `iga.bounds`: pairs of Gaussians under the hypotheses, and theorems in forty digits."""
 
 import mpmath
 import torch

@@ -1,4 +1,4 @@
-"""What a fresh interpreter holds after running some code: one process loads torch, and a child of it runs each code."""
+"""Modules that a fresh interpreter holds after some code: one process loads torch, and a child of it runs each code."""
 
 import json
 import subprocess

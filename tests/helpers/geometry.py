@@ -1,4 +1,4 @@
-"""What the geometry tests share: dtypes, a comparison that NaN cannot pass, and a chain of ideal residues."""
+"""Shared parts of the geometry tests: dtypes, a comparison that NaN cannot pass, and a chain of ideal residues."""
 
 import math
 

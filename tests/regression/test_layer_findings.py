@@ -1,4 +1,4 @@
-"""What went wrong in layers of this kind, one failure a test, with where it was seen."""
+"""Failures of layers of this kind, a test each, with where it was seen."""
 
 import math
 from dataclasses import replace

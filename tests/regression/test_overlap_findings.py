@@ -1,4 +1,4 @@
-"""What went wrong with the overlap once, a test each; its origin in the docstring."""
+"""Failures of the overlap that were found, a test each; its origin in the docstring."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What becomes of a verdict where the terminal can't print it, is full or gone, and where a report goes.
+"""Verdicts on a terminal that can't print them, is full or gone, and the places where a report goes.
 
 Found where σ on an ascii terminal ended in a traceback and 1, which means "broken", and where `--json` to a link put a
 file in its place.

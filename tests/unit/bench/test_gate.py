@@ -1,4 +1,4 @@
-"""What is timed: the problem, the repeats, and the gate that passes what is right and refuses what is wrong."""
+"""The parts of a timing: the problem, the repeats, and the gate that passes what is right and refuses what is wrong."""
 
 import math
 from collections.abc import Callable

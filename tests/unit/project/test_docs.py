@@ -1,4 +1,4 @@
-"""What the documents claim is run: their Python examples, the names they mention, and the commands of the README."""
+"""The claims of the documents, run: Python examples, options, and the commands of the README."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""What may be loaded when, and which way imports run."""
+"""Modules that importing a part of the package loads, and those that it must not load."""
 
 import pytest
 

@@ -1,6 +1,7 @@
 """Folders of tests that hold what their names say."""
 
 import ast
+import re
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[2]
@@ -43,3 +44,14 @@ def test_the_four_laws_have_a_file_each_by_name() -> None:
         "test_log_det_keeps_its_floor",
         "test_logits_are_bounded",
     }
+
+
+def test_every_module_opens_with_what_it_is_and_no_file_is_long() -> None:
+    """A first sentence that begins with a question word makes the reader guess its object."""
+    root, riddle = TESTS.parent, re.compile(r"(What|Who|Which|Whether|How|That|Why|Where|When|If)\b")
+    files = [path for folder in ("iga", "tests", "benches", "tools") for path in sorted((root / folder).rglob("*.py"))]
+    openings = {str(path.relative_to(root)): ast.get_docstring(ast.parse(path.read_text("utf-8"))) for path in files}
+    assert len(files) > 300
+    assert [name for name, opening in openings.items() if riddle.match(opening or "")] == []
+    assert [name for name, opening in openings.items() if not opening and (root / name).stat().st_size] == []
+    assert [path.name for path in files if len(path.read_text("utf-8").splitlines()) >= 400] == []
