@@ -132,11 +132,11 @@ def test_an_id_that_pytest_prints_runs_that_item_and_no_other(mine: pytest.Pytes
 
 
 def test_the_id_of_a_fixture_s_item_runs_that_item(mine: pytest.Pytester) -> None:
-    mine.makepyfile(test_gate="def test_gate(iga_target, iga_invariant): iga_invariant()")
+    mine.makepyfile(test_mine="def test_gate(iga_target, iga_invariant): iga_invariant()")
     targets = ("--iga-target", "mine.py:right", "--iga-target", "mine.py:wrong", "--iga-kind", "overlap")
-    result = run(mine, *targets, "test_gate.py::test_gate[mine.py:wrong-accuracy]")
+    result = run(mine, *targets, "test_mine.py::test_gate[mine.py:wrong-accuracy]")
     result.assert_outcomes(failed=1)
-    assert "test_gate.py::test_gate[mine.py:wrong-accuracy]" in result.stdout.str()
+    assert "test_mine.py::test_gate[mine.py:wrong-accuracy]" in result.stdout.str()
 
 
 def test_an_id_that_is_none_names_those_there_are(mine: pytest.Pytester) -> None:
