@@ -14,7 +14,7 @@ from iga._files import write_text
 from iga.experiment.settings import ARMS, Settings, load_settings
 from iga.experiment.typed import built, refuse_references
 
-__all__ = ["DATA", "PLAN", "RUNS", "OnRow", "ComparisonPlan", "check_folder", "chosen_arms", "read", "write"]
+__all__ = ["DATA", "PLAN", "RUNS", "ComparisonPlan", "OnRow", "check_folder", "chosen_arms", "read", "write"]
 
 PLAN, DATA, RUNS = "plan.json", "data.pt", "runs"
 # Settings that have an option of their own.
@@ -72,10 +72,13 @@ class ComparisonPlan:
         return self._settings(arm or self.arms[0], self.seed)
 
     def _settings(self, arm: str, seed: int) -> Settings:
-        data = f"{{stress: {json.dumps(self.stress)}, structures: {json.dumps(self.structures)}}}"
-        own = (f"training.steps={self.steps}", f"model.gaussians={self.gaussians}", f"data={data}")
-        settings = load_settings(arm, self.size, (*self.overrides, *own))
-        return replace(settings, training=replace(settings.training, seed=seed))
+        settings = load_settings(arm, self.size, self.overrides)
+        return replace(
+            settings,
+            model=replace(settings.model, gaussians=self.gaussians),
+            training=replace(settings.training, steps=self.steps, seed=seed),
+            data=replace(settings.data, stress=self.stress, structures=self.structures),
+        )
 
 
 def read(folder: Path) -> ComparisonPlan:
