@@ -79,6 +79,20 @@ def structures_dir() -> Path:
     return STRUCTURES
 
 
+# Whole runs of the suite, the bench and the commands call layers thousands of times; regressions show what a user met,
+# whose signatures nobody checks. Shapes are checked where layers, kernels and geometry are tested.
+_PARTS = ("regression", "unit/testing", "unit/bench", "unit/cli", "unit/report")
+_UNCHECKED = tuple(str(Path(__file__).parent / part) for part in _PARTS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shape_checks(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if str(request.path).startswith(_UNCHECKED):
+            patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        yield
+
+
 @pytest.fixture
 def without_shape_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Signatures are not checked: what is examined is what users get."""

@@ -18,7 +18,7 @@ from iga._typing import Tensor
 from iga.testing.judges.attention_problem import HALF, OUTPUTS, Problem
 from iga.testing.judges.overlap import overlap_reference
 
-__all__ = ["Judged", "judge", "reference_attention"]
+__all__ = ["Expected", "Judged", "expected", "judge", "reference_attention"]
 
 PROBES = 3
 # Of the reference only: per pair and point, and a budget.
@@ -95,13 +95,17 @@ def reference_attention(problem: Problem, slope_error: float = 0.0) -> dict[str,
     return found
 
 
-def judge(
-    problem: Problem, attention: Attention, *, device: str = "cpu", gradients: bool = True, seed: int = 0
-) -> list[Judged]:
-    """Every output, row statistic and gradient of `attention` on `problem` as it is, against the reference.
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """The reference on a problem: values by name, what a relative error of 1 may change of each, and torques."""
 
-    attention    called as `iga.kernels.gaussian_attention` is, with statistics=True
-    """
+    exact: dict[str, Tensor]
+    change: dict[str, Tensor]
+    torque: Tensor | None
+
+
+def expected(problem: Problem, *, gradients: bool = True, seed: int = 0) -> Expected:
+    """What is right on `problem`, whoever is judged: make it once for several."""
     outputs, slopes = _evaluate(_doubled(problem), gradients)
     exact = {name: value for name, value in (outputs | slopes).items() if name not in INNER}
     budget = {name: torch.zeros_like(value) for name, value in exact.items()}
@@ -116,6 +120,25 @@ def judge(
         for name, value in exact.items():
             change = _finite(moved[name] - value).abs() / step
             budget[name] = torch.maximum(budget[name], _spread(change))
+    return Expected(exact, budget, slopes.get("torque"))
+
+
+def judge(
+    problem: Problem,
+    attention: Attention,
+    *,
+    device: str = "cpu",
+    gradients: bool = True,
+    seed: int = 0,
+    right: Expected | None = None,
+) -> list[Judged]:
+    """Every output, row statistic and gradient of `attention` on `problem` as it is, against the reference.
+
+    attention    called as `iga.kernels.gaussian_attention` is, with statistics=True
+    right        `expected` of this problem, where it is known already
+    """
+    right = expected(problem, gradients=gradients, seed=seed) if right is None else right
+    u = torch.finfo(problem.tensors["rot"].dtype).eps / 2
     terms = _chain(problem)
     given = replace(
         problem, tensors={n: t.to(device) for n, t in problem.tensors.items()}, mask=problem.mask.to(device)
@@ -123,12 +146,12 @@ def judge(
     found = _found(given, attention, gradients)
     smallest = torch.finfo(problem.tensors["rot"].dtype).tiny
     judged = []
-    for name, value in exact.items():
+    for name, value in right.exact.items():
         # What underflows errs by the smallest normal number in place of u times itself.
         underflow = smallest * max(1.0, float(_finite(value).abs().amax()))
-        allowed = terms * (u * (budget[name] + _finite(value).abs()) + underflow)
-        if name == "d_rot":
-            allowed = allowed + u * slopes["torque"]
+        allowed = terms * (u * (right.change[name] + _finite(value).abs()) + underflow)
+        if name == "d_rot" and right.torque is not None:
+            allowed = allowed + u * right.torque
         judged.append(_judged(name, found[name].double().cpu(), value, allowed, _out_eps(problem, name)))
     return judged
 

@@ -18,17 +18,17 @@ from iga.kernels.blocks import BLOCK
 from iga.kernels.engine import Engine, Gradients
 from iga.structure import read_structure
 from iga.structure.synthetic import synthetic_structures
-from iga.testing.judges.attention import Judged, judge
+from iga.testing.judges.attention import Expected, Judged, expected, judge
 from iga.testing.judges.attention_problem import CONFIGS, Problem, degenerate_problem, random_problem, structure_problem
 
 IMPLEMENTATIONS = ("reference", "cpu", "fused")
 
 
-def agrees(found: list[Judged], problem: Problem) -> None:
+def agrees(found: list[Judged], problem: Problem, implementation: str) -> None:
     absent = {"gate", "bias", "z", "z_weight"} - set(problem.tensors)
     assert len(found) == 23 - len(absent) - ("z" in absent)  # 4 outputs, 3 statistics, 16 gradients
     wrong = {one.name: one.ratio for one in found if not one.ratio <= 1.0}
-    assert not wrong, f"error over budget: {wrong}"
+    assert not wrong, f"{implementation}: error over budget: {wrong}"
 
 
 def sized(points: int, residues: int) -> Problem:
@@ -60,32 +60,33 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_outputs_and_gradients_agree(implementation: str, name: str) -> None:
+def test_outputs_and_gradients_agree(name: str) -> None:
     problem = PROBLEMS[name]()
-    found = judge(problem, by(implementation))
-    agrees(found, problem)
-    blind = [one.name for one in found if not one.could_fail]
-    assert not name.startswith("random") or not blind, f"zeros in place of {blind} would pass"
+    right = expected(problem)
+    for implementation in IMPLEMENTATIONS:
+        found = judge(problem, by(implementation), right=right)
+        agrees(found, problem, implementation)
+        blind = [one.name for one in found if not one.could_fail]
+        assert not name.startswith("random") or not blind, f"zeros in place of {blind} would pass"
 
 
 @pytest.mark.parametrize(("name", "config"), [("1fna", "bounded"), ("102m", "gaussian, clamped")])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_outputs_and_gradients_agree_on_real_structures(
-    implementation: str, name: str, config: str, structures_dir: Path
-) -> None:
+def test_outputs_and_gradients_agree_on_real_structures(name: str, config: str, structures_dir: Path) -> None:
     paths = [path for path in sorted(structures_dir.iterdir()) if path.name.lower().startswith(name)]
     if not paths:
         pytest.skip(f"no {name} among the structures")
     problem = structure_problem(config, read_structure(paths[0]), seed=4, residues=18)
-    agrees(judge(problem, by(implementation)), problem)
+    right = expected(problem)
+    for implementation in IMPLEMENTATIONS:
+        agrees(judge(problem, by(implementation), right=right), problem, implementation)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("implementation", ["reference", "cpu"])
-def test_float64_agrees_to_float64(implementation: str, config: str) -> None:
+def test_float64_agrees_to_float64(config: str) -> None:
     problem = random_problem(config, seed=6, dtype=torch.float64)
-    agrees(judge(problem, by(implementation)), problem)
+    right = expected(problem)
+    for implementation in ("reference", "cpu"):
+        agrees(judge(problem, by(implementation), right=right), problem, implementation)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -105,7 +106,7 @@ def test_rows_without_keys_and_masked_rows_are_zero_whatever_stands_there(implem
             tensor.movedim(1, 3)[gone[:, :, None] | gone[:, None, :]] = torch.inf
         elif name == "z":
             tensor[gone[:, :, None] | gone[:, None, :]] = torch.nan
-    agrees(judge(problem, by(implementation)), problem)
+    agrees(judge(problem, by(implementation)), problem, implementation)
     out = problem.call(by(implementation))
     for value in (out.values, out.points, out.pair):
         assert value is not None and bool((value.movedim(1, 2)[gone] == 0).all())
@@ -116,9 +117,10 @@ def test_rows_without_keys_and_masked_rows_are_zero_whatever_stands_there(implem
 def test_many_blocks_of_rows_give_what_one_gives(implementation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = random_problem("bounded", seed=12, batch=1, residues=9)
     batch, heads, n, _ = problem.tensors["q"].shape
+    right = expected(problem)
     for rows in (4,) if implementation == "fused" else (1, 4):
         monkeypatch.setitem(BLOCK, "cpu", rows * batch * heads * n)
-        agrees(judge(problem, by(implementation)), problem)
+        agrees(judge(problem, by(implementation), right=right), problem, implementation)
 
 
 # --- each implementation, with a fault in it --------------------------------------------------------------------
@@ -184,25 +186,26 @@ FAULTS: dict[str, Change] = {
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("implementation", ["cpu", "fused"])
 def test_a_faulty_kernel_is_seen(implementation: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = small(implementation)
+    problem, right = small(implementation)
     monkeypatch.setattr(ops, "engine_for", planted(FAULTS[name]))
-    assert max(one.ratio for one in judge(problem, by(implementation))) > 10
+    assert max(one.ratio for one in judge(problem, by(implementation), right=right)) > 10
 
 
 @pytest.mark.parametrize("wrong", [lambda o: lambda a, b: o(b, a), lambda o: lambda a, b: o(a, b) * 0.5])
 def test_a_wrong_gradient_of_the_rotations_that_carry_value_points_is_seen(
     wrong: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    problem = small("cpu")
+    problem, right = small("cpu")
     monkeypatch.setattr(placing, "outer", wrong(placing.outer))
-    assert max(one.ratio for one in judge(problem, by("cpu"))) > 10
+    assert max(one.ratio for one in judge(problem, by("cpu"), right=right)) > 10
 
 
 @functools.cache
-def small(implementation: str) -> Problem:
-    """One that the implementation gets right without a fault."""
+def small(implementation: str) -> tuple[Problem, Expected]:
+    """One that the implementation gets right without a fault, and what is right."""
     heads = 1 if implementation == "fused" else 2  # the interpreter takes its time
     problem = random_problem("bounded", seed=13, batch=1, residues=11, heads=heads, points=2)
     problem.mask[:, -2:] = True  # the last keys count
-    agrees(judge(problem, by(implementation)), problem)
-    return problem
+    right = expected(problem)
+    agrees(judge(problem, by(implementation), right=right), problem, implementation)
+    return problem, right
