@@ -1,5 +1,6 @@
 """Shape checks on, scratch memory poisoned, Hypothesis profiles stated in full, and the folder of real structures."""
 
+import ast
 import os
 import sys
 from collections.abc import Iterator
@@ -8,8 +9,19 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
+from jaxtyping import _import_hook
+
+
+class _Outermost(_import_hook.JaxtypingTransformer):
+    """Functions within functions come as they are: a call makes them anew, and a check of one takes long to make."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST | None:
+        inside = any(isinstance(parent, ast.FunctionDef) for parent in self._parents)
+        return node if inside else super().visit_FunctionDef(node)
+
 
 # Shapes in signatures are checked here and nowhere else. The hook must come before the first import of iga.
+_import_hook.JaxtypingTransformer = _Outermost  # pyright: ignore[reportPrivateImportUsage]
 jaxtyping.install_import_hook("iga", "beartype.beartype")
 
 
