@@ -1,6 +1,7 @@
 """Shape checks on, scratch memory poisoned, Hypothesis profiles stated in full, and the folder of real structures."""
 
 import ast
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -58,6 +59,16 @@ hypothesis.settings.register_profile("dev", max_examples=40, derandomize=False, 
 hypothesis.settings.register_profile("ci", max_examples=40, derandomize=True, database=None, **_COMMON)
 hypothesis.settings.register_profile("nightly", max_examples=2000, derandomize=False, database=_FOUND, **_COMMON)
 hypothesis.settings.load_profile(os.environ.get("IGA_HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+def pytest_collection_finish() -> None:
+    """What the modules hold stays to the end: the garbage collector need not walk through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
