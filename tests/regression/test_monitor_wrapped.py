@@ -7,6 +7,7 @@ on a watched model, and a deep copy went on counting for the model that it was c
 import copy
 import io
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -108,15 +109,20 @@ def test_a_compiled_layer_is_counted_once_however_and_whenever_it_was_compiled(t
     assert ran.returncode == 0, ran.stderr
 
 
-def test_distributed_data_parallel_is_counted_once(tmp_path) -> None:
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[None]:
+    """One process, gloo. It ends after the model: torch can wait for ever if DDP holds the last name of the group."""
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        model = nn.parallel.DistributedDataParallel(Net())
-        with Monitor(model) as monitor:
-            model(*layer_inputs()).sum().backward()
-        assert seen(monitor) == ["global", "l0", "l1"] and monitor._calls == [1, 1]
-    finally:
-        dist.destroy_process_group()
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("world")
+def test_distributed_data_parallel_is_counted_once() -> None:
+    model = nn.parallel.DistributedDataParallel(Net())
+    with Monitor(model) as monitor:
+        model(*layer_inputs()).sum().backward()
+    assert seen(monitor) == ["global", "l0", "l1"] and monitor._calls == [1, 1]
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
