@@ -72,7 +72,7 @@ def check_mask(mask: Any) -> None:
 
 
 def holds(condition: Callable[[Tensor], Tensor], x: Tensor) -> bool:
-    """Whether `condition` holds for every number of `x`; True, too, where they are not to be read: on a GPU, which
+    """The answer of `condition` for every number of `x`; True, too, where they are not to be read: on a GPU, which
     would stall (and cannot while a graph is captured), of a fake tensor, under torch.compile or vmap."""
     plain = type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu"  # a fake tensor is of a class of its own
     if not plain or torch.compiler.is_compiling():

@@ -32,7 +32,7 @@ __all__ = [
     "threads",
 ]
 
-# What a long run tells of itself: the step, how many of its parts are done, and how many there are.
+# The call by which a long run reports: its step, the number of parts done, and the number of all.
 Progress = Callable[[str, int, int], None]
 
 
@@ -59,7 +59,7 @@ def flushed_denormals() -> Iterator[None]:
 
 
 def resident() -> int:
-    """What is in memory now; where there is no /proc, the most there ever was."""
+    """Memory of this process now; where there is no /proc, the most there ever was."""
     return _bytes("VmRSS")
 
 
@@ -76,7 +76,7 @@ def forget_peak() -> None:
 
 
 def available() -> int:
-    """What a computation on the CPU may still take; where there is no /proc, all that the machine has."""
+    """Memory that a computation on the CPU may still take; where there is no /proc, all that the machine has."""
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         fields = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines())
@@ -124,10 +124,10 @@ def environment(seed: int) -> Environment:
 
 
 def machine() -> Machine:
-    """What the times of this machine rest on: processor, versions, date, and the checkout's commit."""
+    """The ground of a timing: processor, versions, date, and the checkout's commit."""
     versions = {"python": platform.python_version(), "iga": __version__}
     for name in ("torch", "triton", "numba", "numpy", "pykeops"):
-        with contextlib.suppress(PackageNotFoundError):
+        with contextlib.suppress(PackageNotFoundError):  # an extra that is not installed has no version
             versions[name] = version(name)
     return {
         "cpu": _cpu_name(),

@@ -9,7 +9,7 @@ import types
 from iga.bounds import exact, rounding
 from iga.bounds._scalar import of_numbers
 from iga.bounds.exact import *  # noqa: F403 - each module lists its names once
-from iga.bounds.rounding import *  # noqa: F403
+from iga.bounds.rounding import *  # noqa: F403 - the same
 from iga.bounds.summary import BoundRow, bounds_rows, bounds_summary
 
 __all__ = ["BoundRow", "bounds_rows", "bounds_summary"]

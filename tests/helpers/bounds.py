@@ -13,6 +13,8 @@ SINGLE = Domain(dtype=torch.float32)
 EYE = torch.eye(3, dtype=torch.float64)
 # the reference's own rounding, some tens of κ·2⁻⁵³ at κ = 5000
 SLACK = 1e-10
+# its derivatives go through the factor twice, and lose κ each time: three terms of κ² 2⁻⁵³
+GRADIENT_SLACK = 3 * (SIGMA_MAX / SIGMA_MIN) ** 2 * 2.0**-53
 
 
 def generator(seed=0):

@@ -18,7 +18,7 @@ for code in codes:
         try:
             exec(code, {})
             answer = {"modules": sorted(sys.modules)}
-        except BaseException as error:
+        except BaseException as error:  # an exit, too, is an answer: modules_after fails with it
             answer = {"error": f"{type(error).__name__}: {error}"}
         with os.fdopen(writer, "w") as stream:
             json.dump(answer, stream)

@@ -8,7 +8,18 @@ import math
 import pytest
 import torch
 
-from helpers.bounds import EYE, OFFSET_MAX, SIGMA_MAX, SIGMA_MIN, SLACK, aligned, generator, model_pairs, pairs
+from helpers.bounds import (
+    EYE,
+    GRADIENT_SLACK,
+    OFFSET_MAX,
+    SIGMA_MAX,
+    SIGMA_MIN,
+    SLACK,
+    aligned,
+    generator,
+    model_pairs,
+    pairs,
+)
 from iga import bounds
 from iga.overlap import gaussian_score, student_t_score
 from iga.rotation import rotate
@@ -131,15 +142,18 @@ def gradients(inputs):
 def test_gradients_of_the_overlap_are_within_their_bounds():
     gaussians = pairs(seed=6)
     dist_sq, found, of_log_det = gradients(gaussians)
-    room = 1 + 1e-8
+    room = 1 + GRADIENT_SLACK
     delta = (gaussians[1] - gaussians[4]).norm(dim=-1)
     assert (found[1].norm(dim=-1) <= bounds.dist_sq_gradient_bound(delta, SIGMA_MIN) * room).all()
     by_scale = torch.cat([gaussians[2] * found[2], gaussians[5] * found[5]], -1)
     expected = bounds.log_scale_gradient_bound(dist_sq, mean_moves=False)
-    assert torch.allclose(by_scale.abs().sum(-1), expected, rtol=1e-8) and (by_scale <= SLACK * dist_sq[:, None]).all()
+    assert (
+        torch.allclose(by_scale.abs().sum(-1), expected, rtol=GRADIENT_SLACK, atol=0.0)
+        and (by_scale <= SLACK * dist_sq[:, None]).all()
+    )
     of_scale = torch.cat([gaussians[2] * of_log_det[2], gaussians[5] * of_log_det[5]], -1)
     assert (of_scale >= 0).all() and (of_scale <= 2 * room).all()
-    assert torch.allclose(of_scale.sum(-1), torch.full_like(dist_sq, 6.0), rtol=1e-8)
+    assert torch.allclose(of_scale.sum(-1), torch.full_like(dist_sq, 6.0), rtol=GRADIENT_SLACK, atol=0.0)
 
 
 def test_the_gradient_in_delta_reaches_its_bound():
