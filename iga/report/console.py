@@ -13,7 +13,13 @@ __all__ = ["show"]
 
 WIDE = 130  # columns: a narrower terminal would fold a column of sentences into a ribbon
 _STYLES = {
-    **{"holds": "green", "broken": "bold red", "vacuous": "yellow", "broken, as expected": "green"},
+    **{
+        "holds": "green",
+        "broken": "bold red",
+        "vacuous": "yellow",
+        "not supported": "yellow",
+        "broken, as expected": "green",
+    },
     **{"holds, expected broken": "bold red", "vacuous, expected broken": "bold red"},
     **{"FAILED": "bold red", "○": "bold red"},
 }

@@ -65,7 +65,7 @@ class Invariant(TypedDict):
     """The finding of one check; null stands for a number that is not finite, which verdict and note explain."""
 
     name: str
-    verdict: Literal["holds", "broken", "vacuous"]
+    verdict: Literal["holds", "broken", "vacuous", "not supported"]
     worst: float | None
     budget: float | None
     unit: str

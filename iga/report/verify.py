@@ -70,9 +70,12 @@ def verdict(one: Invariant) -> str:
 
 def _summary(document: Verify) -> str:
     found = [(one, verdict(one)) for one in document["invariants"]]
-    failed = [f"{one['name']} ({words})" for one, words in found if words not in ("holds", "broken, as expected")]
+    passing = ("holds", "broken, as expected", "not supported")
+    failed = [f"{one['name']} ({words})" for one, words in found if words not in passing]
     if failed:
         return f"{document['target']}: {len(failed)} of {len(found)} do not hold: {', '.join(failed)}"
-    broken = sum(words == "broken, as expected" for _, words in found)
-    but = f", but for {broken} expected to be broken" if broken else ""
+    broken, lacking = (sum(words == passed for _, words in found) for passed in passing[1:])
+    excepted = [f"{broken} expected to be broken"] if broken else []
+    excepted += [f"{lacking} not supported, as it claims"] if lacking else []
+    but = f", but for {' and '.join(excepted)}" if excepted else ""
     return f"{document['target']}: all {len(found)} invariants hold{but}"

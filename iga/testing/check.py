@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from iga.testing.contract import PROFILES
+from iga.testing.targets import Claims
 
 __all__ = ["SMOOTH", "THOROUGH", "Check", "check"]
 
@@ -39,6 +40,8 @@ class Check:
     seen_faults  the kinds of planted faults that can show in it; None: all. What compares a function with itself sees
                  nothing of a value that is wrong throughout, and such checks cost more than all others together
     every        a costly check runs on every n-th seed of a clean target only
+    requires     what it asks the target to support, by the names of `Claims.unsupported`; "gradients" is what
+                 `inference_only` lacks
     """
 
     name: str
@@ -52,6 +55,7 @@ class Check:
     dtype: torch.dtype | None = None
     seen_faults: tuple[str, ...] | None = None
     every: int = 1
+    requires: tuple[str, ...] = ()
 
     def __call__(self, *arguments: Any) -> None:
         """Measure, as a run does: arguments as `measure` takes them."""
@@ -70,6 +74,11 @@ class Check:
         if profile in PROFILES and profile not in self.profiles:
             return f"runs with --profile {' or '.join(self.profiles)}"
         return ""
+
+    def not_supported(self, claims: Claims) -> str:
+        """What it asks for and the target claims not to support; empty if nothing."""
+        lacking = {*claims.unsupported, *(("gradients",) if claims.inference_only else ())}
+        return ", ".join(name for name in self.requires if name in lacking)
 
 
 def check(kind: str, unit: str, *, on_traces: bool = False, **facts: Any) -> Callable[[Measure], Check]:

@@ -1,6 +1,7 @@
 """The contract that every preset is judged against, and how much of it a profile examines."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 __all__ = ["DEFAULT_POINTS", "PROFILES", "Contract", "Profile", "check_seed", "the_profile"]
 
@@ -52,6 +53,9 @@ class Profile:
     perturb_every    each structure gets every k-th degenerate perturbation, in rotation (1: all of them)
     focus_perturb_every  and a focus structure these
     implementation   which of `iga.kernels` computes this package's own layer, unless another is asked for
+    c_s … no_v_points  sizes of the layer. Pairwise different, and none a multiple of another: what takes one for
+                     another shows. P comes beside them, from 1 to 64
+    others           further sets of sizes; structures are judged with each set in turn
     """
 
     name: str
@@ -66,11 +70,34 @@ class Profile:
     pairs: int
     focus_perturb_every: int = 1
     implementation: str = "auto"
-    c_s: int = 32
-    c_z: int = 8
-    c_hidden: int = 8
-    no_heads: int = 4
-    no_v_points: int = 4
+    c_s: int = 34
+    c_z: int = 13
+    c_hidden: int = 11
+    no_heads: int = 3
+    no_v_points: int = 5
+    others: tuple[Mapping[str, int], ...] = ({"c_s": 25, "c_z": 9, "c_hidden": 14, "no_heads": 8, "no_v_points": 12},)
+
+    def sets(self) -> list["Profile"]:
+        """The profile with each of its sets of sizes."""
+        return [self, *(replace(self, **sizes) for sizes in self.others)]
+
+    def rounded(self, multiple_of: Mapping[str, int]) -> "Profile":
+        """With every size raised to the next multiple that is asked for."""
+
+        def up(sizes: Mapping[str, int]) -> dict[str, int]:
+            return {
+                name: -(-size // multiple_of.get(name, 1)) * multiple_of.get(name, 1) for name, size in sizes.items()
+            }
+
+        own = up({name: getattr(self, name) for name in multiple_of})
+        return replace(self, **own, others=tuple(up(sizes) for sizes in self.others))
+
+    def within(self, residues: int | None) -> "Profile":
+        """With no more than so many residues anywhere."""
+        if residues is None:
+            return self
+        names = ("residues", "degenerate", "focus_residues")
+        return replace(self, **{name: min(getattr(self, name), residues) for name in names})
 
 
 PROFILES: dict[str, Profile] = {

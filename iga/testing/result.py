@@ -15,7 +15,7 @@ __all__ = ["Finding", "Report"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One row of the table. `verdict` is "holds", "broken" or "vacuous".
+    """One row of the table. `verdict` is "holds", "broken", "vacuous" or, as the target claims, "not supported".
 
     worst and budget are in `unit` at the worst example, which `worst_example` names; `examples` were judged, of which
     `vacuous` could not have failed and `undecided` could not be judged.
@@ -55,8 +55,9 @@ class Report:
     implementation: str | None = None
 
     def as_wanted(self, finding: Finding) -> bool:
-        """Whether the finding lets the gate pass: it holds; or it is broken and the target says that it would be."""
-        return finding.verdict == ("broken" if finding.name in self.expected_broken else "holds")
+        """Whether the finding lets the gate pass: it holds, or is not supported as claimed; or broken as claimed."""
+        wanted = ("broken",) if finding.name in self.expected_broken else ("holds", "not supported")
+        return finding.verdict in wanted
 
     @property
     def exit_code(self) -> int:

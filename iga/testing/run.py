@@ -7,7 +7,7 @@ on degenerate ones; a library of this package's own functions on what its checks
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -63,11 +63,12 @@ class Run:
         with threads(1):  # a case's tensors are small: a second one waits more than it works
             self._traces(tallies, report)
             for check in self.checks:
-                if check.measure is not None:
+                if check.measure is not None and not self._unsupported(check, tallies[check.name]):
                     report(check.name, 0, 1)
                     tally = tallies[check.name]
-                    with self._failing(self._name, tally):
-                        check.measure(*self._inputs(check, tally), self.seed, tally)
+                    for inputs in self._inputs(check, tally):
+                        with self._failing(self._name, tally):
+                            check.measure(*inputs, self.seed, tally)
                     report(check.name, 1, 1)
         return Report(
             self._name,
@@ -100,20 +101,35 @@ class Run:
             for tally in tallies:
                 tally.fail(where, note)
 
-    def _inputs(self, check: Check, tally: Tally) -> tuple[Any, ...]:
-        """What the check's `measure` takes before seed and tally."""
+    def _unsupported(self, check: Check, tally: Tally) -> bool:
+        """Whether the target claims not to support what the check asks for; its verdict then says so."""
+        claims = getattr(self.subject, "claims", None)
+        lacking = "" if claims is None or check.kind in LIBRARIES else check.not_supported(claims)
+        if lacking:
+            tally.not_supported(lacking)
+        return bool(lacking)
+
+    def _inputs(self, check: Check, tally: Tally) -> Iterator[tuple[Any, ...]]:
+        """What the check's `measure` takes before seed and tally: once, of a layer once for each set of sizes."""
         if check.kind in LIBRARIES:
-            return (self.subject if self.kind == check.kind else LIBRARIES[check.kind],)
-        if check.kind == "overlap":
+            yield (self.subject if self.kind == check.kind else LIBRARIES[check.kind],)
+        elif check.kind == "overlap":
             sizes = self.profile.pairs, self.contract.digits, self.profile.digits_pairs
-            return self.subject, PairSource(self.structures, self.subject.sigma_range, *sizes)
-        return self.subject, self._focus(check, tally), self.contract
+            yield self.subject, PairSource(self.structures, self.subject.sigma_range, *sizes)
+        else:
+            for profile, cases in self._focus(check, tally):
+                yield replace(self.subject, profile=profile), cases, self.contract
 
     def _traces(self, tallies: dict[str, Tally], report: Progress) -> None:
         """The checks of every pair and point: each structure as it is, and degenerate, P in rotation."""
-        checks = [check for check in self.checks if check.each_trace is not None]
+        checks = [
+            check
+            for check in self.checks
+            if check.each_trace is not None and not self._unsupported(check, tallies[check.name])
+        ]
         if not checks:
             return
+        subjects = [replace(self.subject, profile=profile) for profile in self.profile.sets()]
         names, points = list(PERTURBATIONS), self.contract.points
         count = len(self.structures)
         few = count < FEWEST_STRUCTURES  # then all perturbations of each, and several draws
@@ -122,27 +138,28 @@ class Run:
         for index in range(count * rounds):
             structure, seed = self.structures[index % count], self.seed + index
             report("scores of all structures", index, count * rounds)
-            case = make_case(structure, self.profile, residues=self.profile.residues, seed=seed)
+            subject = subjects[index % len(subjects)]
+            case = make_case(structure, subject.profile, residues=self.profile.residues, seed=seed)
             if index < count:
                 self._note_sample(structure, case, rounds)
-            smaller = make_case(structure, self.profile, residues=self.profile.degenerate, seed=seed)
+            smaller = make_case(structure, subject.profile, residues=self.profile.degenerate, seed=seed)
             for label in [None, *names[index % every :: every]]:
                 one = case if label is None else perturbed_case(smaller, label, self.contract, seed=seed)
                 # Degenerate scales have to reach the contract's ends: a gain drives u and d to their bounds.
                 gain = 1.0 if label is None else DRIVEN
                 with self._failing(one.label, *(tallies[check.name] for check in checks)), torch.no_grad():
-                    layer = self.subject.random(points[turn % len(points)], self.seed + turn, gain=gain)
-                    trace = self.subject.trace(layer, one)
+                    layer = subject.random(points[turn % len(points)], self.seed + turn, gain=gain)
+                    trace = subject.trace(layer, one)
                     where = f"{one.label}, P = {trace.score.shape[-3]}"
-                    seen = Observation(self.subject, layer, one, trace, self.contract, where)
+                    seen = Observation(subject, layer, one, trace, self.contract, where)
                     for check in checks:
                         assert check.each_trace is not None
                         check.each_trace(seen, tallies[check.name])
                 turn += 1
         report("scores of all structures", count * rounds, count * rounds)
 
-    def _focus(self, check: Check, tally: Tally) -> list[Case]:
-        """Structures spread over the list by length, and degenerate if the check asks for it.
+    def _focus(self, check: Check, tally: Tally) -> Iterator[tuple[Profile, list[Case]]]:
+        """Structures spread over the list by length, in turn with each set of sizes; degenerate if the check asks.
 
         A handful of residues has no spread and no saturation to speak of: those under SHORTEST_FOCUS are passed over,
         and where no other is given, synthetic structures stand in.
@@ -153,16 +170,24 @@ class Run:
             structures = synthetic_structures(self.profile.focus, seed=self.seed)
         ordered = sorted(range(len(structures)), key=lambda i: structures[i].n_valid)
         count = min(self.profile.focus, len(ordered))
-        chosen = {ordered[round((i + 0.5) * len(ordered) / count - 0.5)] for i in range(count)}
-        size = self.profile.focus_residues
-        cases = [make_case(structures[i], self.profile, residues=size, seed=self.seed + i) for i in sorted(chosen)]
-        if check.degenerate:
-            cases += [
-                perturbed_case(case, label, self.contract, seed=self.seed)
-                for case in cases[: 1 if self.profile.name == "fast" else len(cases)]
-                for label in list(PERTURBATIONS)[:: self.profile.focus_perturb_every]
+        chosen = sorted({ordered[round((i + 0.5) * len(ordered) / count - 0.5)] for i in range(count)})
+        size, sets = self.profile.focus_residues, self.profile.sets()
+        if len(chosen) < len(sets):  # one structure serves them all
+            chosen = [chosen[turn % len(chosen)] for turn in range(len(sets))]
+        fast = self.profile.name == "fast"
+        for turn, profile in enumerate(sets):
+            cases = [
+                make_case(structures[i], profile, residues=size, seed=self.seed + i) for i in chosen[turn :: len(sets)]
             ]
-        return cases
+            if check.degenerate:
+                # of the fast profile each set of sizes sees every second perturbation
+                labels = list(PERTURBATIONS)[turn :: len(sets)] if fast else list(PERTURBATIONS)
+                cases += [
+                    perturbed_case(case, label, self.contract, seed=self.seed)
+                    for case in (cases[:1] if fast else list(cases))
+                    for label in labels[:: self.profile.focus_perturb_every]
+                ]
+            yield profile, cases
 
     def _note_sample(self, structure: Structure, case: Case, draws: int) -> None:
         used, valid = case.s.shape[-2], structure.n_valid

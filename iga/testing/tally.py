@@ -32,6 +32,7 @@ class Tally:
         self.worst_example = ""
         self.notes: list[str] = []
         self._void = False
+        self._unsupported: list[str] = []
         self._highest: dict[str, float] = {}
         self._severity = -math.inf
 
@@ -95,6 +96,11 @@ class Tally:
         self._void = True
         self.note(note)
 
+    def not_supported(self, what: str) -> None:
+        """Something the target claims not to support: not run, and the verdict where nothing else was."""
+        if what not in self._unsupported:
+            self._unsupported.append(what)
+
     def highest(self, what: str, values: Tensor) -> None:
         """Keep the largest of `values` for the note: a figure that users ask for, judged or not."""
         if values.numel():
@@ -107,15 +113,18 @@ class Tally:
             self.notes.append(text)
 
     def finding(self) -> Finding:
-        """The verdict: broken if any example is; vacuous if too few could have been; else holds."""
+        """The verdict: broken if any example is; vacuous if too few could have been; else holds, or not supported."""
         able = self.examples - self.vacuous - self.undecided
         if self.broken:
             verdict = "broken"
+        elif self._unsupported and self.examples == 0:
+            verdict = "not supported"
         elif self._void or self.examples == 0 or able < VACUOUS_SHARE * self.examples:
             verdict = "vacuous"
         else:
             verdict = "holds"
-        note = "; ".join([*self.notes, *(f"{what} {value:.3g}" for what, value in self._highest.items())])
+        claimed = [f"not supported, as the target claims: {', '.join(self._unsupported)}"] if self._unsupported else []
+        note = "; ".join([*claimed, *self.notes, *(f"{what} {value:.3g}" for what, value in self._highest.items())])
         if self.undecided:
             left_out = f"{self.undecided} of {self.examples} examples are ill-conditioned in their dtype and left out"
             note = left_out + (f"; {note}" if note else "")

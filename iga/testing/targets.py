@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -22,6 +22,7 @@ from iga.presets import IGAConfig, preset
 
 __all__ = [
     "KINDS",
+    "Claims",
     "OwnLayer",
     "Target",
     "TargetError",
@@ -36,12 +37,59 @@ __all__ = [
 KINDS = ("overlap", "layer")
 DTYPES = (torch.float32, torch.float64)
 SIGMA_RANGE = (0.03, 150.0)  # nm, of the product's contract
+SIZES = ("c_s", "c_z", "c_hidden", "no_heads", "no_v_points")  # that a layer is built with, beside its points
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class TargetError(Exception):
     """A target raised, or returned what cannot be judged, on an input within its claim."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """What a target says of itself beside its σ and dtypes: what it cannot do, and what helps to judge it.
+
+    unsupported     ways of calling that it does not support, by the names of docs/verification.md: "vmap", "compile",
+                    "double_backward", …; they are not run, and their verdict is "not supported"
+    inference_only  it has no gradients
+    max_points      the largest number of points of a layer
+    max_residues    the largest number of residues N of a layer
+    multiple_of     of a layer's sizes: {"no_v_points": 2} has it built with even numbers of value points only
+    taps            tap → name of the submodule whose output it is: {"log_det": "attn.log_det"} (`iga.taps`)
+    tie_points      tie_points(layer, single, points): gives all points of `layer` the parameters of `single`, in place
+    reference       what a layer has to equal with the same weights: "iga:PRESET", "ipa", or "file.py:factory"
+    growth          largest exponent of P that it claims for its logits: 0 does not grow, 0.5 grows as AlphaFold's IPA
+    """
+
+    unsupported: tuple[str, ...] = ()
+    inference_only: bool = False
+    max_points: int | None = None
+    max_residues: int | None = None
+    multiple_of: Mapping[str, int] = field(default_factory=dict)
+    taps: Mapping[str, str] = field(default_factory=dict)
+    tie_points: Callable[..., None] | None = None
+    reference: str | Callable[..., Any] | None = None
+    growth: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.unsupported, str):
+            raise ValueError(f"unsupported must be a tuple of names, got {self.unsupported!r}; write (…,)")
+        for name in ("max_points", "max_residues"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number from 1 up, got {value!r}")
+        for name, value in self.multiple_of.items():
+            if name not in SIZES:
+                raise ValueError(f"multiple_of: no size {name!r}; sizes: {', '.join(SIZES)}")
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"multiple_of: {name} must be a whole number from 1 up, got {value!r}")
+        if self.growth is not None and not 0 <= self.growth <= 1:
+            raise ValueError(f"growth must be an exponent of P from 0 to 1, got {self.growth!r}")
+        if self.tie_points is not None and not callable(self.tie_points):
+            raise ValueError(f"tie_points must be a function, got {type(self.tie_points).__name__}")
+        if self.reference is not None and not isinstance(self.reference, str) and not callable(self.reference):
+            raise ValueError(f"reference must be a name or a factory, got {type(self.reference).__name__}")
 
 
 @dataclass(frozen=True)
@@ -52,6 +100,7 @@ class Target:
     dtypes           of float32 and float64, those it claims
     pair_features    whether a layer takes z; if not, z is None
     expected_broken  invariant → reason: failures that are known; one that holds after all fails the gate
+    claims           what else it claims
     place            where it was loaded from, as the command line names it
     """
 
@@ -62,6 +111,7 @@ class Target:
     dtypes: tuple[torch.dtype, ...] = DTYPES
     pair_features: bool = True
     expected_broken: Mapping[str, str] = field(default_factory=dict)
+    claims: Claims = field(default_factory=Claims)
     place: str | None = None
 
     def __post_init__(self) -> None:
@@ -84,6 +134,7 @@ class OwnLayer:
     kind: ClassVar[str] = "layer"
     sigma_range: ClassVar[tuple[float, float]] = SIGMA_RANGE
     expected_broken: ClassVar[Mapping[str, str]] = {}
+    claims: ClassVar[Claims] = Claims()
 
 
 def target(
@@ -93,16 +144,24 @@ def target(
     dtypes: tuple[torch.dtype, ...] = DTYPES,
     pair_features: bool = True,
     expected_broken: Mapping[str, str] | None = None,
+    **claims: Any,
 ) -> Callable[[F], F]:
-    """Decorator that says what a function is, and what it claims: arguments as the fields of `Target`.
+    """Decorator that says what a function is, and what it claims: arguments as the fields of `Target` and of `Claims`.
 
     The function itself is unchanged. Raises ValueError for a claim that makes no sense.
     """
+    known = [one.name for one in fields(Claims)]
+    for name in claims:
+        if name not in known:
+            raise ValueError(f"no claim {name!r}; beside sigma_range, dtypes, … there are {', '.join(known)}")
+    others = Claims(**claims)
 
     def claim(function: F) -> F:
         name = getattr(function, "__qualname__", type(function).__name__)
         broken = dict(expected_broken or {})
-        function.__iga_target__ = Target(name, kind, function, sigma_range, tuple(dtypes), pair_features, broken)  # pyright: ignore[reportFunctionMemberAccess]
+        function.__iga_target__ = Target(
+            name, kind, function, sigma_range, tuple(dtypes), pair_features, broken, others
+        )  # pyright: ignore[reportFunctionMemberAccess]
         return function
 
     return claim

@@ -26,7 +26,7 @@ from iga.testing.layer.subject import LayerFactory, Subject, lacking, layer_subj
 from iga.testing.overlap.subject import overlap_subject
 from iga.testing.result import Report
 from iga.testing.run import Run
-from iga.testing.targets import DTYPES, OwnLayer, Target, resolve
+from iga.testing.targets import DTYPES, Claims, OwnLayer, Target, resolve
 
 __all__ = ["Report", "options_of_prepare", "prepare", "verify"]
 
@@ -55,13 +55,15 @@ def prepare(
     _check_room(points, profile)
     found = resolve(target, kind=kind)
     require_known(found.expected_broken, found.kind, "expected_broken: ")
+    claims = found.claims
     low, high = found.sigma_range
     contract = Contract(
         sigma_min=low if sigma_min is None else sigma_min,
         sigma_max=high,
-        points=tuple(DEFAULT_POINTS if points is None else points),
+        points=_points(points, claims),
         digits=digits,
     )
+    profile = profile.rounded(claims.multiple_of).within(claims.max_residues)
     if isinstance(found, OwnLayer):
         subject = _own_subject(found, contract, profile, layer, implementation)
     elif implementation is not None:
@@ -114,6 +116,16 @@ def verify(*target: Any, **options: Any) -> Report:
     that does not import or has the wrong signature or shapes.
     """
     return prepare(*target, **options).run()
+
+
+def _points(asked: Sequence[int] | None, claims: Claims) -> tuple[int, ...]:
+    """The numbers of points to examine. Raises ValueError for those asked for that a target claims not to take."""
+    most = claims.max_points
+    if asked is None:
+        return tuple(p for p in DEFAULT_POINTS if most is None or p <= most)
+    if most is not None and max(asked) > most:
+        raise ValueError(f"points {max(asked)}: the target claims max_points={most}")
+    return tuple(asked)
 
 
 def _check_room(points: Sequence[int] | None, profile: Profile) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +15,7 @@ from iga.gaussian import GaussianRigid
 from iga.presets import IGAConfig
 from iga.testing.contract import Contract, Profile
 from iga.testing.layer.cases import Case
-from iga.testing.targets import DTYPES, Target, TargetError, one_line
+from iga.testing.targets import DTYPES, Claims, Target, TargetError, one_line
 
 __all__ = ["Observation", "Subject", "TracedLayer", "lacking", "layer_subject", "randomise", "tie_points"]
 
@@ -101,6 +101,7 @@ class Subject:
     pair_features  whether it takes z
     foreign        somebody else's: what it raises is a finding (TargetError), not an error of the suite
     implementation  which of `iga.kernels` runs, for the report; None: the layer's own affair
+    claims         what else it claims
     """
 
     name: str
@@ -111,6 +112,7 @@ class Subject:
     pair_features: bool = True
     foreign: bool = False
     implementation: str | None = None
+    claims: Claims = field(default_factory=Claims)
 
     @property
     def traced(self) -> bool:
@@ -198,7 +200,10 @@ def layer_subject(target: Target, profile: Profile, probe: Case) -> Subject:
 
     Raises ValueError, one line, for what is not a layer: a wrong signature, a wrong shape, a wrong device.
     """
-    subject = Subject(target.name, None, profile, target.function, target.dtypes, target.pair_features, foreign=True)
+    claims = target.claims
+    subject = Subject(
+        target.name, None, profile, target.function, target.dtypes, target.pair_features, foreign=True, claims=claims
+    )
     dtype = torch.float32 if torch.float32 in target.dtypes else torch.float64
     probe = replace(probe, rigid=probe.rigid.to(dtype=dtype), s=probe.s.to(dtype), z=probe.z.to(dtype))
     try:

@@ -1,14 +1,14 @@
 """An overlap function under test, called with care: what it raises or returns wrongly is a finding about it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from iga._typing import Tensor
 from iga.testing.tally import Tally
-from iga.testing.targets import DTYPES, Target, TargetError, one_line
+from iga.testing.targets import DTYPES, Claims, Target, TargetError, one_line
 
 __all__ = ["OverlapSubject", "Pair", "overlap_subject", "require_answers"]
 
@@ -25,6 +25,8 @@ class OverlapSubject:
     function: Callable[..., Any]
     sigma_range: tuple[float, float] = (0.03, 150.0)
     dtypes: tuple[torch.dtype, ...] = DTYPES
+    foreign: bool = True
+    claims: Claims = field(default_factory=Claims)
 
     def __call__(self, *pair: Tensor) -> tuple[Tensor, Tensor]:
         """(dist_sq [...], log_det [...]). Raises TargetError for an exception, a wrong shape, device or type."""
@@ -51,7 +53,7 @@ def overlap_subject(target: Target) -> OverlapSubject:
 
     Raises ValueError, one line, for what is not an overlap function: a wrong signature, wrong shapes, a wrong device.
     """
-    subject = OverlapSubject(target.name, target.function, target.sigma_range, target.dtypes)
+    subject = OverlapSubject(target.name, target.function, target.sigma_range, target.dtypes, claims=target.claims)
     sigma = (target.sigma_range[0] * target.sigma_range[1]) ** 0.5
     for queries, keys in (((4,), (4,)), ((3, 1), (2,))):
         rot, mean = torch.eye(3), torch.ones(3)
