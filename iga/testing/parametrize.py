@@ -129,12 +129,14 @@ class InvariantCheck:
         """The finding, if the invariant holds.
 
         Raises InvariantBroken if it is broken, AssertionError for any other verdict, each with the finding and what
-        reproduces it; skips, with the reason, what does not apply. ValueError if the target cannot be called at all.
+        reproduces it; skips, with the reason, what does not apply or is claimed not to be supported. ValueError if the target cannot be called at all.
         """
         __tracebackhide__ = True
         if reason := self.suite.plan.skipped.get(self.name):
             pytest.skip(f"{self.name} does not apply: {reason}")
         finding = self.measure()
+        if finding.verdict == "not supported":
+            pytest.skip(f"{self.name}: {finding.note}")
         if finding.verdict != "holds":
             raise (InvariantBroken if finding.verdict == "broken" else AssertionError)(self.message(finding))
         return finding

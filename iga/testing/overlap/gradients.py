@@ -110,7 +110,15 @@ def gradient_bounds(function: OverlapSubject, inputs: PairSource, seed: int, tal
         tally.add((by_sigma.sum(dim=-1) - 6).abs(), 6**0.5 * slack, where, could_fail=able)
 
 
-@check("overlap", "failures", profiles=THOROUGH, dtype=torch.float64, seen_faults=SMOOTH, every=4)
+@check(
+    "overlap",
+    "failures",
+    profiles=THOROUGH,
+    dtype=torch.float64,
+    seen_faults=SMOOTH,
+    every=4,
+    requires=("double_backward",),
+)
 def second_derivatives(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """torch.autograd.gradgradcheck, float64, by means, log scales and turns of both frames; and that there are any."""
     pairs = inputs.few(torch.float64, seed, spread=MODERATE)
