@@ -129,7 +129,8 @@ class InvariantCheck:
         """The finding, if the invariant holds.
 
         Raises InvariantBroken if it is broken, AssertionError for any other verdict, each with the finding and what
-        reproduces it; skips, with the reason, what does not apply or is claimed not to be supported. ValueError if the target cannot be called at all.
+        reproduces it; skips, with the reason, what does not apply, or what the target claims not to support. ValueError
+        if the target cannot be called at all.
         """
         __tracebackhide__ = True
         if reason := self.suite.plan.skipped.get(self.name):
