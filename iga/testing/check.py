@@ -42,6 +42,7 @@ class Check:
     every        a costly check runs on every n-th seed of a clean target only
     requires     what it asks the target to support, by the names of `Claims.unsupported`; "gradients" is what
                  `inference_only` lacks
+    claims       further such names, each of which excuses a part of it
     """
 
     name: str
@@ -56,6 +57,7 @@ class Check:
     seen_faults: tuple[str, ...] | None = None
     every: int = 1
     requires: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
 
     def __call__(self, *arguments: Any) -> None:
         """Measure, as a run does: arguments as `measure` takes them."""
@@ -77,7 +79,7 @@ class Check:
 
     def not_supported(self, claims: Claims) -> str:
         """What it asks for and the target claims not to support; empty if nothing."""
-        lacking = {*claims.unsupported, *(("gradients",) if claims.inference_only else ())}
+        lacking = claims.lacking
         return ", ".join(name for name in self.requires if name in lacking)
 
 

@@ -72,6 +72,11 @@ class Claims:
     reference: str | Callable[..., Any] | None = None
     growth: float | None = None
 
+    @property
+    def lacking(self) -> frozenset[str]:
+        """All that it claims not to support, by name; without gradients that is "gradients" too."""
+        return frozenset((*self.unsupported, *(("gradients",) if self.inference_only else ())))
+
     def __post_init__(self) -> None:
         if isinstance(self.unsupported, str):
             raise ValueError(f"unsupported must be a tuple of names, got {self.unsupported!r}; write (…,)")

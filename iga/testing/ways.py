@@ -34,12 +34,14 @@ class Scene:
     other    other inputs, of another size; what is called in between
     accused  the layer (a Module) or the overlap function itself
     details  what the ways of this kind of accused know of: a layer's Subject and Case, say
+    held     tensors that want gradients and are the accused's own: a layer's parameters, by name
     """
 
     call: Callable[[Inputs], Answers]
     other: Inputs
     accused: Any
     details: Any = None
+    held: Inputs = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,8 @@ class Way:
     name       for reports
     claim      the name by which `Claims.unsupported` excuses it
     run        run(scene, inputs) → the answers that a plain call of the inputs gives
-    gradients  whether gradients come back through it; the names of the inputs that want one, if not all
+    gradients  whether gradients come back through it; the names of those that want one, of inputs and of what is
+               held, if not all
     exact      whether its values have to be those of the plain call to the bit
     profiles   those that run it
     """
@@ -66,7 +69,7 @@ class Way:
 class Plain:
     """The plain call, and how far from it each number of another way may be.
 
-    answers, slopes  values by answer, gradients by input: of Σ answers · weights
+    answers, slopes  values by answer, gradients by input and by what the accused holds: of Σ answers · weights
     limits, bends    absolute budgets of the two, which broadcast against them
     keep             answer → where it is judged (bool); all of it where absent
     """
@@ -83,10 +86,11 @@ class Plain:
 def plain_call(
     scene: Scene, inputs: Inputs, weights: Answers, names: Iterable[str]
 ) -> tuple[Answers, dict[str, Tensor]]:
-    """Answers of a plain call, detached, and the gradients of Σ answers · weights by the inputs `names`."""
+    """Answers of a plain call, detached, and the gradients of Σ answers · weights by `names`, of inputs and of what is held."""
     leaves = _leaves(inputs, tuple(names))
     answers = scene.call(leaves)
-    return {name: x.detach() for name, x in answers.items()}, _slopes(answers, weights, leaves, tuple(names))
+    found = _slopes(answers, weights, {**leaves, **scene.held}, tuple(names))
+    return {name: x.detach() for name, x in answers.items()}, found
 
 
 def judge_ways(
@@ -123,7 +127,7 @@ def _judge(way: Way, scene: Scene, plain: Plain, where: str, tally: Tally, *, gr
             value.detach()[keep], expected[keep], limit.expand(expected.shape)[keep], f"{where}: value of {name}", tally
         )
     if names:
-        slopes = _slopes(answers, plain.weights, leaves, names)
+        slopes = _slopes(answers, plain.weights, {**leaves, **scene.held}, names)
         for name in names:
             limit = plain.bends[name].expand(plain.slopes[name].shape)
             _compare(slopes[name], plain.slopes[name], limit, f"{where}: gradient of {name}", tally)
@@ -144,7 +148,7 @@ def _leaves(inputs: Inputs, names: tuple[str, ...]) -> dict[str, Tensor]:
 
 
 def _slopes(answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """Gradients of Σ answers · weights by the inputs `names`; zeros where nothing leads to an answer."""
+    """Gradients of Σ answers · weights by the `names` of `leaves`; zeros where nothing leads to an answer."""
     total = sum((answers[name].double() * weights[name]).sum() for name in weights)
     chosen = [leaves[name] for name in names]
     if not chosen:
