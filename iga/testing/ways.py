@@ -86,7 +86,7 @@ class Plain:
 def plain_call(
     scene: Scene, inputs: Inputs, weights: Answers, names: Iterable[str]
 ) -> tuple[Answers, dict[str, Tensor]]:
-    """Answers of a plain call, detached, and the gradients of Σ answers · weights by `names`, of inputs and of what is held."""
+    """Answers of a plain call, detached, and the gradients of Σ answers · weights by `names` (inputs, held)."""
     leaves = _leaves(inputs, tuple(names))
     answers = scene.call(leaves)
     found = _slopes(answers, weights, {**leaves, **scene.held}, tuple(names))
