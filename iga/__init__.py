@@ -29,9 +29,12 @@ _PUBLIC = {
     "verify": "iga.testing.verify",
 }
 
-__all__ = ["__version__", *sorted(_PUBLIC)]  # pyright: ignore[reportUnsupportedDunderAll]
+_MODULES = ("taps",)  # public as they are, by their name
+
+__all__ = ["__version__", *sorted([*_PUBLIC, *_MODULES])]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from iga import taps as taps
     from iga.attention import InvariantGaussianAttention as InvariantGaussianAttention
     from iga.diagnostics import Monitor as Monitor
     from iga.frame import Frame as Frame
@@ -52,12 +55,14 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"iga.{name}")
     if name in _PUBLIC:
         value = getattr(import_module(_PUBLIC[name]), name)
         globals()[name] = value
         return value
-    raise AttributeError(f"module 'iga' has no attribute {name!r}; public names: {', '.join(sorted(_PUBLIC))}")
+    raise AttributeError(f"module 'iga' has no attribute {name!r}; public names: {', '.join(__all__)}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC])
+    return sorted({*globals(), *_PUBLIC, *_MODULES})

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from iga import kernels
+from iga import kernels, taps
 from iga._attention_layer import EPS, INF, AttentionLayer, aligned, pair_features
 from iga._layers import centre, check_inputs, linear, sanitise, time_gate
 from iga._plain import is_plain
@@ -155,6 +155,9 @@ class InvariantGaussianAttention(AttentionLayer):
             assert output is not None
         else:
             output, watched = self._attended(s, z, rigid, mask, t, chosen, statistics)
+            if taps.listening():  # a kernel keeps nothing that could be shown: dense torch computes it besides
+                with torch.no_grad():
+                    self.trace(s, z, rigid, mask, t=t)
         if self._observer is not None and not torch.compiler.is_exporting():
             self._observer(self, (s, z, rigid, mask), {"t": t})
         return output, watched

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from iga import taps
 from iga._arguments import FEATURE_DTYPES, check_dense, check_mask, holds
 from iga._float_range import sigma_limits
 from iga._layers import masked_softmax, value_points_out
@@ -249,7 +250,7 @@ def gaussian_attention(
         by_query = weights.transpose(-3, -2).to(pair_values.dtype)  # [*b, q, h, k]
         pair = by_query @ pair_values
     features = joined(values, points, pair, eps)
-    return Trace(
+    trace = Trace(
         rigid=r,
         query=query,
         key=key,
@@ -270,3 +271,18 @@ def gaussian_attention(
         values=(v, value_points, pair_values),
         features=features,
     )
+    if taps.listening():
+        _show(trace)
+    return trace
+
+
+def _show(trace: Trace) -> None:
+    """The trace through the taps of those who listen (`iga.taps`)."""
+    for gaussians, residues in ((trace.query, "q"), (trace.key, "k")):
+        taps.show("sigma", gaussians.sigma, dims=f"b h p {residues} x")
+        taps.show("mean", gaussians.mean, dims=f"b h p {residues} x")
+    for name, tensor in (("dist_sq", trace.dist_sq), ("log_det", trace.log_det), ("score", trace.score)):
+        taps.show(name, tensor, dims="b h p q k")
+    for name, tensor in (("geometry_logit", trace.geo_scaled), ("logits", trace.logits), ("weights", trace.weights)):
+        taps.show(name, tensor, dims="b h q k")
+    taps.show("values", trace.values[0], dims="b h k c")

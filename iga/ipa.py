@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from iga import taps
 from iga._attention_layer import EPS, INF, AttentionLayer, aligned, pair_features
 from iga._ipa_weights import accept_spellings, point_projection
 from iga._layers import (
@@ -174,6 +175,10 @@ class InvariantPointAttention(AttentionLayer):
         if pair_bias is not None:
             logits = logits + pair_bias.to(geometry) / math.sqrt(_LOGIT_TERMS)
         weights = masked_softmax(logits, valid[..., None, None, :])
+        if taps.listening():
+            for name, shown in (("geometry_logit", -point_term), ("logits", logits), ("weights", weights)):
+                taps.show(name, shown, dims="b h q k")
+            taps.show("values", v, dims="b h k c")
 
         points = value_points_out(weights, frame, value_points.transpose(-4, -3))
         pair = None
