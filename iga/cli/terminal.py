@@ -33,6 +33,7 @@ __all__ = [
     "misuse",
     "say",
     "show_rows",
+    "typed",
     "whole_numbers",
     "words",
 ]
@@ -76,6 +77,24 @@ def say(line: str) -> None:
         raise
     except OSError:
         pass
+
+
+def typed(context: Context, *left_out: str) -> list[str]:
+    """The words of a command line that gave the parameters, but for those left out: argument first, then options."""
+    arguments, options = [], []
+    for parameter in context.command.params:
+        name, value = str(parameter.name), context.params.get(str(parameter.name))
+        source = context.get_parameter_source(name)
+        if name in left_out or value is None or source is None or source.name != "COMMANDLINE":
+            continue
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if parameter.param_type_name == "argument":
+                arguments.append(str(one))
+            elif isinstance(one, bool):
+                options.append((parameter.opts if one else parameter.secondary_opts)[0])
+            else:
+                options += [parameter.opts[0], str(one)]
+    return [*arguments, *options]
 
 
 def whole_numbers(text: str, option: str = "--points") -> list[int]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from iga.cli.terminal import Bars, Context, check_names, check_outputs, finish, misuse, whole_numbers
+from iga.cli.terminal import Bars, Context, check_names, check_outputs, finish, misuse, typed, whole_numbers
 
 __all__ = ["verify"]
 
@@ -72,6 +72,7 @@ def verify(
     check_names(structures=structures or [])
     counts = None if points is None else whole_numbers(points)
     from iga.report.verify import blocks
+    from iga.testing.reproduce import add_commands
     from iga.testing.targets import load_target, own_layer
     from iga.testing.verify import prepare
 
@@ -90,4 +91,5 @@ def verify(
         )
     with Bars() as on_progress:
         document = plan.run(on_progress).document(context.obj)
+    add_commands(document, typed(context, "only", "seed", "structures", "json"), structures or [])
     finish(document, blocks(document), json)

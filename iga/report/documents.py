@@ -62,7 +62,10 @@ class VerifyEnvironment(Environment):
 
 
 class Invariant(TypedDict):
-    """The finding of one check; null stands for a number that is not finite, which verdict and note explain."""
+    """The finding of one check; null stands for a number that is not finite, which verdict and note explain.
+
+    Of one that does not hold, `reproduce` is a command that shows it alone.
+    """
 
     name: str
     verdict: Literal["holds", "broken", "vacuous", "not supported"]
@@ -75,6 +78,7 @@ class Invariant(TypedDict):
     worst_example: str
     note: str
     expected_broken: str | None
+    reproduce: NotRequired[str]
 
 
 class NotApplicable(TypedDict):

@@ -31,9 +31,16 @@ def blocks(document: Verify) -> list[Block]:
                 ),
             )
         ),
+        *_again(found),
         Paragraph(_summary(document)),
         Paragraph(f"{document['seconds']:.1f} s, seed {environment['seed']}, profile {environment['profile']}{by}"),
     ]
+
+
+def _again(found: list[Invariant]) -> list[Block]:
+    """A command for each row that does not hold; on lines of their own, to be copied."""
+    commands = tuple(one["reproduce"] for one in found if "reproduce" in one)
+    return [Paragraph("each alone:"), Items(commands)] if commands else []
 
 
 def _structures(document: Verify) -> list[str]:

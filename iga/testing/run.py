@@ -18,7 +18,15 @@ from iga.structure.synthetic import synthetic_structures
 from iga.testing.check import Check
 from iga.testing.checks import LIBRARIES
 from iga.testing.contract import Contract, Profile
-from iga.testing.layer.cases import PERTURBATIONS, Case, make_case, perturbed_case
+from iga.testing.layer.cases import (
+    PERTURBATIONS,
+    SHORTEST_FOCUS,
+    Case,
+    focused,
+    make_case,
+    own_number,
+    perturbed_case,
+)
 from iga.testing.layer.subject import Observation
 from iga.testing.overlap.pairs import PairSource
 from iga.testing.result import Report
@@ -29,7 +37,6 @@ __all__ = ["Run"]
 
 DRIVEN = 8.0  # gain of the parameters on degenerate structures
 FEWEST_STRUCTURES = 4  # with fewer, more is drawn from each
-SHORTEST_FOCUS = 16  # residues; the shortest proteins known to fold have about 20
 
 
 @dataclass
@@ -134,50 +141,52 @@ class Run:
         count = len(self.structures)
         few = count < FEWEST_STRUCTURES  # then all perturbations of each, and several draws
         every, rounds = (1, FEWEST_STRUCTURES // count) if few else (self.profile.perturb_every, 1)
-        turn = 0
         for index in range(count * rounds):
-            structure, seed = self.structures[index % count], self.seed + index
+            structure = self.structures[index % count]
+            number = own_number(structure, index % count) + index // count * count
+            seed = self.seed + number
             report("scores of all structures", index, count * rounds)
-            subject = subjects[index % len(subjects)]
+            subject = subjects[number % len(subjects)]
             case = make_case(structure, subject.profile, residues=self.profile.residues, seed=seed)
             if index < count:
                 self._note_sample(structure, case, rounds)
             smaller = make_case(structure, subject.profile, residues=self.profile.degenerate, seed=seed)
-            for label in [None, *names[index % every :: every]]:
+            for place in [0, *range(1 + number % every, len(names) + 1, every)]:
+                label = None if place == 0 else names[place - 1]
                 one = case if label is None else perturbed_case(smaller, label, self.contract, seed=seed)
                 # Degenerate scales have to reach the contract's ends: a gain drives u and d to their bounds.
                 gain = 1.0 if label is None else DRIVEN
                 with self._failing(one.label, *(tallies[check.name] for check in checks)), torch.no_grad():
-                    layer = subject.random(points[turn % len(points)], self.seed + turn, gain=gain)
+                    # so that every perturbation meets every P, whichever structures there are
+                    p = points[(number + place + place // len(points)) % len(points)]
+                    layer = subject.random(p, seed + number * len(names) + place, gain=gain)
                     trace = subject.trace(layer, one)
                     where = f"{one.label}, P = {trace.score.shape[-3]}"
                     seen = Observation(subject, layer, one, trace, self.contract, where)
                     for check in checks:
                         assert check.each_trace is not None
                         check.each_trace(seen, tallies[check.name])
-                turn += 1
         report("scores of all structures", count * rounds, count * rounds)
 
     def _focus(self, check: Check, tally: Tally) -> Iterator[tuple[Profile, list[Case]]]:
         """Structures spread over the list by length, in turn with each set of sizes; degenerate if the check asks.
 
-        A handful of residues has no spread and no saturation to speak of: those under SHORTEST_FOCUS are passed over,
-        and where no other is given, synthetic structures stand in.
+        Where all are too short, synthetic structures stand in.
         """
-        structures = [s for s in self.structures if s.n_valid >= SHORTEST_FOCUS]
-        if not structures:
+        structures = self.structures
+        chosen = focused([structure.n_valid for structure in structures], self.profile.focus)
+        if not chosen:
             tally.note(f"no structure has {SHORTEST_FOCUS} residues: measured on synthetic ones")
             structures = synthetic_structures(self.profile.focus, seed=self.seed)
-        ordered = sorted(range(len(structures)), key=lambda i: structures[i].n_valid)
-        count = min(self.profile.focus, len(ordered))
-        chosen = sorted({ordered[round((i + 0.5) * len(ordered) / count - 0.5)] for i in range(count)})
+            chosen = list(range(len(structures)))
         size, sets = self.profile.focus_residues, self.profile.sets()
         if len(chosen) < len(sets):  # one structure serves them all
             chosen = [chosen[turn % len(chosen)] for turn in range(len(sets))]
         fast = self.profile.name == "fast"
         for turn, profile in enumerate(sets):
             cases = [
-                make_case(structures[i], profile, residues=size, seed=self.seed + i) for i in chosen[turn :: len(sets)]
+                make_case(structures[i], profile, residues=size, seed=self.seed + own_number(structures[i], i))
+                for i in chosen[turn :: len(sets)]
             ]
             if check.degenerate:
                 # of the fast profile each set of sizes sees every second perturbation

@@ -5,7 +5,9 @@ A case is a batch of one: frames and Gaussians in nm, features of unit variance,
 """
 
 import math
-from collections.abc import Callable
+import os
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,10 +20,20 @@ from iga.gaussian import GaussianRigid
 from iga.structure import Structure
 from iga.testing.contract import Contract, Profile
 
-__all__ = ["PERTURBATIONS", "Case", "make_case", "perturbed_case", "sample_residues"]
+__all__ = [
+    "PERTURBATIONS",
+    "SHORTEST_FOCUS",
+    "Case",
+    "focused",
+    "make_case",
+    "own_number",
+    "perturbed_case",
+    "sample_residues",
+]
 
 # The layer may add up to this to a log scale, so the ceiling of the inputs lies that far under the contract's.
 LOG_SCALE_ROOM = 2.0
+SHORTEST_FOCUS = 16  # residues; the shortest proteins known to fold have about 20
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,22 @@ def make_case(structure: Structure, profile: Profile, *, residues: int, seed: in
     s = torch.randn(1, n, profile.c_s, generator=generator, dtype=torch.float64).to(dtype)
     z = torch.randn(1, n, n, profile.c_z, generator=generator, dtype=torch.float64).to(dtype)
     return Case(_label(structure), rigid, s, z, torch.ones(1, n, dtype=torch.bool))
+
+
+def own_number(structure: Structure, index: int) -> int:
+    """What a structure's draws add to the seed of a run: of a file a number made of its name, so that it is drawn alike
+    whatever files stand beside it; of a synthetic structure its place among the others."""
+    return index if structure.path.startswith("synthetic") else zlib.crc32(os.fsencode(_label(structure))) % 2**20
+
+
+def focused(lengths: Sequence[int], count: int) -> list[int]:
+    """The places, in order, of up to `count` structures for the costlier checks, spread by length (valid residues).
+
+    A handful of residues has no spread and no saturation to speak of: those under SHORTEST_FOCUS are passed over.
+    """
+    ordered = sorted((i for i, n in enumerate(lengths) if n >= SHORTEST_FOCUS), key=lambda i: lengths[i])
+    count = min(count, len(ordered))
+    return sorted({ordered[round((i + 0.5) * len(ordered) / count - 0.5)] for i in range(count)})
 
 
 Perturbation = Callable[[GaussianRigid, Contract, torch.Generator], GaussianRigid]
