@@ -17,13 +17,33 @@ from iga._typing import Tensor
 from iga.testing.check import THOROUGH
 from iga.testing.contract import PROFILES
 from iga.testing.tally import Tally
-from iga.testing.targets import one_line
+from iga.testing.targets import TargetError, one_line
 
-__all__ = ["ALL", "THOROUGH", "Answers", "Inputs", "Plain", "Scene", "Way", "judge_ways", "plain_call"]
+__all__ = [
+    "ALL",
+    "THOROUGH",
+    "Answers",
+    "Back",
+    "Inputs",
+    "Plain",
+    "Refused",
+    "Scene",
+    "Way",
+    "judge_ways",
+    "named",
+    "plain_call",
+    "slopes",
+    "weighted",
+]
 
 ALL = tuple(PROFILES)
+NOTES = 8  # ways that the note of a finding names
 Inputs = Mapping[str, Tensor]  # by the names that reports give them
 Answers = dict[str, Tensor]
+
+
+class Refused(Exception):
+    """The accused declines this way of calling with an error of the right kind: as good as an answer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +64,40 @@ class Scene:
     held: Inputs = field(default_factory=dict)
 
 
+def slopes(answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Gradients of Σ answers · weights by the `names` of `leaves`; zeros where nothing leads to an answer.
+
+    Where a way gives several answers for one, in leading dimensions, theirs is the mean.
+    """
+    total = weighted(answers, weights)
+    chosen = [leaves[name] for name in names]
+    if not chosen:
+        return {}
+    if not total.requires_grad:
+        return {name: torch.zeros_like(leaf) for name, leaf in zip(names, chosen, strict=True)}
+    return named(names, chosen, torch.autograd.grad(total, chosen, allow_unused=True))
+
+
+Back = Callable[[Scene, Answers, Answers, Inputs, tuple[str, ...]], dict[str, Tensor]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Way:
     """One way of calling.
 
     name       for reports
     claim      the name by which `Claims.unsupported` excuses it
-    run        run(scene, inputs) → the answers that a plain call of the inputs gives
+    run        run(scene, inputs) → the answers that a plain call of the inputs gives; further leading dimensions hold
+               several of them
     gradients  whether gradients come back through it; the names of those that want one, of inputs and of what is
                held, if not all
     exact      whether its values have to be those of the plain call to the bit
     profiles   those that run it
+    copies     so many copies of the inputs, each a leaf of its own, come stacked along a new first dimension, and as
+               many of the answers are expected; 0: the inputs as they are
+    back       back(scene, answers, weights, leaves, names) → gradients of Σ answers · weights, as `slopes` gives them;
+               None: by `slopes`
+    excused    further names in `Claims.unsupported` that excuse it
     """
 
     name: str
@@ -63,6 +106,9 @@ class Way:
     gradients: bool | tuple[str, ...] = True
     exact: bool = False
     profiles: tuple[str, ...] = ALL
+    copies: int = 0
+    back: Back | None = None
+    excused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,74 +135,110 @@ def plain_call(
     """Answers of a plain call, detached, and the gradients of Σ answers · weights by `names` (inputs, held)."""
     leaves = _leaves(inputs, tuple(names))
     answers = scene.call(leaves)
-    found = _slopes(answers, weights, {**leaves, **scene.held}, tuple(names))
+    found = slopes(answers, weights, {**leaves, **scene.held}, tuple(names))
     return {name: x.detach() for name, x in answers.items()}, found
 
 
 def judge_ways(
     ways: Iterable[Way], scene: Scene, plain: Plain, profile: str, unsupported: Iterable[str], where: str, tally: Tally
 ) -> None:
-    """Each way of the profile against the plain call: |difference| over its budget, values and then gradients."""
-    excused = set(unsupported)
+    """Each way of the profile against the plain call: |difference| over its budget, values and then gradients.
+
+    A profile of a name that is not in `PROFILES` runs what the fast one does.
+    """
+    lacking = set(unsupported)
     for way in ways:
-        if profile in PROFILES and profile not in way.profiles:
+        if (profile if profile in PROFILES else "fast") not in way.profiles:
             continue
-        if way.claim in excused:
-            tally.not_supported(way.claim)
+        claimed = [name for name in (way.claim, *way.excused) if name in lacking]
+        if claimed:
+            tally.not_supported(claimed[0])
             continue
+        here = f"{where}, {way.name}"
         try:
-            _judge(way, scene, plain, f"{where}, {way.name}", tally, gradients="gradients" not in excused)
+            _judge(way, scene, plain, here, tally, gradients="gradients" not in lacking)
+        except Refused:
+            continue
         except Exception as error:  # whatever somebody else's code raises in this way is a finding about it
-            claim = f'; if that is known, claim it: @target(unsupported=("{way.claim}",))'
-            tally.fail(f"{where}, {way.name}", f"{way.name}: capability: it raised {one_line(error)}{claim}")
+            if isinstance(error, TargetError) and error.__cause__ is None:  # it answered, and not as it should
+                _fail(way, "value", str(error), here, tally)
+                continue
+            said = str(error) if isinstance(error, TargetError) else f"it raised {one_line(error)}"
+            claim = f'if that is known, claim it: @target(unsupported=("{way.claim}",))'
+            _fail(way, "capability", f"{said}; {claim}", here, tally)
+
+
+def weighted(answers: Answers, weights: Answers) -> Tensor:
+    """Σ answers · weights, float64; of several answers for one the mean."""
+    total = torch.zeros((), dtype=torch.float64)
+    for name, weight in weights.items():
+        several = answers[name].shape.numel() / max(weight.shape.numel(), 1)
+        total = total + (answers[name].double() * weight).sum() / max(several, 1.0)
+    return total
+
+
+def named(names: tuple[str, ...], leaves: list[Tensor], found: Iterable[Tensor | None]) -> dict[str, Tensor]:
+    """What autograd found, by name, zeros for None."""
+    return {
+        name: torch.zeros_like(leaf) if slope is None else slope.detach()
+        for name, leaf, slope in zip(names, leaves, found, strict=True)
+    }
 
 
 def _judge(way: Way, scene: Scene, plain: Plain, where: str, tally: Tally, *, gradients: bool) -> None:
     names: tuple[str, ...] = ()
     if gradients and way.gradients:
         names = tuple(plain.slopes) if way.gradients is True else way.gradients
-    leaves = _leaves(plain.inputs, names)
+    leaves = _leaves(plain.inputs, names, way.copies)
+    weights = plain.weights
+    if way.copies:  # each copy's answer counts once, so that each leaf's gradient is that of the plain call
+        weights = {name: weight.expand(way.copies, *weight.shape) for name, weight in weights.items()}
     answers = way.run(scene, leaves)
     for name, expected in plain.answers.items():
-        value, limit = answers[name], torch.zeros(()) if way.exact else plain.limits[name]
-        if value.shape != expected.shape:
-            tally.fail(where, f"{way.name}: value: shape {list(value.shape)} of {name} for {list(expected.shape)}")
+        value = answers[name].detach()
+        surplus = value.ndim - expected.ndim
+        if surplus < 0 or value.shape[surplus:] != expected.shape or (way.copies and value.shape[:1] != (way.copies,)):
+            _fail(way, "value", f"shape {list(value.shape)} of {name} for {list(expected.shape)}", where, tally)
             return
+        limit = torch.zeros(()) if way.exact else plain.limits[name]
         keep = plain.keep.get(name, torch.ones((), dtype=torch.bool)).expand(expected.shape)
-        _compare(
-            value.detach()[keep], expected[keep], limit.expand(expected.shape)[keep], f"{where}: value of {name}", tally
-        )
+        judged = (value[..., keep], expected[keep], limit.expand(expected.shape)[keep])
+        _compare(way, "value", name, judged, where, tally)
     if names:
-        slopes = _slopes(answers, plain.weights, {**leaves, **scene.held}, names)
+        everything = {**leaves, **scene.held}
+        if way.back is not None:
+            found = way.back(scene, answers, weights, everything, names)
+        else:
+            found = slopes(answers, weights, everything, names)
         for name in names:
             limit = plain.bends[name].expand(plain.slopes[name].shape)
-            _compare(slopes[name], plain.slopes[name], limit, f"{where}: gradient of {name}", tally)
+            _compare(way, "gradient", name, (found[name], plain.slopes[name], limit), where, tally)
 
 
-def _compare(value: Tensor, expected: Tensor, limit: Tensor, where: str, tally: Tally) -> None:
-    error, limit = (value.double() - expected.double()).abs(), limit.double()
+def _compare(way: Way, what: str, name: str, judged: tuple[Tensor, Tensor, Tensor], where: str, tally: Tally) -> None:
+    value, expected, limit = (x.detach().double() for x in judged)
+    error = (value - expected).abs()
     if not error.numel():
         return
     ratio = torch.where((error == 0) & (limit == 0), 0.0, error / limit)
     # With a budget as large as what is compared no difference could show. A comparison to the bit always could.
-    able = (limit <= 0.5 * expected.double().abs().amax()) | (limit == 0)
-    tally.add(ratio, 1.0, where, could_fail=able)
+    able = (limit <= 0.5 * expected.abs().amax()) | (limit == 0)
+    broken = tally.broken
+    tally.add(ratio, 1.0, f"{where}: {what} of {name}", could_fail=able)
+    if tally.broken > broken and len(tally.notes) < NOTES:
+        tally.note(f"{what}: {name} {way.name}")
 
 
-def _leaves(inputs: Inputs, names: tuple[str, ...]) -> dict[str, Tensor]:
-    return {name: x.detach().clone().requires_grad_(name in names) for name, x in inputs.items()}
+def _fail(way: Way, what: str, said: str, where: str, tally: Tally) -> None:
+    if len(tally.notes) < NOTES:
+        tally.fail(where, f"{what}: {way.name}: {said}")
+    else:
+        tally.fail(where, tally.notes[-1])
 
 
-def _slopes(answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """Gradients of Σ answers · weights by the `names` of `leaves`; zeros where nothing leads to an answer."""
-    total = sum((answers[name].double() * weights[name]).sum() for name in weights)
-    chosen = [leaves[name] for name in names]
-    if not chosen:
-        return {}
-    if not isinstance(total, Tensor) or not total.requires_grad:
-        return {name: torch.zeros_like(leaf) for name, leaf in zip(names, chosen, strict=True)}
-    found = torch.autograd.grad(total, chosen, allow_unused=True)
-    return {
-        name: torch.zeros_like(leaf) if slope is None else slope.detach()
-        for name, leaf, slope in zip(names, chosen, found, strict=True)
-    }
+def _leaves(inputs: Inputs, names: tuple[str, ...], copies: int = 0) -> dict[str, Tensor]:
+    def leaf(x: Tensor) -> Tensor:
+        x = x.detach()
+        return x.expand(copies, *x.shape).clone(memory_format=torch.contiguous_format) if copies else x.clone()
+
+    return {name: leaf(x).requires_grad_(name in names) for name, x in inputs.items()}

@@ -1,0 +1,168 @@
+"""Ways back: how the gradients of a call may be asked for, and what of it may not matter.
+
+Each row of `BACK` calls as a plain call does, and leads back in its own manner: twice, one answer at a time, from
+gradients with gaps between them, from another thread.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from iga._typing import Tensor
+from iga.testing.ways import Answers, Back, Inputs, Scene, Way, named, weighted
+
+__all__ = ["BACK", "accumulated", "backward", "in_thread", "mirrored", "plainly", "strided"]
+
+
+def plainly(scene: Scene, inputs: Inputs) -> Answers:
+    return scene.call(inputs)
+
+
+def in_thread(*work: Callable[[], Any]) -> list[Any]:
+    """What each function gives, each in a thread of its own, all at once; an exception is raised here."""
+    given: list[Any] = [None] * len(work)
+    raised: list[BaseException] = []
+    start = threading.Barrier(len(work))
+
+    def run(k: int) -> None:
+        try:
+            start.wait()
+            given[k] = work[k]()
+        except BaseException as error:
+            raised.append(error)
+
+    workers = [threading.Thread(target=run, args=(k,)) for k in range(len(work))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if raised:
+        raise raised[0]
+    return given
+
+
+def backward(answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...], **options: Any) -> Any:
+    """`slopes` with options for torch.autograd.grad; zeros where nothing leads to an answer."""
+    chosen, total = [leaves[name] for name in names], weighted(answers, weights)
+    found = torch.autograd.grad(total, chosen, allow_unused=True, **options) if total.requires_grad else None
+    return named(names, chosen, found or [None] * len(chosen))
+
+
+def strided(x: Tensor) -> Tensor:
+    """Every second number of a larger tensor."""
+    if not x.ndim:
+        return x
+    return torch.stack([x, torch.zeros_like(x)], dim=-1).flatten(-2)[..., ::2]
+
+
+def mirrored(inputs: Inputs) -> dict[str, Tensor]:
+    """Other inputs of the same shapes and dtypes: the first dimension the other way round."""
+    return {name: x.detach().flip(0).clone() if x.ndim else x.detach().clone() for name, x in inputs.items()}
+
+
+def _parameters(scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]) -> Answers:
+    inputs = {name: x.detach().clone() for name, x in leaves.items() if name not in scene.held}
+    inputs = {name: torch.nn.Parameter(x) if name in names else x for name, x in inputs.items()}
+    return backward(scene.call(inputs), weights, {**leaves, **inputs}, names)
+
+
+def _back_in_a_thread(
+    scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]
+) -> Answers:
+    return in_thread(lambda: backward(answers, weights, leaves, names))[0]
+
+
+def _back_twice(scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]) -> Answers:
+    backward(answers, weights, leaves, names, retain_graph=True)
+    return backward(answers, weights, leaves, names)
+
+
+def _back_one_by_one(
+    scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]
+) -> Answers:
+    """Each answer led back alone, the last of them first."""
+    found = {name: torch.zeros_like(leaves[name]) for name in names}
+    for name in reversed(list(weights)):
+        part = backward({name: answers[name]}, {name: weights[name]}, leaves, names, retain_graph=True)
+        found = {key: found[key] + part[key] for key in found}
+    return found
+
+
+def _back_one_input(
+    scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]
+) -> Answers:
+    """The gradient by each input asked for alone."""
+    found = {}
+    for name in names:
+        found |= backward(answers, weights, leaves, (name,), retain_graph=True)
+    return found
+
+
+def _back_strided(scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]) -> Answers:
+    """Gradients of the answers that are views with gaps."""
+    chosen = [leaves[name] for name in names]
+    out = [name for name in weights if answers[name].requires_grad]
+    given = [
+        strided((weights[name] / max(answers[name].numel() / max(weights[name].numel(), 1), 1.0)).to(answers[name]))
+        for name in out
+    ]
+    if not out:
+        return named(names, chosen, [None] * len(chosen))
+    return named(names, chosen, torch.autograd.grad([answers[name] for name in out], chosen, given, allow_unused=True))
+
+
+def accumulated(times: int) -> Back:
+    """So many calls of backward(), which add up in .grad, over their number."""
+
+    def back(scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]) -> Answers:
+        total, everything = weighted(answers, weights), [x for x in leaves.values() if x.requires_grad]
+        before = [x.grad for x in everything]
+        try:
+            for x in everything:
+                x.grad = None
+            for k in range(times if total.requires_grad else 0):
+                total.backward(retain_graph=k + 1 < times)
+            chosen = [leaves[name] for name in names]
+            return named(names, chosen, [None if x.grad is None else x.grad / times for x in chosen])
+        finally:
+            for x, grad in zip(everything, before, strict=True):
+                x.grad = grad
+
+    return back
+
+
+def _back_in_no_grad(
+    scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]
+) -> Answers:
+    total = weighted(answers, weights)
+    chosen = [leaves[name] for name in names]
+    with torch.no_grad():
+        found = torch.autograd.grad(total, chosen, allow_unused=True) if total.requires_grad else [None] * len(chosen)
+    return named(names, chosen, found)
+
+
+def _back_after_other(
+    scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]
+) -> Answers:
+    """Two calls, led back in the order of their calls, and this one last."""
+    leaves_between = {name: x.requires_grad_(x.is_floating_point()) for name, x in mirrored(leaves).items()}
+    inputs = {name: x for name, x in leaves_between.items() if name not in scene.held}
+    total = sum(answer.sum() for answer in scene.call(inputs).values())
+    if isinstance(total, Tensor) and total.requires_grad:
+        torch.autograd.grad(total, [x for x in inputs.values() if x.requires_grad], allow_unused=True)
+    return backward(answers, weights, leaves, names)
+
+
+BACK: tuple[Way, ...] = (
+    Way(name="inputs that are Parameters", claim="parameters", run=plainly, back=_parameters),
+    Way(name="led back in another thread", claim="concurrent_calls", run=plainly, back=_back_in_a_thread),
+    Way(name="led back twice", claim="retain_graph", run=plainly, back=_back_twice),
+    Way(name="each answer led back alone", claim="retain_graph", run=plainly, back=_back_one_by_one),
+    Way(name="led back to one input at a time", claim="retain_graph", run=plainly, back=_back_one_input),
+    Way(name="led back from strided gradients", claim="strided", run=plainly, back=_back_strided),
+    Way(name="backward() twice", claim="retain_graph", run=plainly, back=accumulated(2)),
+    Way(name="led back under no_grad", claim="no_grad", run=plainly, back=_back_in_no_grad),
+    Way(name="led back after another", claim="repeat", run=plainly, back=_back_after_other),
+)
