@@ -172,11 +172,14 @@ class Frame(RigidVerbs):
         return Frame(rotation.transpose(self.rot).contiguous(), shift.contiguous())
 
     def apply(self, x: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:
-        """R x + t: local points to global, nm; leading dimensions broadcast (frame[..., None] for points)."""
+        """R x + t: local points to global, nm; leading dimensions broadcast (frame[..., None] for points).
+
+        float16 and bfloat16 points, as autocast makes them, become the frame's dtype, as with OpenFold's Rigid.
+        """
         return (rotation.rotate(self.rot, rotation.points("x", x, self.rot)) + self.trans).contiguous()
 
     def invert_apply(self, x: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:
-        """Rᵀ(x − t): global points to local, nm; leading dimensions broadcast. The difference comes first."""
+        """Rᵀ(x − t): global points to local, nm; broadcast and promoted as `apply` does. The difference comes first."""
         return rotation.rotate_inverse(self.rot, rotation.points("x", x, self.rot) - self.trans).contiguous()
 
     def scaled(self, c: float) -> "Frame":

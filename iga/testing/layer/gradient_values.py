@@ -89,6 +89,8 @@ def _differences(subject: Subject, layer: nn.Module, case: Case, seed: int, wher
             if name in inputs:
                 rough, limit = roughness(value, SMALL_STEP * size, STEP * size, noise)
                 tally.add(rough / limit, 1.0, f"{where}: float64 digits along {name}", could_fail=expected != 0)
+                if bool(rough > limit):
+                    tally.note("float32 inside a float64 call; if it is meant, claim @target(dtypes=(torch.float32,))")
         gradient = found[name]
         actual = torch.zeros(()) if gradient is None else (gradient * direction).sum()
         could_fail = PERCENT * expected.abs() > error

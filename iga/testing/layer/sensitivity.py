@@ -8,10 +8,14 @@ output of inputs and parameters that err by at most p·u, p the number of roundi
 
 S_features is the change per relative error of s, z and parameters, S_geometry per radian of the frames, per e-fold of
 the scales and per relative error of the lengths, S_position per nm of the origins, `reach` nm from the origin of space.
+
+A layer that rounds to float32 inside a float64 call does not follow amounts so small: it moves by a step of float32, or
+not at all (`keeps_float64`). Its budget is measured by amounts that float32 follows. That float64's digits are not
+there is left to `gradient_values`: one finding, and not one of every check.
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -22,14 +26,19 @@ from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import cast, native, rebuilt, tensors
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
-from iga.testing.targets import TargetError
 
-__all__ = ["Sensitivity", "chain", "sensitivity", "shaken", "two_evaluations"]
+__all__ = ["Sensitivity", "chain", "keeps_float64", "sensitivity", "shaken", "two_evaluations"]
 
 PROBES = 3
+STEP, COARSE = 2.0**-24, 2.0**-12  # of float64; of what has float32's digits alone
 FEATURES = ("s", "z", "parameters")
 GEOMETRY = ("rotations", "lengths", "log scales")
 POSITION = ("translations",)
+GROUPS = (FEATURES, GEOMETRY, POSITION)
+FINE = 2.0**-34  # far under what float32 follows, far over what float64 rounds
+BEND = 2.0**-4  # share of a slope that STEP may bend: curvatures up to 2²¹ slopes (docs/theory.md, 13.2)
+FEW = 8  # residues that show the digits of all
+CORNER, EXTENT = 3.0, 0.9  # nm: numbers between 2 and 4, of which float32 has one in every 2⁻²², four STEPs
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,21 +75,21 @@ def chain(subject: Subject, points: int, residues: int) -> int:
 def sensitivity(
     subject: Subject, layer: nn.Module, case: Case, seed: int, tally: Tally, *, least: bool = False
 ) -> Sensitivity:
-    """Measured in float64 at steps of 2⁻²⁴; where float64 is not claimed, in float32 at steps of 2⁻¹² (and noted).
+    """Measured in float64 at steps of 2⁻²⁴; where it is not claimed or not kept, at steps of 2⁻¹² (and noted).
 
     `least`: from one of the ten evaluations, and so from below: nothing here exceeds what the whole measurement gives.
     """
     if torch.float64 in subject.dtypes:
-        layer, case, step = copy.deepcopy(layer).double(), cast(case, torch.float64), 2.0**-24
+        layer, case, step = copy.deepcopy(layer).double(), cast(case, torch.float64), STEP
+        if not least and not keeps_float64(subject, layer, case, seed):
+            step = COARSE
+            tally.note("float32 inside a float64 call, which gradient_values judges: budgets at steps of 2⁻¹²")
     else:
-        layer, case, step = copy.deepcopy(layer), cast(case, native(subject)), 2.0**-12
+        layer, case, step = copy.deepcopy(layer), cast(case, native(subject)), COARSE
         tally.note("float64 is not claimed: budgets from float32 at steps of 2⁻¹²")
-    points = max(subject.profile.no_v_points, getattr(layer, "no_qk_points", 0))
     with torch.no_grad():
         output = subject.output(layer, case)
-        if output.dtype != case.s.dtype:
-            raise TargetError(f"{case.label}: {case.s.dtype} parameters and inputs gave {output.dtype}")
-        terms = chain(subject, points, case.s.shape[-2])
+        terms = chain(subject, _points(subject, layer), case.s.shape[-2])
         sizes = [step] * (PROBES - 1) + [terms**0.5 * step]
 
         def largest(what: tuple[str, ...]) -> Tensor:
@@ -98,6 +107,56 @@ def sensitivity(
             features, geometry, position = largest(FEATURES), largest(GEOMETRY), largest(POSITION)
     reach = float(case.rigid.trans.double().norm(dim=-1).amax())
     return Sensitivity(output.double(), features, geometry, position, terms, reach)
+
+
+def _points(subject: Subject, layer: nn.Module) -> int:
+    return max(subject.profile.no_v_points, getattr(layer, "no_qk_points", 0))
+
+
+def keeps_float64(
+    subject: Subject, layer: nn.Module, case: Case, seed: int, groups: tuple[tuple[str, ...], ...] = GROUPS
+) -> bool:
+    """Whether a layer in float64 follows changes that float32 does not; False if it rounds to float32 inside.
+
+    Changes by STEP and by FINE, of the same signs and over their sizes, are one slope, but for its bend and for what
+    float64 rounds: twice p·u of all that enters, over the size. What stands still under both has to stand still under
+    COARSE too. A few residues are looked at, near the origin. What is not finite is for others to judge.
+    `groups`: of what is shaken together, by the names of `shaken`.
+    """
+    case = _few(case)
+    with torch.no_grad():
+        output = subject.output(layer, case)
+        if output.dtype != torch.float64:
+            return False
+
+        def slope(what: tuple[str, ...], size: float) -> Tensor:
+            return (subject.output(*shaken(layer, case, size, what, seed)) - output) / size
+
+        slopes = {what: slope(what, STEP) for what in (*GROUPS, *groups)}
+        sizes = {what: float(x.abs().amax()) for what, x in slopes.items()}
+        reach = float(case.rigid.trans.norm(dim=-1).amax())
+        total = float(output.abs().amax()) + sizes[FEATURES] + sizes[GEOMETRY] + reach * sizes[POSITION]
+        terms = chain(subject, _points(subject, layer), case.s.shape[-2])
+        rounding = 2 * terms * bounds.unit_roundoff(torch.float64) * total * (1 / FINE + 1 / STEP)
+        for what in groups:
+            fine = slope(what, FINE)
+            if float((fine - slopes[what]).abs().amax()) > BEND * sizes[what] + rounding:
+                return False
+            still = not bool((fine != 0).any()) and sizes[what] == 0
+            if still and bool((slope(what, COARSE) != 0).any()):
+                return False
+    return True
+
+
+def _few(case: Case) -> Case:
+    """A few valid residues, at positions that float32 has and whose neighbours in it are further away than STEP."""
+    valid = case.mask.reshape(-1, case.mask.shape[-1])[0].bool()
+    index = torch.cat([valid.nonzero()[:, 0], (~valid).nonzero()[:, 0]])[:FEW]
+    z, rigid = case.z[..., index, :, :][..., index, :], case.rigid[..., index]
+    centred = rigid.trans - rigid.trans.mean(dim=-2, keepdim=True)
+    small = centred * (EXTENT / centred.norm(dim=-1).amax().clamp(min=EXTENT))
+    few = replace(case, s=case.s[..., index, :], z=z, rigid=rigid, mask=case.mask[..., index])
+    return rebuilt(few, {"translations": (CORNER + small).float().to(small)})
 
 
 def shaken(layer: nn.Module, case: Case, size: float, what: tuple[str, ...], seed: int) -> tuple[nn.Module, Case]:

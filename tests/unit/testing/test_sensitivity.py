@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import nn
 
+import iga
 from helpers.subjects import SMALL, foreign
 from iga.attention import InvariantGaussianAttention
 from iga.ipa import InvariantPointAttention
 from iga.structure.synthetic import synthetic_structures
-from iga.testing.contract import Contract
+from iga.testing.contract import PROFILES, Contract
 from iga.testing.layer.cases import PERTURBATIONS, Case, make_case, perturbed_case
-from iga.testing.layer.edits import build, cast
-from iga.testing.layer.sensitivity import PROBES, chain, sensitivity, shaken, two_evaluations
+from iga.testing.layer.edits import build, cast, kept
+from iga.testing.layer.sensitivity import PROBES, chain, keeps_float64, sensitivity, shaken, two_evaluations
 from iga.testing.tally import Tally
-from iga.testing.targets import TargetError
 
 U = 2.0**-24
 
@@ -113,14 +113,61 @@ def test_without_float64_the_budget_comes_from_float32_and_says_so() -> None:
     assert (second < 3 * first).all() and (second > first / 3).all()
 
 
-def test_float32_out_of_float64_is_an_error_that_names_both() -> None:
-    class Casts(InvariantPointAttention):
-        def forward(self, s, z, r, mask):
-            return super().forward(s, z, r, mask).float()
+class Short(InvariantPointAttention):
+    """Frames as OpenFold's Rigid keeps them: float32, whatever they were given in."""
 
-    subject = foreign(Casts)
-    with pytest.raises(TargetError, match=r"float64 .* gave torch\.float32"):
-        sensitivity(subject, build(subject, 2, 0), some_case(), 0, Tally("", ""))
+    def forward(self, s, z, r, mask):
+        return super().forward(s, z, r.float().to(r.dtype), mask)
+
+
+class ShortOutside(InvariantPointAttention):
+    """Answers in float32, whatever was asked for."""
+
+    def forward(self, s, z, r, mask):
+        return super().forward(s, z, r, mask).float()
+
+
+class ShortWithin(InvariantPointAttention):
+    """A value in between that is rounded to float32."""
+
+    def __init__(self, *sizes: int, **named: int) -> None:
+        super().__init__(*sizes, **named)
+        self.linear_q_points.register_forward_hook(lambda module, given, out: out.float().to(out.dtype))
+
+
+@pytest.mark.parametrize("label", [None, "needles", "coincident residues", "far away"])
+@pytest.mark.parametrize("layer", [Short, ShortOutside, ShortWithin])
+def test_float32_inside_a_float64_call_is_noticed_and_the_budget_is_that_of_the_layer_without_it(layer, label) -> None:
+    case, tally = some_case(), Tally("", "")
+    if label is not None:
+        case = perturbed_case(case, label, Contract(), seed=0)
+    built, right = build(foreign(layer), 2, 0), build(foreign(InvariantPointAttention), 2, 0)
+    allowed = sensitivity(foreign(layer), built, case, 0, tally).budget(U)
+    expected = sensitivity(foreign(InvariantPointAttention), right, case, 0, Tally("", "")).budget(U)
+    assert tally.notes == ["float32 inside a float64 call, which gradient_values judges: budgets at steps of 2⁻¹²"]
+    assert (allowed < 3 * expected).all() and (allowed > expected / 3).all()
+
+
+@pytest.mark.parametrize("label", [None, *PERTURBATIONS])
+@pytest.mark.parametrize("layer", [InvariantGaussianAttention, InvariantPointAttention])
+def test_a_layer_in_float64_follows_what_float32_does_not(layer, label: str | None) -> None:
+    subject, case = foreign(layer), some_case()
+    if label is not None:
+        case = perturbed_case(case, label, Contract(), seed=0)
+    for residues in (16, 1):
+        few = kept(cast(case, torch.float64), torch.arange(residues))
+        assert keeps_float64(subject, build(subject, 2, 0).double(), few, 0)
+
+
+def test_float32_inside_a_float64_call_is_one_finding() -> None:
+    """OpenFold's Rigid does it, and was called broken under rigid motions: 10³ nm away its origins stood still."""
+    far = replace(PROFILES["ci"], synthetic=2, focus=1, focus_residues=20)
+    only = ["se3_invariance", "gradient_values", "second_derivatives", "permutations"]
+    found = iga.verify(Short, kind="layer", profile=far, only=only)
+    assert {finding.name: finding.verdict for finding in found.findings if finding.verdict != "holds"} == {
+        "gradient_values": "broken"
+    }
+    assert "float64 digits along" in found["gradient_values"].worst_example
 
 
 def test_what_is_shaken_errs_by_the_size_asked_for_and_nothing_else_does() -> None:
