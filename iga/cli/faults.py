@@ -13,13 +13,16 @@ __all__ = ["faults"]
 def faults(
     context: Context,
     json: Annotated[Path | None, typer.Option(help="Write the matrix to this file too.")] = None,
-    profile: Annotated[str, typer.Option(help="Seeds of the clean targets: fast or ci 20, nightly 200.")] = "fast",
+    profile: Annotated[
+        str, typer.Option(help="fast: a sample of the faults; ci: all; nightly: all, 200 seeds.")
+    ] = "fast",
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
 ) -> None:
     """Prove that every check can fail: plant faults, and see which checks catch them.
 
-    Prints the matrix fault by check, with the smallest fault that each check detects. Ends 0 only if each fault is
-    caught, each check catches one, and the clean targets raise no alarm; 2 on misuse.
+    Prints the matrix fault by check, with the smallest fault that each check detects. The fast profile plants every
+    check's own fault and others that the seed draws. Ends 0 only if each fault is caught, each check catches one, and
+    the clean targets raise no alarm; 2 on misuse.
     """
     check_outputs(json=json)
     from iga.report.faults import blocks

@@ -116,11 +116,13 @@ class Verify(TypedDict):
 
 
 class Fault(TypedDict):
-    """A planted fault, and the checks that saw it."""
+    """A planted fault, the region where it shows, and the checks that saw it; `missed` says why none is expected to."""
 
     name: str
     bench: str
     kind: str
+    region: str
+    missed: str
     size: float
     caught_by: list[str]
     expected: list[str]
@@ -146,7 +148,7 @@ class Detection(TypedDict):
 
 
 class Faults(TypedDict):
-    """The result of `iga faults`."""
+    """The result of `iga faults`: of a sample, or of all faults that the catalogue has."""
 
     schema: Literal[1]
     document: Literal["faults"]
@@ -154,6 +156,8 @@ class Faults(TypedDict):
     exit_code: int
     seconds: float
     environment: Environment
+    profile: str
+    catalogue: int
     faults: list[Fault]
     false_alarms: list[FalseAlarm]
     clean_runs: int

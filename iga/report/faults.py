@@ -37,18 +37,25 @@ def blocks(document: Faults) -> list[Block]:
     alarms = [
         f"false alarm: {one['target']}, seed {one['seed']}: {one['invariant']}" for one in document["false_alarms"]
     ]
+    open_ones = [f"missed, openly: {row['bench']}: {row['name']}: {row['missed']}" for row in faults if row["missed"]]
     without = [f"no fault of its own: {one['bench']}: {one['name']}" for one in checks if not one["alone"]]
     bad = "something is to be mended"
     verdict = bad if document["exit_code"] else "every check can fail, and none fails for nothing"
     return [
         *made,
-        Items((*missed, *idle, *without, *alarms)),
+        Items((*missed, *idle, *without, *open_ones, *alarms)),
         Paragraph(
-            f"{len(faults)} faults, {len(missed)} missed; {len(checks)} checks, {len(idle)} idle; "
+            f"{_planted(document)}, {len(missed)} missed; {len(checks)} checks, {len(idle)} idle; "
             f"{document['clean_runs']} clean runs, {len(alarms)} false alarms: {verdict}"
         ),
         Paragraph(f"{document['seconds']:.1f} s, seed {document['environment']['seed']}"),
     ]
+
+
+def _planted(document: Faults) -> str:
+    """How many faults were planted, of how many."""
+    count, all_of_them = len(document["faults"]), document["catalogue"]
+    return f"{count} faults" if count == all_of_them else f"{count} of {all_of_them} faults (all: --profile ci)"
 
 
 def _size(row: Fault) -> str:

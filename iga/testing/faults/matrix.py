@@ -15,7 +15,8 @@ from iga.testing.check import Check
 from iga.testing.contract import check_seed, the_profile
 from iga.testing.faults import FAULTS, Fault
 from iga.testing.faults.clean import CLEAN
-from iga.testing.faults.subjects import CHECKS, JUDGES, clean_subject, looks_at, run_checks
+from iga.testing.faults.sample import sampled
+from iga.testing.faults.subjects import CHECKS, JUDGES, LAYERS, applies, clean_subject, looks_at, run_checks
 
 __all__ = ["SEEDS", "Matrix", "Row", "examine", "measure_matrix"]
 
@@ -36,6 +37,8 @@ class Row:
     expected: tuple[str, ...]
     smallest: dict[str, float]
     not_run: tuple[str, ...] = ()
+    region: str = ""
+    missed: str = ""
 
 
 @dataclass
@@ -46,6 +49,8 @@ class Matrix:
     rows: list[Row] = field(default_factory=list)
     false_alarms: list[tuple[str, int, str]] = field(default_factory=list)
     clean_runs: int = 0
+    catalogue: int = 0
+    profile: str = "ci"
     seed: int = 0
     seconds: float = 0.0
 
@@ -87,11 +92,15 @@ class Matrix:
             "exit_code": self.exit_code,
             "seconds": round(self.seconds, 1),
             "environment": environment(self.seed),
+            "profile": self.profile,
+            "catalogue": max(self.catalogue, len(self.rows)),
             "faults": [
                 {
                     "name": row.name,
                     "bench": row.bench,
                     "kind": row.kind,
+                    "region": row.region,
+                    "missed": row.missed,
                     "size": row.size,
                     "caught_by": list(row.caught_by),
                     "expected": list(row.expected),
@@ -120,8 +129,9 @@ class Matrix:
 def measure_matrix(
     *, profile: str = "fast", seed: int = 0, workers: int | None = None, on_progress: Progress | None = None
 ) -> Matrix:
-    """Plant every fault, run every check of its bench; run all checks on the clean targets over the profile's seeds.
+    """Plant faults, run every check of their bench; run all checks on the clean targets over the profile's seeds.
 
+    "fast" plants a sample of the catalogue (`sample`), the other profiles all of it.
     `workers` processes at once (None: one a core, four at most). Raises ValueError for an unknown profile.
     """
     profile = the_profile(profile).name
@@ -129,14 +139,18 @@ def measure_matrix(
     started = time.perf_counter()
     report = on_progress or (lambda what, done, total: None)
     # long tasks first, so that the last one to end is a short one
+    chosen = sampled(seed) if profile == "fast" else {bench: list(some) for bench, some in FAULTS.items()}
     faults = [
-        (bench, index) for bench in ("layer", "overlap", "frames", "diagnostics") for index in range(len(FAULTS[bench]))
+        (bench, index)
+        for bench in ("layer", "overlap", "frames", "diagnostics")
+        for index, fault in enumerate(FAULTS[bench])
+        if fault in chosen[bench]
     ]
     seeds = range(seed, seed + SEEDS[profile])
-    clean: list[tuple[str, str, list[int]]] = [("layer", "bounded", [s]) for s in seeds[::LAYER_SHARE]]
+    clean: list[tuple[str, str, list[int]]] = [("layer", name, [s]) for name in LAYERS for s in seeds[::LAYER_SHARE]]
     clean += [("overlap", name, list(seeds)) for name in CLEAN]
     clean += [(bench, bench, list(seeds)) for bench in ("frames", "diagnostics")]
-    matrix = Matrix(seed=seed)
+    matrix = Matrix(seed=seed, profile=profile, catalogue=sum(len(some) for some in FAULTS.values()))
     rows: dict[tuple[str, int], Row] = {}
     with ProcessPoolExecutor(workers or min(os.cpu_count() or 1, 4), get_context("spawn")) as pool:
         asked: dict[Future[Any], tuple[str, Any]] = {
@@ -151,7 +165,8 @@ def measure_matrix(
                 matrix.false_alarms += future.result()
                 matrix.clean_runs += len(key[2])
             report("faults and clean targets", done, len(asked))
-    matrix.rows = [rows[bench, index] for bench in FAULTS for index in range(len(FAULTS[bench]))]
+    order = {bench: place for place, bench in enumerate(FAULTS)}
+    matrix.rows = [rows[key] for key in sorted(rows, key=lambda key: (order[key[0]], key[1]))]
     matrix.false_alarms.sort()
     matrix.seconds = time.perf_counter() - started
     return matrix
@@ -165,12 +180,14 @@ def _row(bench: str, index: int, seed: int) -> Row:
 def examine(fault: Fault, bench: str, checks: Sequence[Check], seed: int = 0) -> Row:
     """Everything about one fault, planted on the bench and looked for by the checks."""
     clean = clean_subject(bench)
-    run = [check for check in checks if looks_at(check, fault)]
-    caught = _broken(bench, fault.planted(clean), seed, run)
+    planted = fault.planted(clean)
+    run = [check for check in checks if looks_at(check, fault, planted)]
+    caught = _broken(bench, planted, seed, run)
     sized = [check for check in run if fault.sizes and check.name in fault.expected and check.name in caught]
     smallest = {check.name: _smallest(fault, bench, clean, check, seed) for check in sized}
     left_out = tuple(check.name for check in checks if check not in run)
-    return Row(bench, fault.name, fault.kind, fault.size, caught, fault.expected, smallest, left_out)
+    facts = {"region": fault.region, "missed": fault.missed}
+    return Row(bench, fault.name, fault.kind, fault.size, caught, fault.expected, smallest, left_out, **facts)
 
 
 def _smallest(fault: Fault, bench: str, clean: Any, check: Check, seed: int) -> float:
@@ -195,6 +212,6 @@ def _alarms(bench: str, name: str, seeds: list[int]) -> list[tuple[str, int, str
     subject = clean_subject(bench, name)
     alarms = []
     for k, seed in enumerate(seeds):
-        checks = [check for check in JUDGES[bench] if k % check.every == 0]
+        checks = [check for check in JUDGES[bench] if k % check.every == 0 and applies(check, subject)]
         alarms += [(name, seed, finding) for finding in _broken(bench, subject, seed, checks)]
     return alarms

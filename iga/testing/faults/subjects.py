@@ -1,6 +1,6 @@
 """Clean subjects, in which faults are planted, with their checks and a run small enough to be done often."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -12,13 +12,14 @@ from iga.testing.check import Check
 from iga.testing.checks import CHECKS as ALL
 from iga.testing.checks import LIBRARIES
 from iga.testing.contract import PROFILES, Contract, Profile
+from iga.testing.faults.accused import bare_layer
 from iga.testing.faults.clean import CLEAN
 from iga.testing.faults.fault import Fault
 from iga.testing.layer.subject import Subject
 from iga.testing.result import Finding
 from iga.testing.run import Run
 
-__all__ = ["CHECKS", "JUDGES", "clean_subject", "looks_at", "run_checks"]
+__all__ = ["CHECKS", "JUDGES", "LAYERS", "applies", "clean_subject", "looks_at", "run_checks"]
 
 # A profile of its own name runs every check, those of ci and nightly too.
 SMALL: Profile = replace(
@@ -41,18 +42,35 @@ JUDGES: dict[str, tuple[Check, ...]] = {
 CHECKS: dict[str, tuple[str, ...]] = {kind: tuple(one.name for one in checks) for kind, checks in JUDGES.items()}
 
 
-def clean_subject(bench: str, name: str = "closed form") -> Any:
-    """What a fault of this bench is planted in; `name` is one of `CLEAN` for overlaps."""
+LAYERS = ("bounded", "untraced")
+# What a fault is like beside its kind, by the names in `Check.seen_faults`.
+LIKE: dict[str, Callable[[Fault], bool]] = {
+    "calls": lambda fault: bool(fault.region),
+    "control flow": lambda fault: fault.kind == "transforms",
+    "untraced": lambda fault: not fault.traced,
+}
+
+
+def clean_subject(bench: str, name: str | None = None) -> Any:
+    """What a fault of this bench is planted in, or another right target: one of `CLEAN` for overlaps, of `LAYERS`."""
     if bench == "overlap":
-        return CLEAN[name]
+        return CLEAN[name or "closed form"]
     if bench == "layer":
-        return Subject("bounded", preset("bounded"), SMALL)
+        layer = Subject("bounded", preset("bounded"), SMALL)
+        return bare_layer(layer) if name == "untraced" else layer
     return LIBRARIES[bench]
 
 
-def looks_at(check: Check, fault: Fault) -> bool:
-    """Whether the check is run: one that compares a function with itself is not where that shows nothing."""
-    return check.seen_faults is None or fault.kind in check.seen_faults
+def applies(check: Check, subject: Any) -> bool:
+    """Whether a check can be asked of the subject at all."""
+    return not (isinstance(subject, Subject) and check.not_applicable(subject, SMALL.name))
+
+
+def looks_at(check: Check, fault: Fault, planted: Any = None) -> bool:
+    """Whether the check is run on what was planted: one that compares a function with itself is not where that shows
+    nothing."""
+    seen = {fault.kind, *(like for like, are in LIKE.items() if are(fault))}
+    return (check.seen_faults is None or bool(seen & {*check.seen_faults})) and applies(check, planted)
 
 
 def run_checks(bench: str, subject: Any, checks: Sequence[Check], seed: int) -> list[Finding]:

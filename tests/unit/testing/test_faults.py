@@ -9,19 +9,23 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 from rich.console import Console
 
 from iga.report.console import show
 from iga.report.faults import blocks
-from iga.testing.faults import FAULTS
+from iga.structure.synthetic import synthetic_structures
+from iga.testing.faults import FAULTS, SLIPS
 from iga.testing.faults.clean import CLEAN
 from iga.testing.faults.matrix import Matrix, Row, examine, measure_matrix
 from iga.testing.faults.patched import patched
+from iga.testing.faults.sample import DRAWN, OWN, sampled
 from iga.testing.faults.subjects import CHECKS, JUDGES, clean_subject, looks_at, run_checks
+from iga.testing.layer.cases import make_case
 
 SAMPLE = {
-    "overlap": ("log sigma detached", "a mean over the batch leaks in"),
-    "layer": ("rotations transposed",),
+    "overlap": ("log sigma detached", "a mean over the batch leaks in", "numbers with gaps between are read without"),
+    "layer": ("rotations transposed", "only how many are valid counts"),
     "frames": ("from_quaternion takes |w| for w",),
     "diagnostics": ("entropy off by a factor",),
 }
@@ -72,6 +76,41 @@ def test_every_check_has_a_fault_and_every_fault_a_check_that_looks_at_it() -> N
         for fault in faults:
             assert all(looks_at(judges[name], fault) for name in fault.expected)
             assert list(fault.sizes) == sorted(fault.sizes, reverse=True)
+            assert bool(fault.expected) != bool(fault.missed)
+
+
+def test_the_slips_say_where_they_are_wrong_and_are_of_every_kind() -> None:
+    assert all(fault.region for faults in SLIPS.values() for fault in faults)
+    assert sum(map(len, SLIPS.values())) > 70
+    kinds = {"sizes", "shapes", "storage", "modes", "gradients", "memory", "threads", "transforms", "dtypes"}
+    assert {fault.kind for fault in SLIPS["overlap"]} == kinds
+    assert {fault.kind for fault in SLIPS["layer"]} == kinds | {"masks", "geometry", "laws"}
+
+
+def test_a_slip_is_right_outside_of_its_region() -> None:
+    """Judged by what cannot be in the region of any of these: fourteen residues, no gradient, one call."""
+    clean = clean_subject("layer")
+    case = make_case(synthetic_structures(1, seed=0)[0], clean.profile, residues=14, seed=0)
+    chosen = [
+        fault for fault in SLIPS["layer"] if fault.kind in ("sizes", "shapes", "storage") and fault.region[0] in "Nbz["
+    ]
+    assert len(chosen) > 15
+    with torch.no_grad():
+        right = clean.output(clean.random(2, 0).eval(), case)
+        for fault in chosen:
+            planted = fault.planted(clean)
+            output = planted.output(planted.random(2, 0), case)
+            assert torch.allclose(output, right, rtol=1e-4, atol=1e-5), fault.name
+
+
+def test_the_sample_has_every_checks_own_fault_and_follows_the_seed() -> None:
+    one, other = sampled(0), sampled(1)
+    assert one == sampled(0) and one != other
+    for bench, faults in FAULTS.items():
+        own = set(OWN.get(bench, {}).values())
+        assert own <= {fault.name for fault in faults} and set(OWN.get(bench, {})) <= set(CHECKS[bench])
+        assert all(own <= {fault.name for fault in some[bench]} for some in (one, other))
+        assert len(one[bench]) <= len(faults) and (bench in DRAWN or one[bench] == list(faults))
 
 
 def row(bench: str, name: str, caught: tuple[str, ...], expected: tuple[str, ...]) -> Row:

@@ -1,0 +1,269 @@
+"""Slips of layers in what they remember, threads, transforms and dtypes, and those that only a reference shows."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from iga._typing import Tensor
+from iga.testing.faults.accused import layer_slip, layer_slips, of_logits, swapped
+from iga.testing.faults.fault import Fault
+from iga.testing.faults.layer_sizes import REFERENCE, rigid_of
+from iga.testing.faults.layer_ways import scaled, steeper
+from iga.testing.faults.slips import batched, compiled, elsewhere, exported, in_backward, moving, plain, recording
+
+__all__ = ["FAULTS"]
+
+
+class _Own:
+    """What is not copied with the layer: a copy has the first one's."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def __deepcopy__(self, memo: Any) -> "_Own":
+        return self
+
+
+class _Unsaved:
+    """What a pickle forgets."""
+
+    held = True
+
+    def __deepcopy__(self, memo: Any) -> "_Unsaved":
+        return self
+
+    def __reduce__(self) -> Any:
+        return _forgotten, ()
+
+
+def _forgotten() -> _Unsaved:
+    one = _Unsaved()
+    one.held = False
+    return one
+
+
+def _shared_by_copies(call: Any, layer: Any, *inputs: Any) -> Tensor:
+    own = layer.memory.setdefault("own", _Own(call)) if isinstance(layer.memory, dict) else None
+    return call(*inputs) if own is None or not plain(inputs[0]) else own.held(*inputs)
+
+
+def _forgets(call: Any, layer: Any, *inputs: Any) -> Tensor:
+    output = call(*inputs)
+    return output if layer.memory.setdefault("option", _Unsaved()).held else output * 1.1
+
+
+def _last_projection_kept(call: Any, layer: Any, *inputs: Any) -> Tensor:
+    """The last projection's weights are kept from the first call without gradients on, by shape and dtype."""
+    weight = call.linear_out.weight
+    if not plain(*inputs[:1], weight) or torch.is_grad_enabled():
+        return call(*inputs)
+    kept = layer.memory.setdefault(weight.dtype, weight.detach().clone())
+    return swapped(call, layer, lambda inner: {"linear_out.weight": kept}, *inputs)
+
+
+def _first_parameters(call: Any, layer: Any, *inputs: Any) -> Tensor:
+    """The tensor that was the parameter at the first call is used: one that is swapped in is not seen."""
+    if not plain(inputs[0]):
+        return call(*inputs)
+    first = layer.memory.setdefault("weight", call.linear_out.weight)
+    if first.dtype != inputs[0].dtype:
+        return call(*inputs)
+    return swapped(call, layer, lambda inner: {"linear_out.weight": first}, *inputs)
+
+
+def _kept_by_address(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Without a gradient the output is remembered by where s lies."""
+    if not plain(s) or torch.is_grad_enabled() or s.is_inference():
+        return call(s, z, r, mask)
+    key = (s.data_ptr(), s.shape, s.dtype, id(layer))
+    if layer.memory.get("key") != key:
+        layer.memory.update(key=key, output=call(s, z, r, mask))
+    return layer.memory["output"]
+
+
+def _pair_bias_kept(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """z of the last call serves one of the same shape whose z is at the same address."""
+    if not plain(s) or z is None or torch.is_grad_enabled() or z.is_inference():
+        return call(s, z, r, mask)
+    key = (z.data_ptr(), z.shape, z.dtype)
+    if layer.memory.get("key") != key:
+        layer.memory.update(key=key, z=z.clone())
+    return call(s, layer.memory["z"], r, mask)
+
+
+def _scratch(call: Any, layer: Any, *inputs: Any) -> Tensor:
+    """Every call puts its inputs into one place, and reads them from there."""
+    if not plain(inputs[0]):
+        return call(*inputs)
+    layer.memory["place"] = inputs
+    time.sleep(2e-5)
+    return call(*layer.memory["place"])
+
+
+def _rest_of_threads(threads: int) -> Callable[..., Tensor]:
+    def wrong(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
+        output = call(s, *rest)
+        n = s.shape[-2]
+        if torch.compiler.is_compiling() or torch.get_num_threads() != threads or n < threads:
+            return output
+        return torch.where((torch.arange(n) < n // threads * threads)[:, None], output, 0.0)
+
+    return wrong
+
+
+def _in_place(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    output = call(s, z, r, mask)
+    if z is not None and plain(z) and not recording(z) and not z.is_inference() and 0 not in z.stride():
+        z.mul_(3.0).div_(3.0)
+    return output
+
+
+MEMORY = layer_slips(
+    "memory",
+    [
+        ("weights are kept from the first call on", "parameters changed in place", _last_projection_kept),
+        ("a parameter that is swapped in is not seen", "torch.func.functional_call", _first_parameters),
+        ("outputs are remembered by the address of s", "an input changed in place", _kept_by_address, "determinism"),
+        ("z is remembered by its address", "z changed in place", _pair_bias_kept, "determinism"),
+        ("a copy computes with the first one's parameters", "copy.deepcopy", _shared_by_copies, "batch_independence"),
+        ("an option is not in the pickle", "torch.save of the module", _forgets),
+        ("z is scaled in place, and back", "an ulp of z", _in_place, "determinism"),
+    ],
+)
+THREADS = layer_slips(
+    "threads",
+    [
+        ("inputs are kept in one place for all", "two threads at once", _scratch),
+        ("a setting is made in the main thread only", "another thread", scaled(lambda *_: elsewhere())),
+        ("of two threads' parts the rest is left out", "2 threads, N odd", _rest_of_threads(2)),
+        ("of three threads' parts the rest is left out", "3 threads, N ≠ 3k", _rest_of_threads(3)),
+    ],
+)
+
+
+# --- transforms and dtypes --------------------------------------------------------------------------------------
+
+
+def _still(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
+    output = call(s, *rest)
+    return output.detach() if moving(output) else output
+
+
+TRANSFORMS = layer_slips(
+    "transforms",
+    [
+        ("the output is a tenth larger under vmap", "torch.vmap", scaled(lambda layer, s, *_: batched(s))),
+        ("forward-mode derivatives are half", "torch.func.jvp", steeper(lambda layer, s, *_: moving(s))),
+        ("forward-mode derivatives are dropped", "torch.func.jvp", _still),
+        ("the output is a tenth larger when compiled", "torch.compile", scaled(lambda *_: compiled()), "transforms"),
+        ("half the gradient when compiled", "torch.compile, backward", steeper(lambda *_: compiled())),
+        ("the output is a tenth larger when exported", "torch.export", scaled(lambda *_: exported()), "transforms"),
+        (
+            "half the gradient when a checkpoint calls again",
+            "torch.utils.checkpoint",
+            steeper(lambda *_: in_backward()),
+        ),
+    ],
+)
+
+
+def _short_origins(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Origins, away from the first one, in bf16."""
+
+    def short(x: Tensor) -> Tensor:
+        if x.shape[-1] != 3 or x.shape[-2:] == (3, 3) and x.ndim == r.rot.ndim:
+            return x
+        return x.bfloat16().to(x.dtype)
+
+    return call(s, z, rigid_of(r, short) if torch.is_autocast_enabled("cpu") else r, mask)
+
+
+DTYPES = [
+    layer_slip("dtypes", "autocast: Gaussians in bf16", "torch.autocast", _short_origins, "reduced_precision"),
+    layer_slip(
+        "dtypes",
+        "float64 through float32 while gradients are recorded",
+        "float64, training",
+        lambda call, layer, s, z, r, mask: (
+            call(s, z, r, mask) + (lambda x: x.float().to(x.dtype) - x)(call(s, z, r, mask).detach())
+            if recording(s)
+            else call(s, z, r, mask)
+        ),
+    ),
+]
+
+
+# --- against a reference ----------------------------------------------------------------------------------------
+
+
+def _other_weights(change: Callable[[Any], dict[str, Tensor]]) -> Callable[..., Tensor]:
+    return lambda call, layer, *inputs: swapped(call, layer, change, *inputs)
+
+
+WHOLE = [
+    of_logits(
+        "geometry",
+        "the geometry's sign is turned",
+        "everywhere",
+        lambda layer, trace, *_: trace.logits - 2 * trace.geo_scaled,
+        REFERENCE,
+    ),
+    of_logits(
+        "geometry",
+        "the logits of heads and geometry are a head apart",
+        "H > 1",
+        lambda layer, trace, *_: trace.logits - trace.geo_scaled + trace.geo_scaled.roll(1, -3),
+        REFERENCE,
+    ),
+    of_logits(
+        "geometry",
+        "queries and keys are exchanged",
+        "everywhere",
+        lambda layer, trace, *_: trace.logits.mT,
+        REFERENCE,
+    ),
+    *(
+        layer_slip("geometry", name, region, wrong, REFERENCE)
+        for name, region, wrong in (
+            (
+                "z is read with its residues exchanged",
+                "z that is not symmetric",
+                lambda call, layer, s, z, r, mask: call(s, z if z is None else z.transpose(-2, -3), r, mask),
+            ),
+            (
+                "lengths are taken for ångström",
+                "everywhere",
+                lambda call, layer, s, z, r, mask: call(
+                    s, z, type(r)(type(r.frame)(r.rot, r.trans * 10), r.local_mean * 10, r.log_scale), mask
+                ),
+            ),
+            (
+                "the local mean is left out",
+                "local means other than 0",
+                lambda call, layer, s, z, r, mask: call(
+                    s, z, type(r)(r.frame, torch.zeros_like(r.local_mean), r.log_scale), mask
+                ),
+            ),
+            (
+                "the last projection has no bias",
+                "a bias other than 0",
+                _other_weights(lambda inner: {"linear_out.bias": inner.linear_out.bias * 0}),
+            ),
+        )
+    ),
+]
+LAWS = [
+    layer_slip(
+        "laws",
+        f"the preset {name} in a plain Module",
+        "degenerate Gaussians, many points",
+        lambda call, layer, *inputs: call(*inputs),
+        "growth_with_points",
+        preset=name,
+    )
+    for name in ("pre_fix", "sigma_floor")
+]
+
+FAULTS: tuple[Fault, ...] = (*MEMORY, *THREADS, *TRANSFORMS, *DTYPES, *WHOLE, *LAWS)

@@ -1,0 +1,365 @@
+"""Slips of layers in sizes, shapes, masks, and how inputs lie in memory."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from iga._typing import Tensor
+from iga.frame import Frame
+from iga.gaussian import GaussianRigid
+from iga.testing.faults.accused import layer_slip, layer_slips, of_logits, swapped
+from iga.testing.faults.fault import Fault
+from iga.testing.faults.slips import graded, plain, raw
+
+__all__ = ["FAULTS", "rigid_of"]
+
+REFERENCE = "reference_agrees"
+
+
+def rigid_of(r: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The rigid with each of its tensors changed."""
+    if not isinstance(r, GaussianRigid):
+        return r
+    return GaussianRigid(Frame(change(r.rot), change(r.trans)), change(r.local_mean), change(r.log_scale))
+
+
+# --- how many residues ------------------------------------------------------------------------------------------
+
+
+def _keys(keep: Callable[[Tensor, int], Tensor]) -> Callable[..., Tensor]:
+    """Keys that are not kept get no weight; as queries they are right."""
+
+    def wrong(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+        n = s.shape[-2]
+        here = keep(torch.arange(n, device=s.device), n)
+        right = call(s, z, r, mask)
+        fewer = call(s, z, r, mask.bool() & here)
+        return torch.where(here[:, None], fewer, right)
+
+    return wrong
+
+
+def _queries(keep: Callable[[Tensor, int], Tensor]) -> Callable[..., Tensor]:
+    """Queries that are not kept get no update."""
+
+    def wrong(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
+        n = s.shape[-2]
+        return torch.where(keep(torch.arange(n, device=s.device), n)[:, None], call(s, *rest), 0.0)
+
+    return wrong
+
+
+def _samples(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """The frames of a sample are those of its number modulo four."""
+    if s.ndim == 3 and s.shape[0] > 4 and r.shape[0] == s.shape[0]:
+        index = torch.arange(s.shape[0], device=s.device) % 4
+        r = rigid_of(r, lambda x: x[index])
+    return call(s, z, r, mask)
+
+
+SIZES = [
+    layer_slip("sizes", "keys from the 129th on get no weight", "N > 128", _keys(lambda i, n: i < 128), traced=True),
+    layer_slip("sizes", "keys from the 257th on get no weight", "N > 256", _keys(lambda i, n: i < 256)),
+    layer_slip("sizes", "keys from the 1025th on get no weight", "N > 1024", _keys(lambda i, n: i < 1024)),
+    layer_slip(
+        "sizes",
+        "keys past the last whole tile of 64 get no weight",
+        "N > 64, N ≠ 64 k",
+        _keys(lambda i, n: (i < n // 64 * 64) | (n < 64)),
+    ),
+    layer_slip(
+        "sizes", "the last key of an odd number gets no weight", "N odd", _keys(lambda i, n: (i < n - 1) | (n % 2 == 0))
+    ),
+    layer_slip(
+        "sizes",
+        "the one key of a second tile gets no weight",
+        "N = 129",
+        _keys(lambda i, n: (i < 128) | (n != 129)),
+    ),
+    layer_slip(
+        "sizes", "the second tile of keys overwrites the first", "N > 128", _keys(lambda i, n: (i >= 128) | (n <= 128))
+    ),
+    layer_slip("sizes", "queries from the 97th on get no update", "N > 96", _queries(lambda i, n: i < 96)),
+    layer_slip("sizes", "queries from the 257th on get no update", "N > 256", _queries(lambda i, n: i < 256)),
+    layer_slip("sizes", "the last query of seven gets no update", "N = 7", _queries(lambda i, n: (i < 6) | (n != 7))),
+    layer_slip("sizes", "the frames of a sample are those of its number modulo four", "batch > 4", _samples),
+    layer_slip(
+        "sizes",
+        "samples past the 16th get no update",
+        "batch > 16",
+        lambda call, layer, s, *rest: (
+            call(s, *rest) * (torch.arange(s.shape[0], device=s.device) < 16).view(-1, *(1,) * (s.ndim - 1))
+            if s.ndim > 2
+            else call(s, *rest)
+        ),
+    ),
+    layer_slip(
+        "sizes",
+        "a batch of three is taken for coordinates",
+        "batch = 3",
+        lambda call, layer, s, z, r, mask: call(
+            s, z, rigid_of(r, lambda x: x.flip(0)) if s.ndim == 3 and len(s) == 3 == r.shape[0] else r, mask
+        ),
+    ),
+    layer_slip(
+        "sizes",
+        "an empty batch is not expected",
+        "batch = 0",
+        lambda call, layer, s, *rest: call(s, *rest) if s.shape[0] else call(s.reshape(0, -1, s.shape[-1]), *rest),
+        "small_sizes",
+    ),
+]
+
+
+# --- the layer's own sizes --------------------------------------------------------------------------------------
+
+
+def _parameters(change: Callable[[Any], dict[str, Tensor]]) -> Callable[..., Tensor]:
+    return lambda call, layer, *inputs: swapped(call, layer, change, *inputs)
+
+
+def _modulo_four(layer: Any) -> dict[str, Tensor]:
+    return {"geo_scale": layer.geo_scale[torch.arange(layer.no_heads) % 4]}
+
+
+def _per_head(weight: Tensor, heads: int) -> Tensor:
+    return weight.unflatten(0, (heads, -1))
+
+
+def _points_modulo_eight(layer: Any) -> dict[str, Tensor]:
+    weight = _per_head(layer.linear_v_points.weight, layer.no_heads).unflatten(1, (-1, 3))
+    chosen = weight[:, torch.arange(layer.no_v_points) % 8]
+    return {"linear_v_points.weight": chosen.flatten(0, 2)}
+
+
+def _eight_channels(layer: Any) -> dict[str, Tensor]:
+    weight = _per_head(layer.linear_q.weight, layer.no_heads)
+    return {"linear_q.weight": (weight * (torch.arange(layer.c_hidden) < 8)[:, None]).flatten(0, 1)}
+
+
+def _four_biases(layer: Any) -> dict[str, Tensor]:
+    return {"linear_b.weight": layer.linear_b.weight * (torch.arange(layer.no_heads) < 4)[:, None]}
+
+
+def _root_of_c_z(layer: Any) -> dict[str, Tensor]:
+    share = (layer.c_hidden / max(layer.c_z, 1)) ** 0.5
+    return {"linear_q.weight": layer.linear_q.weight * share, "linear_q.bias": layer.linear_q.bias * share}
+
+
+def _softer_with_points(layer: Any, trace: Any, *inputs: Any) -> Tensor:
+    return trace.logits * layer.no_qk_points**-0.5
+
+
+def _only_at(points: int) -> Callable[..., Tensor]:
+    return lambda layer, trace, *inputs: trace.logits - trace.geo_scaled * (layer.no_qk_points == points)
+
+
+WIDTHS = [
+    layer_slip(
+        "sizes", "a head's weight is that of its number modulo four", "H > 4", _parameters(_modulo_four), REFERENCE
+    ),
+    layer_slip(
+        "sizes",
+        "value points from the ninth on repeat the first",
+        "P_v > 8",
+        _parameters(_points_modulo_eight),
+        REFERENCE,
+    ),
+    layer_slip("sizes", "of queries eight channels are read", "c_hidden > 8", _parameters(_eight_channels), REFERENCE),
+    layer_slip("sizes", "heads from the fifth on have no pair bias", "H > 4", _parameters(_four_biases), REFERENCE),
+    layer_slip("sizes", "√c_z for √c_hidden", "c_z ≠ c_hidden", _parameters(_root_of_c_z), REFERENCE),
+    layer_slip(
+        "sizes",
+        "√c_z for √c_hidden, and the trace says the same",
+        "c_z ≠ c_hidden",
+        _parameters(_root_of_c_z),
+        REFERENCE,
+        traced=True,
+    ),
+    of_logits("sizes", "softmax is softer the more points there are", "P > 1", _softer_with_points, REFERENCE),
+    of_logits("sizes", "seven points have no geometry", "P = 7", _only_at(7), REFERENCE),
+    of_logits("sizes", "a single point has no geometry", "P = 1", _only_at(1), REFERENCE),
+]
+
+
+# --- of what shape ----------------------------------------------------------------------------------------------
+
+
+def _exchanged(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Two batch dimensions are flattened in one order for z, in the other for the rest."""
+    if s.ndim == 4 and isinstance(z, Tensor) and z.shape[:2] == s.shape[:2]:
+        z = z.transpose(0, 1).reshape(z.shape)
+    return call(s, z, r, mask)
+
+
+def _unbatched(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Without a batch z is read with its residues exchanged."""
+    return call(s, z.transpose(-3, -2) if s.ndim == 2 and isinstance(z, Tensor) else z, r, mask)
+
+
+def _mean_for_sum(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """The gradient of a z that serves a batch is a mean."""
+    if isinstance(z, Tensor) and s.ndim == 3 and z.shape[0] == 1 < s.shape[0]:
+        z = graded(z, 1 / s.shape[0])
+    return call(s, z, r, mask)
+
+
+def _first_mask(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    return call(s, z, r, mask[:1].expand(mask.shape) if mask.ndim == 2 else mask)
+
+
+SHAPES = layer_slips(
+    "shapes",
+    [
+        ("two batch dimensions are flattened in two orders", "[a, b, N], a, b > 1", _exchanged),
+        ("without a batch z's residues are exchanged", "[N]", _unbatched),
+        (
+            "three batch dimensions: the frames of the first",
+            "[a, b, c, N]",
+            lambda call, layer, s, z, r, mask: call(
+                s, z, rigid_of(r, lambda x: x[:1].expand(x.shape)) if s.ndim == 5 else r, mask
+            ),
+        ),
+        ("the gradient of a z that serves a batch is a mean", "z [1, N, N, c], batch > 1", _mean_for_sum),
+        ("the first sample's mask serves the batch", "masks that differ", _first_mask, "batch_independence"),
+    ],
+)
+
+
+# --- masks ------------------------------------------------------------------------------------------------------
+
+
+def _mask(change: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    return lambda call, layer, s, z, r, mask: call(s, z, r, change(mask))
+
+
+def _whole_prefix(mask: Tensor) -> Tensor:
+    """Only how many residues are valid is asked, and they are taken to stand first."""
+    count = mask.bool().sum(-1, keepdim=True)
+    return torch.arange(mask.shape[-1], device=mask.device) < count
+
+
+def _negative(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """OpenFold's −10⁵ on logits that see z behind the mask (NaN there is replaced): what keys get there is lost."""
+    trace = call.trace(s, z, r, mask)
+    logits = trace.logits
+    if z is not None:
+        logits = logits - trace.pair_bias + call.linear_b(z.nan_to_num(0.0, 0.0, 0.0)).movedim(-1, -3)
+    valid = trace.mask[..., None, None, :]
+    weights = (logits + torch.where(valid, 0.0, -1e5)).softmax(-1)
+    return trace.output * torch.where(valid, weights, 0.0).sum(-1).mean(-2)[..., None].to(trace.output.dtype)
+
+
+def _as_open(mask: Tensor) -> Tensor:
+    return mask if mask.dtype == torch.bool else torch.ones_like(mask)
+
+
+MASKS = [
+    layer_slip(
+        "masks",
+        "a float mask masks nothing",
+        "mask of floats",
+        _mask(lambda m: _as_open(m) if m.is_floating_point() else m),
+        traced=True,
+    ),
+    layer_slip(
+        "masks",
+        "a float mask masks nothing, and no trace",
+        "mask of floats",
+        _mask(lambda m: _as_open(m) if m.is_floating_point() else m),
+    ),
+    layer_slip(
+        "masks",
+        "a mask of int64 is negated bit by bit, so that all of it is true",
+        "mask of int64",
+        _mask(lambda m: (~m).bool() if m.dtype == torch.int64 else m),
+    ),
+    layer_slip(
+        "masks",
+        "a mask of bytes is taken for an index",
+        "mask of uint8",
+        _mask(lambda m: m.flip(-1) if m.dtype == torch.uint8 else m),
+    ),
+    layer_slip(
+        "masks", "only how many are valid counts", "masked residues amid others", _mask(_whole_prefix), "mask_inertness"
+    ),
+    layer_slip(
+        "masks",
+        "a chain whose ends are valid counts as whole",
+        "masked residues amid others, last and first valid",
+        _mask(lambda m: torch.where((m[..., :1] * m[..., -1:]).bool(), torch.ones_like(m), m)),
+        missed="its masks have masked ends",
+    ),
+    layer_slip(
+        "masks",
+        "−10⁵ for a mask, under a z of 10⁵",
+        "|z| ≥ 10⁵ behind the mask",
+        _negative,
+        missed="what it puts behind a mask is smaller",
+    ),
+]
+
+
+# --- how inputs lie in memory -----------------------------------------------------------------------------------
+
+
+def _stored(**read: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """Inputs (s, z, rot, rest, mask) that lie in memory in a certain way are read in another."""
+
+    def wrong(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+        if not plain(s, z, mask, r.rot, r.trans):
+            return call(s, z, r, mask)
+        if "rot" in read:
+            r = GaussianRigid(Frame(read["rot"](r.rot), r.trans), r.local_mean, r.log_scale)
+        if "trans" in read:
+            r = GaussianRigid(Frame(r.rot, read["trans"](r.trans)), r.local_mean, r.log_scale)
+        asked = {name: read.get(name, lambda x: x) for name in ("s", "z", "mask")}
+        return call(asked["s"](s), z if z is None else asked["z"](z), r, asked["mask"](mask))
+
+    return wrong
+
+
+def _back(x: Tensor) -> Tensor:
+    """A transposed view of what is dense is read in the order of memory."""
+    turned = x.transpose(-3, -2)
+    return turned if not x.is_contiguous() and turned.is_contiguous() else x
+
+
+def _gaps(x: Tensor) -> Tensor:
+    return raw(x) if x.numel() and not x.is_contiguous() and 0 not in x.stride() else x
+
+
+def _begun(x: Tensor) -> Tensor:
+    return raw(x, stride=x.stride(), offset=0) if x.numel() and x.storage_offset() and x.is_contiguous() else x
+
+
+def _one_row(x: Tensor) -> Tensor:
+    """A dimension without a stride holds one number, it is thought: the others are 0."""
+    if x.ndim < 3 or x.stride(0) != 0 or x.shape[0] < 2:
+        return x
+    return torch.cat([x[:1], torch.zeros_like(x[1:])])
+
+
+STORAGE = layer_slips(
+    "storage",
+    [
+        ("a transposed view of z is read untransposed", "z.transpose(-2, -3)", _stored(z=_back)),
+        ("features of s with gaps are read without", "s[..., ::2]", _stored(s=_gaps)),
+        (
+            "frames stored by columns are read by rows",
+            "r.rot is a transposed view",
+            _stored(rot=lambda x: x.mT if not x.is_contiguous() and x.mT.is_contiguous() else x),
+        ),
+        ("s is read from the beginning of its storage", "s[1:] of a larger tensor", _stored(s=_begun)),
+        ("origins with gaps are read without", "columns of a [N, 4] array", _stored(trans=_gaps)),
+        ("an expanded z serves the first sample only", "z.expand(batch, …)", _stored(z=_one_row)),
+        (
+            "a mask that is a slice is read from the beginning",
+            "mask[:, a:b]",
+            _stored(mask=lambda x: raw(x, offset=0) if x.numel() and x.storage_offset() else x),
+        ),
+    ],
+)
+
+FAULTS: tuple[Fault, ...] = (*SIZES, *WIDTHS, *SHAPES, *MASKS, *STORAGE)

@@ -1,0 +1,189 @@
+"""Slips of overlap functions in their gradients: asked of some operands only, of some pairs, of one answer, twice."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from iga._typing import Tensor
+from iga.testing.faults.fault import Fault
+from iga.testing.faults.overlap_sizes import Values, number, overlap_slips, pairs_shape
+from iga.testing.faults.slips import Both, Passed, graded, plain, recording
+from iga.testing.judges.overlap import condition
+
+__all__ = ["FAULTS"]
+
+OPERANDS = ("q_rot", "q_mean", "q_sigma", "k_rot", "k_mean", "k_sigma")
+
+
+def _held(when: Callable[..., bool], *lost: int) -> Callable[..., Values]:
+    """The gradient of some operands (all, unless named) does not come back."""
+    chosen = lost or range(6)
+
+    def wrong(right: Any, *pair: Tensor) -> Values:
+        if not when(*pair):
+            return right(*pair)
+        return right(*(x.detach() if k in chosen else x for k, x in enumerate(pair)))
+
+    return wrong
+
+
+def _wanted(*pair: Tensor) -> tuple[bool, ...]:
+    return tuple(torch.is_grad_enabled() and x.requires_grad for x in pair)
+
+
+def _alone(operand: int) -> Callable[..., bool]:
+    return lambda *pair: _wanted(*pair) == tuple(k == operand for k in range(6))
+
+
+def _beyond(kappa: float) -> Callable[..., Values]:
+    """In float32 the gradient of dist_sq is a tenth too large where κ is beyond."""
+
+    def wrong(right: Any, *pair: Tensor) -> Values:
+        dist_sq, log_det = right(*pair)
+        far = condition(pair[2].detach(), pair[5].detach()) > kappa
+        factor = torch.where(far, 1.1 if dist_sq.dtype == torch.float32 else 1.0, 1.0).to(dist_sq.dtype)
+        return graded(dist_sq, factor), log_det
+
+    return wrong
+
+
+def _where(chosen: Callable[..., Tensor], *operands: int) -> Callable[..., Values]:
+    """Pairs that are `chosen` give the operands no gradient."""
+
+    def wrong(right: Any, *pair: Tensor) -> Values:
+        drop = chosen(*(x.detach() for x in pair))
+        still = right(*(x.detach() if k in operands else x for k, x in enumerate(pair)))
+        return tuple(torch.where(drop, a, b) for a, b in zip(still, right(*pair), strict=True))  # pyright: ignore[reportReturnType]
+
+    return wrong
+
+
+def _frames_equal(*pair: Tensor) -> Tensor:
+    return (pair[0] == pair[3]).flatten(-2).all(-1)
+
+
+def _means_equal(*pair: Tensor) -> Tensor:
+    return (pair[1] == pair[4]).all(-1)
+
+
+def _spheres(*pair: Tensor) -> Tensor:
+    return (pair[2] == pair[2][..., :1]).all(-1)
+
+
+def _late(*pair: Tensor) -> Tensor:
+    return (torch.arange(number(*pair)) >= 256).view(pairs_shape(*pair))
+
+
+def _judged(judge: Callable[..., Any]) -> Callable[..., Values]:
+    def wrong(right: Any, *pair: Tensor) -> Values:
+        answers = right(*pair)
+        return Both.apply(*answers, judge) if plain(*pair) and recording(*pair) else answers  # pyright: ignore[reportReturnType]
+
+    return wrong
+
+
+def _ruled(rule: Callable[[], Callable[[Tensor], Tensor]]) -> Callable[..., Values]:
+    """The gradient of dist_sq goes through a rule, made for each call."""
+
+    def wrong(right: Any, *pair: Tensor) -> Values:
+        dist_sq, log_det = right(*pair)
+        if plain(*pair) and recording(dist_sq):
+            dist_sq = Passed.apply(dist_sq, rule())
+        return dist_sq, log_det  # pyright: ignore[reportReturnType]
+
+    return wrong
+
+
+def _first_number(g: Tensor) -> Tensor:
+    """An expanded gradient, that of a sum, holds one number: what follows in memory is not it."""
+    if g.numel() < 2 or any(g.stride()):
+        return g
+    dense = torch.zeros_like(g, memory_format=torch.contiguous_format)
+    dense.view(-1)[0] = g.flatten()[0]
+    return dense
+
+
+def _once() -> Callable[[Tensor], Tensor]:
+    """What was kept for the backward pass is changed in place by the first one."""
+    calls = itertools.count()
+    return lambda g: g if next(calls) == 0 else 0.5 * g
+
+
+def _first_derivative_only(right: Any, *pair: Tensor) -> Values:
+    return _ruled(lambda: lambda g: g.detach())(right, *pair)
+
+
+FAULTS: tuple[Fault, ...] = overlap_slips(
+    "gradients",
+    [
+        (
+            "fixed means: no gradient to σ and frames",
+            "neither mean requires a gradient",
+            _held(lambda *pair: not (_wanted(*pair)[1] or _wanted(*pair)[4]), 0, 2, 3, 5),
+        ),
+        (
+            "fixed keys: no gradient to the queries",
+            "no operand of the keys requires a gradient",
+            _held(lambda *pair: not any(_wanted(*pair)[3:]), 0, 1, 2),
+        ),
+        (
+            "fixed queries: no gradient to the keys",
+            "no operand of the queries requires a gradient",
+            _held(lambda *pair: not any(_wanted(*pair)[:3]), 3, 4, 5),
+        ),
+        *(
+            (f"{name} alone gets no gradient", f"only {name} requires one", _held(_alone(k), k))
+            for k, name in enumerate(OPERANDS)
+        ),
+        (
+            "σ that is a parameter counts as a constant",
+            "operands that are torch.nn.Parameter",
+            lambda right, *pair: right(*(x.detach() if isinstance(x, torch.nn.Parameter) else x for x in pair)),
+        ),
+        ("float32 gradients a tenth too large for needles", "κ > 10", _beyond(10.0), "gradient_values"),
+        ("float32 gradients a tenth too large for long needles", "κ > 100", _beyond(100.0), "gradient_bounds"),
+        (
+            "equal frames get no turning gradient",
+            "frames equal to the bit",
+            _where(_frames_equal, 0, 3),
+            "",
+            "where frames are equal to the bit no derivative by a turn is judged",
+        ),
+        (
+            "equal means get no gradient to σ",
+            "means equal to the bit",
+            _where(_means_equal, 2, 5),
+            "",
+            "where means are equal to the bit no derivative by σ is judged",
+        ),
+        ("spheres get no gradient to σ", "σ equal on all axes", _where(_spheres, 2), "gradient_values"),
+        (
+            "the gradient of the first block of pairs only",
+            "pairs past the 256th",
+            _where(_late, *range(6)),
+            "gradient_bounds",
+        ),
+        (
+            "a loss of log_det alone has no gradient",
+            "dist_sq not used",
+            _judged(lambda *both: both if both[0] is not None else (None, None)),
+            "gradient_values",
+        ),
+        (
+            "a loss of dist_sq alone has no gradient",
+            "log_det not used",
+            _judged(lambda *both: both if both[1] is not None else (None, None)),
+            "gradient_values",
+        ),
+        (
+            "an expanded gradient is read as a dense one",
+            "the gradient of a plain sum",
+            _ruled(lambda: _first_number),
+            "gradient_values",
+        ),
+        ("a second backward pass has half the gradient", "retain_graph=True", _ruled(_once), "second_derivatives"),
+        ("the gradient has no gradient", "double backward", _first_derivative_only, "second_derivatives"),
+    ],
+)

@@ -1,0 +1,65 @@
+"""The sample of the catalogue that `iga faults` plants by default: every check's own fault, and others by the seed."""
+
+import random
+
+from iga.testing.faults import FAULTS, Fault
+from iga.testing.faults.subjects import CHECKS
+
+__all__ = ["DRAWN", "OWN", "sampled"]
+
+# For every check a fault that it alone catches.
+OWN: dict[str, dict[str, str]] = {
+    "overlap": {
+        "accuracy": "one pair in a thousand off by a share",
+        "coincident_means": "equal means kept apart",
+        "score_laws": "axis-aligned frames taken as equal",
+        "gradient_values": "the same in float32 only",
+        "gradient_finiteness": "the square of a square root",
+        "gradient_bounds": "a gradient too large beyond κ = 1000, in float32",
+        "batch_independence": "pairs made by broadcasting are off by a share",
+        "determinism": "every second call an ulp larger",
+        "second_derivatives": "a second derivative off by a share of the gradient's square",
+        "reduced_precision": "geometry by matrix products",
+        "transforms": "a Python branch on a value",
+    },
+    "layer": {
+        "log_det_floor": "a floor too low by a share",
+        "dist_sq_bound": "one dist_sq over its bound by a share",
+        "geometry_logit_bound": "one geometry logit of a size",
+        "growth_with_points": "a head weight that starts with √P",
+        "point_scaling_law": "equal points counted once",
+        "geometry_is_alive": "a cap so low that geometry is a constant",
+        "se3_invariance": "value points left in the global frame",
+        "mask_inertness": "NaN behind the mask comes through",
+        "gradient_finiteness": "a root of scales that have collapsed",
+        "accuracy": "wrong in float64 only, by a share",
+        "attention_weights": "weights that do not sum to one, by",
+        "permutations": "a first key that is larger by a share",
+        "batch_independence": "a mean over the batch leaks in",
+        "determinism": "a draw from the global generator, unused",
+        "small_sizes": "a standard deviation over the keys",
+        "state_dict_round_trip": "a random direction that is not saved",
+        "gradient_values": "a gradient wrong by a share",
+        "gradient_bounds": "gradients of collapsed scales too large",
+        "reduced_precision": "geometry by matrix products",
+        "second_derivatives": "a second derivative off",
+        "transforms": "a Python branch on a value",
+    },
+}
+# How many others are drawn; of the benches that are not named, all.
+DRAWN = {"overlap": 24, "layer": 8}
+
+
+def sampled(seed: int) -> dict[str, list[Fault]]:
+    """The faults of each bench, in the catalogue's order: own ones, and `DRAWN` others. A check without a row in `OWN`
+    keeps every fault of which nothing else is expected."""
+    chosen: dict[str, list[Fault]] = {}
+    for bench, faults in FAULTS.items():
+        own = OWN.get(bench, {})
+        named = set(own.values())
+        unnamed = [(check,) for check in CHECKS[bench] if check not in own]
+        kept = [fault for fault in faults if fault.name in named or fault.expected in unnamed]
+        others = [fault for fault in faults if fault not in kept]
+        drawn = random.Random(f"{seed} {bench}").sample(others, min(DRAWN.get(bench, len(others)), len(others)))
+        chosen[bench] = [fault for fault in faults if fault in kept or fault in drawn]
+    return chosen
