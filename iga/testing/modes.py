@@ -5,12 +5,17 @@ float32 operands with 10 bits of mantissa and adds up in float32; a process swit
 the operands are cut to so many bits before the product.
 
 Silence is for calls that may fail loudly: a compiler logs, and prints, the whole graph of what it cannot take.
+
+An interrupt from the keyboard is told from a KeyboardInterrupt that the accused raises.
 """
 
 import io
 import logging
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
+from types import FrameType
 from typing import Any
 
 import torch
@@ -18,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from iga._typing import Tensor
 
-__all__ = ["TF32_BITS", "ShortProducts", "quiet"]
+__all__ = ["TF32_BITS", "ShortProducts", "quiet", "real_interrupts"]
 
 TF32_BITS = 10
 
@@ -59,3 +64,25 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextmanager
+def real_interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether the signal of a Ctrl-C has come meanwhile. Where its handler is not Python's own, every KeyboardInterrupt
+    is taken for one."""
+    own = threading.current_thread() is threading.main_thread()
+    if not own or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: True
+        return
+    came = False
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: came
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -35,7 +35,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run found. `exit_code` is 0 if every invariant that applies holds (an expected failure: fails), else 1.
+    """What a run found. `exit_code` is 0 if every invariant that applies holds (an expected failure: fails), else 1, as
+    it is where nothing was judged.
 
     not_applicable   invariant → why it did not run
     expected_broken  invariant → reason, as the target claims
@@ -61,7 +62,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        return 0 if all(self.as_wanted(finding) for finding in self.findings) else 1
+        return 0 if self.findings and all(self.as_wanted(finding) for finding in self.findings) else 1
 
     def __getitem__(self, name: str) -> Finding:
         """The finding of the invariant `name`."""

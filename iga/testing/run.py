@@ -5,7 +5,7 @@ on degenerate ones; a library of this package's own functions on what its checks
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,8 +28,9 @@ from iga.testing.layer.cases import (
     perturbed_case,
 )
 from iga.testing.layer.subject import Observation
+from iga.testing.modes import real_interrupts
 from iga.testing.overlap.pairs import PairSource
-from iga.testing.result import Report
+from iga.testing.result import Finding, Report
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError, one_line
 
@@ -61,38 +62,66 @@ class Run:
     skipped: dict[str, str] = field(default_factory=dict)
     expected_broken: Mapping[str, str] = field(default_factory=dict)
     on_progress: Progress | None = None
+    _interrupted: Callable[[], bool] = field(default=lambda: False, init=False, repr=False)
 
     def run(self, on_progress: Progress | None = None) -> Report:
         """Measure and judge; `on_progress(what, done, total)` is told of each step."""
-        report = on_progress or self.on_progress or (lambda what, done, total: None)
         started = time.perf_counter()
-        tallies = {check.name: Tally(check.name, check.unit) for check in self.checks}
-        with threads(1):  # a case's tensors are small: a second one waits more than it works
-            self._traces(tallies, report)
-            for check in self.checks:
-                if check.measure is not None and not self._unsupported(check, tallies[check.name]):
-                    report(check.name, 0, 1)
-                    tally = tallies[check.name]
-                    for inputs in self._inputs(check, tally):
-                        with self._failing(self._name, tally):
-                            check.measure(*inputs, self.seed, tally)
-                    report(check.name, 1, 1)
+        found = {finding.name: finding for finding in self.findings(on_progress)}
         return Report(
-            self._name,
+            self.name,
             self.profile.name,
             self.seed,
             self.contract,
             time.perf_counter() - started,
-            [tally.finding() for tally in tallies.values()],
+            [found[check.name] for check in self.checks],
             self.records,
             kind=self.kind,
             not_applicable=self.skipped,
             expected_broken=self.expected_broken,
-            implementation=getattr(self.subject, "implementation", None),
+            implementation=self.implementation,
         )
 
+    def findings(
+        self, on_progress: Progress | None = None, on_start: Callable[[list[str]], None] | None = None
+    ) -> Iterator[Finding]:
+        """The finding of each check as soon as it is there; on_start(names) is told of those that are measured next.
+
+        The checks of traces are measured together, before the others.
+        """
+        report = on_progress or self.on_progress or (lambda what, done, total: None)
+        start = on_start or (lambda names: None)
+        tallies = {check.name: Tally(check.name, check.unit) for check in self.checks}
+        with threads(1), real_interrupts() as self._interrupted:  # small tensors: a second thread waits more than works
+            traced = [check for check in self.checks if check.each_trace is not None]
+            if traced:
+                start([check.name for check in traced])
+                self._traces(tallies, report)
+                yield from (tallies[check.name].finding() for check in traced if check.measure is None)
+            for check in self.checks:
+                if check.measure is not None:
+                    start([check.name])
+                    self._measure(check, tallies[check.name], report)
+                    yield tallies[check.name].finding()
+
+    def _measure(self, check: Check, tally: Tally, report: Progress) -> None:
+        if self._unsupported(check, tally):
+            return
+        assert check.measure is not None
+        report(check.name, 0, 1)
+        for inputs in self._inputs(check, tally):
+            with self._failing(self.name, tally):
+                check.measure(*inputs, self.seed, tally)
+        report(check.name, 1, 1)
+
     @property
-    def _name(self) -> str:
+    def implementation(self) -> str | None:
+        """Which of `iga.kernels` is judged, of this package's layer."""
+        return getattr(self.subject, "implementation", None)
+
+    @property
+    def name(self) -> str:
+        """What is judged, for the report."""
         return getattr(self.subject, "name", self.kind)
 
     @contextmanager
@@ -100,8 +129,11 @@ class Run:
         """What the subject raises, or returns wrongly, is a finding of the tallies."""
         try:
             yield
-        except Exception as error:
-            # anything may come of somebody else's layer: of its backward pass, of a trace that is not as it should be
+        except BaseException as error:
+            # anything may come of somebody else's layer: of its backward pass, of a trace that is not as it should be;
+            # a call of sys.exit too, but not the user's Ctrl-C
+            if isinstance(error, KeyboardInterrupt) and self._interrupted():
+                raise
             if not isinstance(error, TargetError) and not getattr(self.subject, "foreign", False):
                 raise
             note = str(error) if isinstance(error, TargetError) else one_line(error)

@@ -11,7 +11,8 @@ config, is judged as well. Misuse is a ValueError with one line that names it.
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -26,11 +27,13 @@ __all__ = [
     "OwnLayer",
     "Target",
     "TargetError",
+    "Unloadable",
     "as_target",
     "load_target",
     "one_line",
     "own_layer",
     "resolve",
+    "staying",
     "target",
 ]
 
@@ -44,6 +47,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 class TargetError(Exception):
     """A target raised, or returned what cannot be judged, on an input within its claim."""
+
+
+class Unloadable(ValueError):
+    """A target that ends the process, or fills the memory, as it is loaded or first called: wrong, not misused."""
+
+
+@contextmanager
+def staying(what: str) -> Iterator[None]:
+    """Raises Unloadable, one line that begins with `what`, where the block calls sys.exit or has no memory left."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if isinstance(error, Exception) and not isinstance(error, MemoryError):
+            raise
+        raise Unloadable(f"{what}: it raised {one_line(error)}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +269,10 @@ def _from_file(place: str) -> Any:
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)  # as `python file.py` does, so that a file may import its neighbours
     try:
-        spec.loader.exec_module(module)
+        with staying(f"importing {place}"):
+            spec.loader.exec_module(module)
+    except Unloadable:
+        raise
     except Exception as error:  # whatever a user's module raises is the user's to read
         raise ValueError(f"{place} does not import: {one_line(error)}") from error
     finally:
@@ -260,7 +283,10 @@ def _from_file(place: str) -> Any:
 def _from_package(place: str) -> Any:
     sys.path.insert(0, "")  # a package in the current folder, as `python -m` finds it
     try:
-        return importlib.import_module(place)
+        with staying(f"importing {place}"):
+            return importlib.import_module(place)
+    except Unloadable:
+        raise
     except Exception as error:  # whatever a user's module raises is the user's to read
         raise ValueError(f"{place} does not import: {one_line(error)}") from error
     finally:

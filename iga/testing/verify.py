@@ -26,7 +26,7 @@ from iga.testing.layer.subject import LayerFactory, Subject, lacking, layer_subj
 from iga.testing.overlap.subject import overlap_subject
 from iga.testing.result import Report
 from iga.testing.run import Run
-from iga.testing.targets import DTYPES, Claims, OwnLayer, Target, resolve
+from iga.testing.targets import DTYPES, Claims, OwnLayer, Target, resolve, staying
 
 __all__ = ["Report", "options_of_prepare", "prepare", "verify"]
 
@@ -71,10 +71,12 @@ def prepare(
     elif found.kind == "overlap":
         if points is not None:
             raise ValueError("points are a layer's: an overlap function has none")
-        subject = overlap_subject(replace(found, sigma_range=(contract.sigma_min, contract.sigma_max)))
+        with staying(f"calling {found.name}"):
+            subject = overlap_subject(replace(found, sigma_range=(contract.sigma_min, contract.sigma_max)))
     else:
         probe = make_case(synthetic_structures(1, seed=seed)[0], profile, residues=6, seed=seed)
-        subject = layer_subject(found, profile, probe)
+        with staying(f"calling {found.name}"):
+            subject = layer_subject(found, profile, probe)
     entries, records = _structures(structures, profile, seed)
     checks, skipped = choose(found.kind, subject, profile.name, only)
     expected = found.expected_broken

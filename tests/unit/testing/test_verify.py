@@ -4,7 +4,11 @@ import inspect
 import io
 import json
 import math
+import signal
+import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -174,3 +178,34 @@ def test_sigma_min_moves_the_floor_of_the_presets_that_have_the_products_floor()
         if name in ("bounded", "pre_fix", "logdet_clamp"):
             assert finding.verdict == ("holds" if name == "bounded" else "broken")
         assert abs(finding.budget - 3 * math.log(2 * 0.05**2)) < 1e-4
+
+
+def test_a_function_that_calls_exit_is_broken_and_the_user_s_interrupt_is_not() -> None:
+    acts: list[Callable[[], object]] = []
+
+    def leaving(*pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if pair[0].shape[0] == 240:  # a batch of batch_independence
+            acts[0]()
+        return iga.gaussian_overlap(*pair)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    for act, words in ((sys.exit, "SystemExit"), (interrupted, "KeyboardInterrupt")):
+        acts[:] = [act]
+        report = iga.verify(leaving, kind="overlap", only=["coincident_means", "batch_independence"])
+        assert report["coincident_means"].verdict == "holds" and report.exit_code == 1
+        assert words in report["batch_independence"].note
+    acts[:] = [partial(signal.raise_signal, signal.SIGINT)]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a script in the background is deaf to it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            iga.verify(leaving, kind="overlap", only=["batch_independence"])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_function_that_calls_exit_at_once_is_refused_in_one_line() -> None:
+    with pytest.raises(ValueError, match="calling .*: it raised SystemExit: 0"):
+        iga.verify(lambda *pair: sys.exit(0), kind="overlap")
