@@ -1,11 +1,12 @@
 """`iga verify`: the checks of a preset, a layer or an overlap function as a command."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from iga.cli.terminal import Bars, Context, check_names, check_outputs, finish, misuse, typed, whole_numbers
+from iga.cli.terminal import Bars, Context, check_names, check_outputs, finish, misuse, say, typed, whole_numbers
 
 __all__ = ["verify"]
 
@@ -57,39 +58,61 @@ def verify(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of parameters, features and synthetic structures.")] = 0,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds that a check of TARGET may take, and loading it.",
+            show_default="60; ci: 300; nightly: 3600",
+        ),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
 ) -> None:
     """Check the numerical invariants of a preset, of a layer or of an overlap function of yours.
 
     The contract is the product's: sigma_min 0.03 nm, any geometry with sigma up to 150 nm, any P, unless a target
-    claims less. Ends 0 if all hold, 1 if any does not, 2 on misuse.
+    claims less. A target runs in a process of its own: one that ends it, fills the memory or hangs is broken, and the
+    run goes on. Ends 0 if all hold, 1 if any does not, 2 on misuse.
     """
     if target is not None and preset is not None:
         raise typer.BadParameter("a preset and a target exclude each other", param_hint="--preset")
     if target is None and kind is not None:
         raise typer.BadParameter("says what a TARGET is, and none is given", param_hint="--kind")
+    if timeout is not None and target is None:
+        raise typer.BadParameter("is for a TARGET, and none is given", param_hint="--timeout")
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise typer.BadParameter(f"must be above 0, got {timeout}", param_hint="--timeout")
     check_outputs(json=json)
     check_names(structures=structures or [])
     counts = None if points is None else whole_numbers(points)
     from iga.report.verify import blocks
+    from iga.testing.gate.parent import judge
     from iga.testing.reproduce import add_commands
-    from iga.testing.targets import load_target, own_layer
+    from iga.testing.targets import own_layer
     from iga.testing.verify import prepare
 
-    with misuse():
-        plan = prepare(
-            own_layer("bounded" if preset is None else preset) if target is None else load_target(target, kind=kind),
-            kind=kind,
-            structures=structures,
-            points=counts,
-            sigma_min=sigma_min,
-            digits=digits,
-            profile=profile,
-            seed=seed,
-            only=only,
-            implementation=implementation,
-        )
-    with Bars() as on_progress:
-        document = plan.run(on_progress).document(context.obj)
+    options = {
+        "structures": structures,
+        "points": counts,
+        "sigma_min": sigma_min,
+        "digits": digits,
+        "profile": profile,
+        "seed": seed,
+        "only": only,
+        "implementation": implementation,
+    }
+    printed: list[str] = []
+    if target is None:
+        with misuse():
+            plan = prepare(own_layer("bounded" if preset is None else preset), **options)
+        with Bars() as on_progress:
+            report = plan.run(on_progress)
+    else:
+        with misuse(), Bars() as on_progress:
+            report = judge(
+                target, kind=kind, timeout=timeout, on_progress=on_progress, on_output=printed.append, **options
+            )
+    for line in printed:
+        say(f"the target printed: {line}")
+    document = report.document(context.obj)
     add_commands(document, typed(context, "only", "seed", "structures", "json"), structures or [])
     finish(document, blocks(document), json)

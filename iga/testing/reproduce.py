@@ -13,6 +13,7 @@ from iga.report.documents import Invariant, StructureRecord, Verify
 from iga.testing.checks import LIBRARIES, checks_of
 from iga.testing.contract import the_profile
 from iga.testing.layer.cases import focused
+from iga.testing.result import LOADS, PROCESS
 
 __all__ = ["add_commands"]
 
@@ -29,11 +30,14 @@ def add_commands(document: Verify, words: Sequence[str], structures: Sequence[st
             files = _files(document, row) if structures else []
             chosen = [word for file in (structures if files is None else files) for word in ("--structures", file)]
             seed = str(document["environment"]["seed"])
-            row["reproduce"] = shlex.join(["iga", "verify", *words, "--only", row["name"], "--seed", seed, *chosen])
+            only = [] if row["name"] == LOADS else ["--only", row["name"]]
+            row["reproduce"] = shlex.join(["iga", "verify", *words, *only, "--seed", seed, *chosen])
 
 
 def _files(document: Verify, row: Invariant) -> list[str] | None:
     """The structures that the row's worst example needs; None: all that were given."""
+    if row["worst_example"] == PROCESS:
+        return None
     check = checks_of(document["kind"])[row["name"]]
     if check.kind in LIBRARIES:
         return []

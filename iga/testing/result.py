@@ -10,7 +10,10 @@ from iga.report.documents import Invariant, StructureRecord, Verify
 from iga.report.schema import SCHEMA
 from iga.testing.contract import Contract
 
-__all__ = ["Finding", "Report"]
+__all__ = ["LOADS", "PROCESS", "Finding", "Report"]
+
+LOADS = "loads"  # the row of a target that could not be loaded: no check has this name
+PROCESS = "the process"  # in place of a worst example, where the accused ended the process or did not come back
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,155 @@
+"""The gate fails closed: whatever a target does to its process, the table is whole and names the broken checks."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from helpers.command import called
+from iga.testing.gate import parent, start
+from iga.testing.gate.channel import Channel, Garbled, Lines
+from iga.testing.gate.parent import judge
+from iga.testing.verify import verify
+
+pytestmark = pytest.mark.process
+
+BAD = """
+import atexit, os, signal, sys, threading, time
+import torch
+import iga
+from iga.testing import target
+
+def bad(act):
+    @target(kind="overlap", expected_broken={"batch_independence": "not by a death"})
+    def overlap(*pair):
+        if pair[0].shape[0] == 240:  # a batch of batch_independence
+            act()
+        return iga.gaussian_overlap(*pair)
+    return overlap
+
+forked = []
+
+def fork():  # once; both go on, the child in the parent's place
+    if not forked:
+        forked.append(os.fork())
+
+exits = bad(lambda: sys.exit(0))
+ends = bad(lambda: os._exit(0))
+dies = bad(lambda: os.kill(os.getpid(), signal.SIGSEGV))
+interrupts = bad(lambda: os.kill(os.getpid(), signal.SIGINT))
+fills = bad(lambda: torch.empty(2**34))
+prints = bad(lambda: os.write(1, b"x" * 300 + b"\\n" * 2**21))
+closes = bad(lambda: os.closerange(0, 4096))
+writes = bad(lambda: [os.write(fd, b"{}\\n") for fd in range(200, 204)])
+times = bad(lambda: (threading.Timer(0.05, os._exit, [0]).start(), time.sleep(1e6)))
+
+@target(kind="overlap")
+def forks(*pair):
+    fork()
+    return iga.gaussian_overlap(*pair)
+
+@target(kind="overlap")
+def leaves(*pair):
+    return iga.gaussian_overlap(*pair)
+
+def leave():
+    atexit.register(os._exit, 1)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=time.sleep, args=[1e6]).start()
+    sys.stdout = None
+"""
+ONLY = ["coincident_means", "batch_independence"]
+HOLDS = {"coincident_means": "holds", "batch_independence": "holds"}
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bad") / "bad.py"
+    path.write_text(BAD, encoding="utf-8")
+    verify(f"{path}:leaves", only=ONLY)  # what is loaded at first use is loaded here, and children need not do it again
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("exits", "SystemExit: 0"),
+        ("ends", "it ended the process, with exit code 0"),
+        ("dies", "the process was killed by SIGSEGV"),
+        ("interrupts", "KeyboardInterrupt"),
+        ("fills", "allocate"),
+        ("prints", "it printed more than 1 MB; it printed: xxx"),
+        ("closes", "it closed the pipe to the gate"),
+        ("writes", "it wrote into the pipe to the gate"),
+        ("times", "it ended the process, with exit code 0"),
+    ],
+)
+def test_what_ends_the_process_breaks_the_check_by_name_and_the_others_are_judged(
+    name: str, words: str, bad: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "MEMORY", (1 << 35, 1 << 35))
+    report = judge(f"{bad}:{name}", only=ONLY)
+    assert {one.name: one.verdict for one in report.findings} == HOLDS | {"batch_independence": "broken"}
+    assert words in report["batch_independence"].note
+    if name not in ("exits", "fills"):  # what is raised is a finding like others, which the target may expect
+        assert report.exit_code == 1
+
+
+def test_what_a_target_leaves_behind_does_not_decide(bad: Path) -> None:
+    """A child of its own that goes on in its place, an atexit function, a thread, a stream that is gone."""
+    bad.with_name("left.py").write_text(BAD + "\nleave()\n", encoding="utf-8")
+    for place in (f"{bad}:forks", f"{bad.with_name('left.py')}:leaves"):
+        report = judge(place, only=ONLY)
+        assert {one.name: one.verdict for one in report.findings} == HOLDS and report.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("sys.exit(0)", "SystemExit: 0"),
+        ("os._exit(0)", "with exit code 0"),
+        ("time.sleep(1e6)", "did not come back within 2 s"),
+        ("raise MemoryError", "MemoryError"),
+    ],
+)
+def test_a_target_that_is_not_there_after_loading_has_a_table_of_one_row_and_a_report(
+    line: str, words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file, report = tmp_path / "bad.py", tmp_path / "report.json"
+    file.write_text(BAD + f"\nprint('so far'); {line}\n", encoding="utf-8")
+    ended = called(capfd, "verify", f"{file}:leaves", "--timeout", "2", "--json", str(report))
+    assert ended.code == 1 and "loads" in ended.out
+    document = json.loads(report.read_text(encoding="utf-8"))
+    (row,) = document["invariants"]
+    assert (row["name"], row["verdict"], document["exit_code"]) == ("loads", "broken", 1) and words in row["note"]
+
+
+def test_a_fresh_interpreter_does_where_a_fork_is_not_safe(bad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iga.testing.gate.parent.forkable", lambda: False)
+    report = judge(f"{bad}:ends", only=["batch_independence"])
+    assert "with exit code 0" in report["batch_independence"].note
+
+
+def test_a_check_that_hangs_is_broken_and_after_some_of_them_the_others_are_not_begun(
+    bad: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parent, "HANGS", 2)
+    file = bad.with_name("slow.py")
+    calls = "n = [0]\ndef slow(*pair):\n    n[0] += 1\n    if n[0] > 2: time.sleep(1e6)\n    return exits(*pair)\n"
+    file.write_text(BAD + calls, encoding="utf-8")
+    report = judge(f"{file}:slow", kind="overlap", timeout=2.0)
+    notes = [one.note for one in report.findings]
+    assert report.exit_code == 1 and notes[:2] == ["it did not come back within 2 s (--timeout)"] * 2
+    assert set(notes[2:]) == {"not judged, since 2 checks had run out of time"}
+
+
+def test_only_messages_of_the_child_itself_are_believed(tmp_path: Path) -> None:
+    lines = Lines(7)
+    assert lines.messages(b'{"pid": 7, "a"') == [] and lines.messages(b": 1}\n") == [{"pid": 7, "a": 1}]
+    for data in (b"verdict: holds\n", b'{"pid": 8}\n', b'["pid"]\n', b"{}\n"):
+        with pytest.raises(Garbled):
+            Lines(7).messages(data)
+    descriptor = os.open(tmp_path / "pipe", os.O_WRONLY | os.O_CREAT)
+    Channel(descriptor).send(finding=float("nan"))
+    assert b"NaN" in (tmp_path / "pipe").read_bytes()
