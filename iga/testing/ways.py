@@ -118,6 +118,7 @@ class Plain:
     answers, slopes  values by answer, gradients by input and by what the accused holds: of Σ answers · weights
     limits, bends    absolute budgets of the two, which broadcast against them
     keep             answer → where it is judged (bool); all of it where absent
+    read             input → what of its gradient is compared, such as the part along rotations; all where absent
     """
 
     inputs: Inputs
@@ -127,6 +128,7 @@ class Plain:
     limits: Answers
     bends: dict[str, Tensor]
     keep: dict[str, Tensor] = field(default_factory=dict)
+    read: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
 
 
 def plain_call(
@@ -211,8 +213,9 @@ def _judge(way: Way, scene: Scene, plain: Plain, where: str, tally: Tally, *, gr
         else:
             found = slopes(answers, weights, everything, names)
         for name in names:
-            limit = plain.bends[name].expand(plain.slopes[name].shape)
-            _compare(way, "gradient", name, (found[name], plain.slopes[name], limit), where, tally)
+            slope, expected = (plain.read.get(name, _whole)(x) for x in (found[name], plain.slopes[name]))
+            limit = plain.bends[name].expand(expected.shape)
+            _compare(way, "gradient", name, (slope, expected, limit), where, tally)
 
 
 def _compare(way: Way, what: str, name: str, judged: tuple[Tensor, Tensor, Tensor], where: str, tally: Tally) -> None:
@@ -234,6 +237,10 @@ def _fail(way: Way, what: str, said: str, where: str, tally: Tally) -> None:
         tally.fail(where, f"{what}: {way.name}: {said}")
     else:
         tally.fail(where, tally.notes[-1])
+
+
+def _whole(x: Tensor) -> Tensor:
+    return x
 
 
 def _leaves(inputs: Inputs, names: tuple[str, ...], copies: int = 0) -> dict[str, Tensor]:

@@ -58,8 +58,13 @@ def strided(x: Tensor) -> Tensor:
 
 
 def mirrored(inputs: Inputs) -> dict[str, Tensor]:
-    """Other inputs of the same shapes and dtypes: the first dimension the other way round."""
-    return {name: x.detach().flip(0).clone() if x.ndim else x.detach().clone() for name, x in inputs.items()}
+    """Other inputs of the same shapes and dtypes: the first dimension that has two or more, the other way round."""
+
+    def other(x: Tensor) -> Tensor:
+        dims = [dim for dim, count in enumerate(x.shape) if count > 1]
+        return x.detach().flip(dims[:1]).clone()
+
+    return {name: other(x) for name, x in inputs.items()}
 
 
 def _parameters(scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]) -> Answers:

@@ -34,7 +34,7 @@ class Plain(nn.Module):
         self.out = nn.Linear(c_s + 3, c_s)
 
     def forward(self, s, z, r, mask):
-        rot, trans = r.frame.rot, r.frame.trans
+        rot, trans, mask = r.frame.rot, r.frame.trans, mask.bool()
         s = torch.where(mask[..., None], s, 0.0)
         z = torch.where((mask[..., :, None] & mask[..., None, :])[..., None], z, 0.0)
         rot, trans = torch.where(mask[..., None, None], rot, 0.0), torch.where(mask[..., None], trans, 0.0)

@@ -11,6 +11,7 @@ from iga.testing.checks import CHECKS
 from iga.testing.faults import (
     diagnostics,
     frames,
+    layer_calls,
     layer_memory,
     layer_outputs,
     layer_scores,
@@ -42,7 +43,7 @@ SLIPS: dict[str, tuple[Fault, ...]] = {
 }
 FAULTS: dict[str, tuple[Fault, ...]] = {
     "overlap": overlap.FAULTS + SLIPS["overlap"],
-    "layer": layer_scores.FAULTS + layer_outputs.FAULTS + SLIPS["layer"],
+    "layer": layer_scores.FAULTS + layer_outputs.FAULTS + layer_calls.FAULTS + SLIPS["layer"],
     "frames": frames.FAULTS,
     "diagnostics": diagnostics.FAULTS,
 }

@@ -208,7 +208,13 @@ FAULTS: tuple[Fault, ...] = (
         "a first key that is larger by a share", ATTENTION, _first_key, "permutations", size=0.1, sizes=powers(0, -7)
     ),
     layer_fault(
-        "a mean over the batch leaks in", ATTENTION, _batch_mean, "batch_independence", size=1e-2, sizes=powers(-1, -7)
+        "a mean over the batch leaks in",
+        ATTENTION,
+        _batch_mean,
+        "calls_agree",
+        kind="calls",
+        size=1e-2,
+        sizes=powers(-1, -7),
     ),
     layer_fault("log scales detached", GAUSSIANS, _detached, "gradient_values", kind=GRADIENTS),
     layer_fault(
@@ -240,6 +246,6 @@ FAULTS: tuple[Fault, ...] = (
     shown("a draw from the global generator, unused", _draws, "determinism"),
     _factory("every second call an ulp larger", _Alternating, "determinism"),
     _factory("answers remembered by shape", _Remembering, "determinism"),
-    _factory("a random direction that is not saved", _Forgetful, "state_dict_round_trip"),
-    _factory("a Python branch on a value", _Branching, "transforms"),
+    _factory("a random direction that is not saved", _Forgetful, "calls_agree"),
+    _factory("a Python branch on a value", _Branching, "calls_agree"),
 )

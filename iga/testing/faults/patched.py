@@ -1,6 +1,7 @@
 """A Subject whose layer takes one wrong step: functions that the layer calls are replaced while it runs."""
 
 import importlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -17,6 +18,7 @@ from iga.testing.layer.subject import Subject
 __all__ = ["Patched", "patched"]
 
 Step = Callable[..., Any]
+_one_at_a_time = threading.RLock()  # two calls at once would each put back what the other had put in
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,16 @@ def patched(subject: Subject, steps: Mapping[str, Step], after: Callable[[Trace]
 
 @contextmanager
 def _replaced(steps: Mapping[str, Step]) -> Iterator[None]:
-    before = []
-    for place, wrong in steps.items():
-        module_name, name = place.rsplit(".", 1)
-        module = importlib.import_module(f"iga.{module_name}")
-        right = getattr(module, name)
-        before.append((module, name, right))
-        setattr(module, name, lambda *args, _wrong=wrong, _right=right, **options: _wrong(_right, *args, **options))
-    try:
-        yield
-    finally:
-        for module, name, right in before:
-            setattr(module, name, right)
+    with _one_at_a_time:
+        before = []
+        for place, wrong in steps.items():
+            module_name, name = place.rsplit(".", 1)
+            module = importlib.import_module(f"iga.{module_name}")
+            right = getattr(module, name)
+            before.append((module, name, right))
+            setattr(module, name, lambda *args, _wrong=wrong, _right=right, **options: _wrong(_right, *args, **options))
+        try:
+            yield
+        finally:
+            for module, name, right in before:
+                setattr(module, name, right)

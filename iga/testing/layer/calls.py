@@ -1,4 +1,4 @@
-"""Checks of how a layer is called: order, batches, repetition, storage, small sizes.
+"""Checks of a layer called again and otherwise: order, repetition, small sizes. Ways of calling are `agreement`'s.
 
 `permutations`: residues in another order give the same outputs in that order; points in another order, the same.
 
@@ -6,21 +6,11 @@ Sums change their order, so the outputs may differ by rounding: twice the budget
 within each head, in the parameters of a traced layer that names them as InvariantGaussianAttention does: its
 linear_{q,k}_{offsets,scales} have rows [h, P, 3].
 
-`batch_independence`: a sample's output is the same alone and anywhere in a batch, whatever is beside it.
-
-Beside it: the same residues elsewhere with other features, and samples full of degenerate geometry. A matrix product of
-another size may add up in another order, so the outputs may differ by rounding: twice the budget of one evaluation.
-
 `determinism`: a layer in eval mode is a function. Everything here is exact, to the last bit.
 
 The same call twice; with calls on other inputs of the same shape in between, and beside a fresh copy that has seen
 nothing else (a stale cache); with other numbers in the same tensors; under other states of the global generator, which
 has to be where it was; and neither inputs nor parameters nor buffers are changed by a call.
-
-`state_dict_round_trip`: saved and loaded into a fresh layer, the output is the same to the last bit.
-
-Every parameter is moved from where it started, so that whatever state_dict forgets shows; bytes and
-`torch.load(weights_only=True)` in between, as in a checkpoint.
 
 `small_sizes`: one residue, two, one valid key, none, one point, an empty batch: shapes, finiteness, what is known.
 
@@ -29,7 +19,6 @@ size is an example of its own: what raises is broken there, and the rest is judg
 """
 
 import copy
-import io
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -39,7 +28,7 @@ from torch import nn
 from iga._typing import Tensor
 from iga.testing.check import check
 from iga.testing.contract import Contract
-from iga.testing.layer.cases import Case, perturbed_case
+from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import (
     build,
     cast,
@@ -50,16 +39,15 @@ from iga.testing.layer.edits import (
     native,
     rebuilt,
     redrawn,
-    stacked,
     tensors,
 )
 from iga.testing.layer.guards import require_geometry, rolled
 from iga.testing.layer.sensitivity import two_evaluations
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
-from iga.testing.targets import TargetError, one_line
+from iga.testing.targets import TargetError
 
-__all__ = ["batch_independence", "determinism", "permutations", "small_sizes", "state_dict_round_trip"]
+__all__ = ["determinism", "permutations", "small_sizes"]
 
 POINT_ROWS = ("linear_q_offsets", "linear_k_offsets", "linear_q_scales", "linear_k_scales")
 
@@ -111,40 +99,6 @@ def _points_shuffled(layer: nn.Module, subject: Subject, points: int, generator:
     return other
 
 
-DEGENERATE = ("collapsed and coincident", "needles in nearly shared frames")
-
-
-@check("layer", "of the budget")
-def batch_independence(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
-    """Differences of the valid outputs, each over its own budget; two leading dimensions for a traced layer too."""
-    for index, given in enumerate(cases):
-        points = contract.points[(index + 1) % len(contract.points)]
-        layer, case = build(subject, points, seed + index), cast(given, native(subject))
-        require_geometry(subject, layer, case, tally)
-        case = masked(case, seed + index)
-        others = [redrawn(rolled(given), seed + 1)]
-        others += [redrawn(perturbed_case(given, name, contract, seed=seed), seed + 2) for name in DEGENERATE]
-        others = [cast(other, native(subject)) for other in others]
-        others[1] = replace(others[1], mask=torch.zeros_like(others[1].mask))  # a sample without a valid residue
-        batches: list[tuple[str, list[Case], int, tuple[int, ...] | None]] = [
-            ("first of 4", [case, *others], 0, None),
-            ("third of 4", [others[2], others[0], case, others[1]], 2, None),
-        ]
-        if subject.traced:
-            batches.append(("third of 2 × 2", [others[2], others[0], case, others[1]], 2, (2, 2)))
-        with torch.no_grad():
-            alone = subject.output(layer, case)[0].double()
-            allowed = two_evaluations(subject, layer, case, seed, tally)[0]
-            valid = case.mask[0]
-            could_fail = allowed[valid] < alone[valid].abs().amax()
-            for name, batch, place, shape in batches:
-                output = subject.output(layer, stacked(batch, shape))
-                if shape is not None:
-                    output = output.flatten(0, 1)
-                ratio = (output[place].double() - alone)[valid].abs() / allowed[valid]
-                tally.add(ratio, 1.0, f"{given.label}, P = {points}, {name}", could_fail=could_fail)
-
-
 @check("layer", "output")
 def determinism(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Absolute differences, all of which have to be 0."""
@@ -186,33 +140,10 @@ def _copies(case: Case, layer: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in (tensors(case) | {"mask": case.mask} | held).items()}
 
 
-@check("layer", "output")
-def state_dict_round_trip(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
-    """Absolute differences from the layer that was saved; 0. An example can fail if a fresh layer's output differs."""
-    for index, given in enumerate(cases):
-        points = contract.points[(index + 1) % len(contract.points)]
-        where = f"{given.label}, P = {points}"
-        layer, case = build(subject, points, seed + index), cast(given, native(subject))
-        require_geometry(subject, layer, case, tally)
-        other = subject.fresh(points, seed + index + 1).to(native(subject))
-        saved = io.BytesIO()
-        with torch.no_grad():
-            expected, before = subject.output(layer, case), subject.output(other, case)
-            try:
-                torch.save(layer.state_dict(), saved)
-                saved.seek(0)
-                other.load_state_dict(torch.load(saved, weights_only=True))
-            except Exception as error:  # pickle, zip and shape errors of any layer's own state are findings
-                tally.fail(where, f"state_dict does not load: {one_line(error)}")
-                continue
-            loaded = subject.output(other, case)
-        tally.add((loaded - expected).abs(), 0.0, where, could_fail=before != expected)
-
-
 RESIDUES = 12  # of those behind the mask
 
 
-@check("layer", "see example")
+@check("layer", "see example", claims=("empty_batch",))
 def small_sizes(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Entries that are not finite among outputs and gradients, and differences that have to be 0."""
     for index, given in enumerate(cases):
@@ -221,6 +152,9 @@ def small_sizes(subject: Subject, cases: list[Case], contract: Contract, seed: i
             layer = build(subject, points, seed + index)
             require_geometry(subject, layer, case, tally)
             for name, example in EXAMPLES.items():
+                if name == EMPTY and "empty_batch" in subject.claims.lacking:
+                    tally.not_supported("empty_batch")
+                    continue
                 where = f"{given.label}, P = {points}, {name}"
                 try:
                     example(subject, layer, case, where, tally)
@@ -233,6 +167,8 @@ def _finite(subject: Subject, layer: nn.Module, case: Case, where: str, tally: T
     leaf, inputs = leaves(case)
     output = subject.output(layer, leaf)
     tally.add((~output.isfinite()).double().sum(), 0.0, f"{where}: output")
+    if "gradients" in subject.claims.lacking:
+        return output.detach()
     for name, gradient in gradients(output.square().sum(), inputs | dict(layer.named_parameters())).items():
         if gradient is not None:
             tally.add((~gradient.isfinite()).double().sum(), 0.0, f"{where}: gradient of {name}")
@@ -276,10 +212,11 @@ def _empty_batch(subject: Subject, layer: nn.Module, case: Case, where: str, tal
     tally.add(float(output.dtype != case.s.dtype), 0.0, f"{where}: dtype")
 
 
+EMPTY = "an empty batch"
 EXAMPLES: dict[str, Callable[[Subject, nn.Module, Case, str, Tally], None]] = {
     "one residue": _residues(1),
     "two residues": _residues(2),
     "one valid key": _one_key,
     "no valid key": _no_key,
-    "an empty batch": _empty_batch,
+    EMPTY: _empty_batch,
 }

@@ -24,6 +24,7 @@ __all__ = [
     "native",
     "rebuilt",
     "redrawn",
+    "skew",
     "stacked",
     "tensors",
 ]
@@ -128,3 +129,11 @@ def stacked(cases: list[Case], shape: tuple[int, ...] | None = None) -> Case:
     rigid = GaussianRigid(frame, joined(lambda c: c.rigid.local_mean), joined(lambda c: c.rigid.log_scale))
     label = f"{len(cases)} samples of {cases[0].label}"
     return Case(label, rigid, joined(lambda c: c.s), joined(lambda c: c.z), joined(lambda c: c.mask))
+
+
+def skew(x: Tensor) -> Tensor:
+    """[x]×, so that [x]× y = x × y."""
+    zero = torch.zeros_like(x[..., 0])
+    a, b, c = x.unbind(-1)
+    rows = [torch.stack(row, dim=-1) for row in ((zero, -c, b), (c, zero, -a), (-b, a, zero))]
+    return torch.stack(rows, dim=-2)

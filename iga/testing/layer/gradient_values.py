@@ -21,7 +21,7 @@ from iga.testing.contract import Contract
 from iga.testing.layer import differences
 from iga.testing.layer.cases import Case
 from iga.testing.layer.differences import central, roughness
-from iga.testing.layer.edits import cast, gradients, kept, leaves, native, rebuilt
+from iga.testing.layer.edits import cast, gradients, kept, leaves, native, rebuilt, skew
 from iga.testing.layer.guards import require_geometry
 from iga.testing.layer.sensitivity import FEATURES, GEOMETRY, POSITION, chain, shaken
 from iga.testing.layer.subject import Subject
@@ -35,7 +35,7 @@ SMALL_STEP = 2.0**-26  # so small that a float32 in between steps, or stands sti
 PERCENT = 0.01
 
 
-@check("layer", "of the budget", dtype=torch.float64, seen_faults=SMOOTH)
+@check("layer", "of the budget", dtype=torch.float64, seen_faults=SMOOTH, requires=("gradients",))
 def gradient_values(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """|autograd − difference| and |float32 − float64|, each over its own bound: at most 1."""
     for index, given in enumerate(cases):
@@ -75,7 +75,7 @@ def _differences(subject: Subject, layer: nn.Module, case: Case, seed: int, wher
         x = x.detach()
         if name == "rotations":
             turn = normal(case.rigid.trans)
-            direction = rotation.multiply(x, _skew(turn))
+            direction = rotation.multiply(x, skew(turn))
             size = 1.0
             value = _along(subject, layer, case, weights, lambda e, t=turn: {"rotations": _turned(case, t * e)})
         else:
@@ -128,14 +128,6 @@ def _along_parameter(
 
 def _turned(case: Case, turn: Tensor) -> Tensor:
     return rotation.multiply(case.rigid.rot, rotation.exp(turn))
-
-
-def _skew(x: Tensor) -> Tensor:
-    """[x]×, so that [x]× y = x × y."""
-    zero = torch.zeros_like(x[..., 0])
-    a, b, c = x.unbind(-1)
-    rows = [torch.stack(row, dim=-1) for row in ((zero, -c, b), (c, zero, -a), (-b, a, zero))]
-    return torch.stack(rows, dim=-2)
 
 
 def _float32(subject: Subject, layer: nn.Module, given: Case, terms: int, seed: int, where: str, tally: Tally) -> None:

@@ -29,7 +29,7 @@ from iga.testing.tally import Tally
 __all__ = ["gradient_bounds", "gradient_finiteness"]
 
 
-@check("layer", "entries", degenerate=True)
+@check("layer", "entries", degenerate=True, requires=("gradients",))
 def gradient_finiteness(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Counts entries that are not finite among the gradients to features, frames, Gaussians and parameters."""
     for index, given in enumerate(cases):
@@ -53,7 +53,7 @@ RESIDUES = 6
 FEW = 4  # points: each of them is judged on every pair, so more would only repeat
 
 
-@check("layer", "see example", degenerate=True, needs="trace")
+@check("layer", "see example", degenerate=True, needs="trace", requires=("gradients",))
 def gradient_bounds(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Each derivative over its bound, rounding included."""
     choices = [p for p in contract.points if p <= FEW] or [contract.points[0]]

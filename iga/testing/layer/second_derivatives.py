@@ -30,7 +30,15 @@ SIZES = {"c_s": 2, "c_z": 2, "c_hidden": 2, "no_heads": 1, "no_v_points": 1}
 NAMES = ("s", "translations", "log scales")
 
 
-@check("layer", "entries", profiles=THOROUGH, dtype=torch.float64, seen_faults=SMOOTH, every=4)
+@check(
+    "layer",
+    "entries",
+    profiles=THOROUGH,
+    dtype=torch.float64,
+    seen_faults=SMOOTH,
+    every=4,
+    requires=("gradients", "double_backward"),
+)
 def second_derivatives(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """One example per input and case: does every entry of its second derivative agree; zeros show nothing."""
     if torch.float64 not in subject.dtypes:

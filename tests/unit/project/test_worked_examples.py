@@ -26,11 +26,11 @@ def test_a_check_is_one_function_and_its_fault_another() -> None:
 
 
 def test_a_format_is_one_function_of_a_document() -> None:
-    report = verify("bounded", points=[1], only=["determinism", "state_dict_round_trip"])
+    report = verify("bounded", points=[1], only=["determinism", "calls_agree"])
     head, *rows = run("format")["as_csv"](report.document("iga verify")).splitlines()
     assert head.startswith("name,verdict,worst,budget") and [row.split(",")[:2] for row in rows] == [
         ["determinism", "holds"],
-        ["state_dict_round_trip", "holds"],
+        ["calls_agree", "holds"],
     ]
 
 

@@ -18,8 +18,9 @@ from iga.presets import preset
 from iga.testing.checks import CHECKS
 from iga.testing.faults.patched import patched
 from iga.testing.layer.subject import Subject
+from iga.testing.targets import Claims
 
-BY_OUTPUT = [c for c in CHECKS if c.kind == "layer" and c.needs == "output" and c.name != "transforms"]
+BY_OUTPUT = [c for c in CHECKS if c.kind == "layer" and c.needs == "output" and c.name != "compiled_calls"]
 
 
 @pytest.mark.parametrize("check", BY_OUTPUT, ids=lambda check: check.name)
@@ -30,7 +31,7 @@ def test_a_correct_layer_that_shows_only_outputs_holds(check) -> None:
 
 @pytest.mark.parametrize("layer", [InvariantPointAttention, InvariantGaussianAttention])
 def test_our_layers_hold_by_their_outputs_alone(layer: type[nn.Module]) -> None:
-    for name in ("permutations", "batch_independence", "se3_invariance", "mask_inertness"):
+    for name in ("permutations", "calls_agree", "se3_invariance", "mask_inertness"):
         finding = judged(name, foreign(layer))
         assert finding.verdict == "holds", finding
 
@@ -187,7 +188,7 @@ def test_trivial_outputs_never_hold(how: Callable, verdicts: set[str]) -> None:
     assert set(found.values()) <= verdicts, found
 
 
-# --- transforms: a second each --------------------------------------------------------------------------------------
+# --- ways of calling ------------------------------------------------------------------------------------------------
 
 
 def branching(layer, output, s, r, mask):
@@ -198,14 +199,46 @@ def different(layer, output, s, r, mask):
     return output * (1.0 + 1e-2 * torch.compiler.is_compiling())
 
 
-def test_compile_export_and_vmap_agree_with_eager() -> None:
-    finding = judged("transforms", foreign())
-    assert finding.verdict == "holds" and finding.examples == 3 * 2 * 14 * 16, finding
-
-
-@pytest.mark.parametrize("after", [branching, different, lambda layer, output, s, r, mask: output * torch.nan])
-def test_a_transform_that_does_not_run_or_gives_something_else_is_broken(after: Callable) -> None:
-    finding = judged("transforms", tampered(after=after))
-    assert finding.verdict == "broken"
+@pytest.mark.parametrize("after", [None, branching, different, lambda layer, output, s, r, mask: output * torch.nan])
+def test_what_is_compiled_or_exported_agrees_with_the_plain_call(after: Callable | None) -> None:
+    finding = judged("compiled_calls", tampered(after=after) if after else foreign())
+    assert finding.verdict == ("broken" if after else "holds"), finding
     if after is branching:
-        assert all(f"{name}: " in finding.note for name in ("torch.compile", "torch.export", "torch.func.vmap"))
+        assert "capability: torch.compile" in finding.note and "capability: torch.export" in finding.note
+
+
+def not_without_a_batch(layer, s, z, r, mask):
+    if s.ndim == 2:
+        raise RuntimeError("one batch dimension is needed")
+    return s, z, r, mask
+
+
+def test_a_way_that_raises_names_the_claim_that_would_excuse_it_and_the_claim_does() -> None:
+    subject = tampered(not_without_a_batch)
+    finding = judged("calls_agree", subject)
+    assert finding.verdict == "broken"
+    assert "capability: no batch dimension" in finding.note and 'unsupported=("no_batch_dimension",)' in finding.note
+    finding = judged("calls_agree", replace(subject, claims=Claims(unsupported=("no_batch_dimension",))))
+    assert finding.verdict == "holds" and "not supported, as the target claims: no_batch_dimension" in finding.note
+
+
+@pytest.mark.parametrize("check", BY_OUTPUT, ids=lambda check: check.name)
+def test_of_a_layer_for_inference_only_no_gradient_is_asked(check) -> None:
+    class Inferring(Plain):
+        def forward(self, s, z, r, mask):
+            with torch.no_grad():
+                return super().forward(s, z, r, mask)
+
+    subject = foreign(Inferring, claims=Claims(inference_only=True))
+    if not check.not_supported(subject.claims):
+        finding = judged(check, subject)
+        assert finding.verdict == "holds", finding
+
+
+def doubled(layer, output, s, r, mask):
+    return 2 * output - output.detach() if layer.out.weight.requires_grad else output
+
+
+def test_a_wrong_gradient_of_one_way_is_called_a_gradient() -> None:
+    finding = judged("calls_agree", tampered(after=doubled))
+    assert finding.verdict == "broken" and "gradient: s parameters are frozen" in finding.note

@@ -1,0 +1,138 @@
+"""Ways of calling a layer that differ in shape: batches and places, leading dimensions, expanded operands, masks."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from iga._typing import Tensor
+from iga.frame import Frame
+from iga.gaussian import GaussianRigid
+from iga.testing.layer.cases import Case
+from iga.testing.layer.edits import native, stacked
+from iga.testing.layer.scene import Situation, situation_of
+from iga.testing.ways import Answers, Inputs, Scene, Way
+
+__all__ = ["BATCHES", "MASKS", "SHAPES", "mask_dtypes"]
+
+COPIES = 3  # of the sample, where an operand is expanded over a batch
+
+# (samples, place): powers of two, their neighbours and others; the first place, the last, and places between.
+PLACES = ((2, 1), (3, 0), (4, 2), (5, 4), (7, 2), (8, 0), (9, 8), (16, 2), (17, 16), (33, 32))
+
+
+def _among(count: int, place: int, shape: tuple[int, ...] | None = None) -> Callable[[Scene, Inputs], Answers]:
+    def run(scene: Scene, inputs: Inputs) -> Answers:
+        here = situation_of(scene)
+        batch = [here.neighbours[k % len(here.neighbours)] for k in range(count)]
+        batch[place] = here.case_of(inputs)
+        output = here.output(stacked(batch, shape))
+        return {"output": (output if shape is None else output.flatten(0, len(shape) - 1))[place][None]}
+
+    return run
+
+
+def _changed(case: Case, change: Callable[[Tensor], Tensor]) -> Case:
+    """The case with every operand changed alike."""
+    r = case.rigid
+    frame = Frame(change(r.rot), change(r.trans))
+    rigid = GaussianRigid(frame, change(r.local_mean), change(r.log_scale))
+    return replace(case, s=change(case.s), z=change(case.z), rigid=rigid, mask=change(case.mask))
+
+
+def _without_batch(scene: Scene, inputs: Inputs) -> Answers:
+    here = situation_of(scene)
+    return {"output": here.output(_changed(here.case_of(inputs), lambda x: x[0]))[None]}
+
+
+def _empty_dimension_before(scene: Scene, inputs: Inputs) -> Answers:
+    here = situation_of(scene)
+    return {"output": here.output(_changed(here.case_of(inputs), lambda x: x[None, None]))[0, 0]}
+
+
+def _expanded(*names: str) -> Callable[[Scene, Inputs], Answers]:
+    """Three times the sample, the operands `names` expanded without memory, so that their gradients are sums."""
+
+    def run(scene: Scene, inputs: Inputs) -> Answers:
+        here = situation_of(scene)
+        case = here.case_of(inputs)
+
+        def many(name: str, x: Tensor) -> Tensor:
+            wide = x.expand(COPIES, *x.shape[1:])
+            return wide if name in names else wide + torch.zeros_like(wide) if x.is_floating_point() else wide.clone()
+
+        return {"output": here.output(_by_operand(case, many)).mean(dim=0, keepdim=True)}
+
+    return run
+
+
+def _by_operand(case: Case, change: Callable[[str, Tensor], Tensor]) -> Case:
+    r = case.rigid
+    frame = Frame(change("r", r.rot), change("r", r.trans))
+    rigid = GaussianRigid(frame, change("r", r.local_mean), change("r", r.log_scale))
+    return replace(
+        case, s=change("s", case.s), z=change("z", case.z), rigid=rigid, mask=change("mask", case.mask.contiguous())
+    )
+
+
+def _one_for_all(scene: Scene, inputs: Inputs) -> Answers:
+    """z, r and mask of one sample beside several of s."""
+    here = situation_of(scene)
+    case = here.case_of(inputs)
+    s = torch.cat([here.neighbours[0].s, case.s, here.neighbours[1].s])
+    full = replace(case, s=s, z=case.z.expand(3, *case.z.shape[1:]))
+    answer = here.layer(full.s, case.z if here.subject.pair_features else None, case.rigid, case.mask)
+    return {"output": answer[1:2]}
+
+
+def _masked(change: Callable[[Situation, Tensor], Tensor]) -> Callable[[Scene, Inputs], Answers]:
+    def run(scene: Scene, inputs: Inputs) -> Answers:
+        here = situation_of(scene)
+        case = here.case_of(inputs)
+        return {"output": here.output(replace(case, mask=change(here, case.mask)))}
+
+    return run
+
+
+def _strided(here: Situation, mask: Tensor) -> Tensor:
+    """Every second number of a tensor whose other numbers say the opposite."""
+    return torch.stack([mask, ~mask], dim=-1).flatten(-2)[..., ::2]
+
+
+def mask_dtypes() -> list[tuple[str, str, Callable[[Situation, Tensor], Tensor]]]:
+    """(name, claim, change) of each dtype a mask may have."""
+    named: list[tuple[str, str, torch.dtype]] = [
+        ("float64", "float_mask", torch.float64),
+        ("int64", "int_mask", torch.int64),
+        ("uint8", "int_mask", torch.uint8),
+    ]
+    found: list[tuple[str, str, Callable[[Situation, Tensor], Tensor]]] = [
+        ("a mask of the features' dtype", "float_mask", lambda here, mask: mask.to(native(here.subject)))
+    ]
+    return found + [
+        (f"a mask of {name}", claim, lambda here, mask, dtype=dtype: mask.to(dtype)) for name, claim, dtype in named
+    ]
+
+
+def _place(count: int, place: int) -> str:
+    return f"sample {place + 1} of {count}"
+
+
+BATCHES: tuple[Way, ...] = tuple(
+    Way(name=_place(count, place), claim="batches", run=_among(count, place)) for count, place in PLACES
+)
+SHAPES: tuple[Way, ...] = (
+    Way(name="no batch dimension", claim="no_batch_dimension", run=_without_batch),
+    Way(name="three leading dimensions", claim="several_batch_dimensions", run=_empty_dimension_before),
+    Way(name="third of 2 × 2", claim="several_batch_dimensions", run=_among(4, 2, (2, 2))),
+    Way(name="fifth of 2 × 1 × 3", claim="several_batch_dimensions", run=_among(6, 4, (2, 1, 3))),
+    *(
+        Way(name=f"{' and '.join(names)} expanded over a batch", claim="expanded", run=_expanded(*names))
+        for names in (("s",), ("z",), ("r",), ("mask",), ("s", "z", "r", "mask"))
+    ),
+)
+ONE_FOR_ALL = Way(name="z, r and mask of one sample for several of s", claim="broadcast", run=_one_for_all)
+MASKS: tuple[Way, ...] = (
+    *(Way(name=name, claim=claim, run=_masked(change)) for name, claim, change in mask_dtypes()),
+    Way(name="a strided mask", claim="strided", run=_masked(_strided)),
+)

@@ -1,0 +1,217 @@
+"""Ways of calling a layer that differ in its state: its mode, what wants gradients, copies, changed parameters."""
+
+import copy
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from iga._typing import Tensor
+from iga.testing.layer.bridge import bridged, fresh
+from iga.testing.layer.edits import native
+from iga.testing.layer.scene import Situation, situation_of
+from iga.testing.ways import Answers, Inputs, Scene, Way
+
+__all__ = ["COPIES", "MODES", "PARAMETERS", "moved", "wanting"]
+
+Run = Callable[[Scene, Inputs], Answers]
+
+
+def _train(scene: Scene, inputs: Inputs) -> Answers:
+    layer = situation_of(scene).layer
+    layer.train()
+    try:
+        return scene.call(inputs)
+    finally:
+        layer.eval()
+
+
+# --- what wants gradients -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _only(scene: Scene, wanted: Sequence[str]) -> Iterator[None]:
+    """Parameters but for `wanted` (names as in `Scene.held`) are frozen."""
+    frozen = [x for name, x in scene.held.items() if name not in wanted]
+    for x in frozen:
+        x.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for x in frozen:
+            x.requires_grad_(True)
+
+
+def _with_frozen(wanted: Sequence[str]) -> Run:
+    def run(scene: Scene, inputs: Inputs) -> Answers:
+        with _only(scene, wanted):
+            return scene.call(inputs)
+
+    return run
+
+
+def wanting(scene: Scene, inputs: Sequence[str]) -> list[Way]:
+    """Each input alone, all but one, those of r; the parameters alone, all, half and all but the biases frozen."""
+    held = tuple(scene.held)
+    half = len(held) // 2
+    biases = tuple(name for name in held if name.endswith("bias"))
+    r = tuple(name for name in inputs if name not in ("s", "z"))
+    rows: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
+        *((f"only {name} wants a gradient", (name,), ()) for name in inputs),
+        *((f"all but {name} want a gradient", tuple(x for x in inputs if x != name), held) for name in inputs),
+        ("only r wants a gradient", r, ()),
+        ("parameters are frozen", tuple(inputs), ()),
+        ("only parameters want a gradient", (), held),
+        ("the first half of the parameters is frozen", tuple(inputs), held[half:]),
+        ("the second half of the parameters is frozen", (), held[:half]),
+        ("only biases want a gradient", (), biases),
+    ]
+    return [
+        Way(name=name, claim="some_gradients", run=_with_frozen(parameters), gradients=(*wants, *parameters))
+        for name, wants, parameters in rows
+        if wants or parameters
+    ]
+
+
+# --- copies ---------------------------------------------------------------------------------------------------------
+
+
+def moved(layer: nn.Module) -> nn.Module:
+    """The layer with every parameter another, in place."""
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.mul_(1.25).add_(0.125)
+    return layer
+
+
+def _loaded(here: Situation, state: dict[str, Tensor]) -> nn.Module:
+    """A fresh layer, all of its parameters moved, that loads the state."""
+    other = moved(here.subject.fresh(here.points, here.seed + 1).to(native(here.subject)))
+    other.load_state_dict(state)
+    return other
+
+
+def _state(here: Situation) -> nn.Module:
+    saved = io.BytesIO()
+    torch.save(here.layer.state_dict(), saved)
+    saved.seek(0)
+    return _loaded(here, torch.load(saved, weights_only=True))
+
+
+def _pickled(here: Situation) -> nn.Module:
+    if any("<locals>" in type(module).__qualname__ for module in here.layer.modules()):
+        return here.layer  # a class made within a function has no name to be found by
+    saved = io.BytesIO()
+    torch.save(here.layer, saved)
+    saved.seek(0)
+    return torch.load(saved, weights_only=False)
+
+
+def _there_and_back(here: Situation) -> nn.Module:
+    dtype = native(here.subject)
+    other = torch.float64 if dtype == torch.float32 else torch.float32
+    return copy.deepcopy(here.layer).to(other).to(dtype) if other == torch.float64 else copy.deepcopy(here.layer)
+
+
+def _original_of_a_moved_copy(here: Situation) -> nn.Module:
+    """The layer itself, while a copy of it has other parameters."""
+    here.output(here.case, moved(copy.deepcopy(here.layer)))
+    return here.layer
+
+
+def _copy_of_a_moved_original(here: Situation) -> nn.Module:
+    first = copy.deepcopy(here.layer)
+    second = copy.deepcopy(first)
+    here.output(here.case, moved(first))
+    return second
+
+
+def _by(make: Callable[[Situation], nn.Module]) -> Run:
+    """The call of what `make` makes of the layer; the gradients of its parameters are those of the layer's."""
+
+    def run(scene: Scene, inputs: Inputs) -> Answers:
+        here = situation_of(scene)
+        other = make(here)
+        if other is here.layer:
+            return scene.call(inputs)
+        return {"output": _handed(scene, inputs, other)}
+
+    return run
+
+
+def _handed(scene: Scene, inputs: Inputs, other: nn.Module) -> Tensor:
+    here, own = situation_of(scene), fresh(dict(inputs))
+    output = here.output(here.case_of(own), other)
+    parameters = dict(other.named_parameters())
+    theirs = [parameters[name.removeprefix("parameter ")] for name in scene.held]
+    leaves = [x for x in (*own.values(), *theirs) if x.requires_grad]
+    whose = [
+        x for x, y in zip((*inputs.values(), *scene.held.values()), (*own.values(), *theirs), strict=True)
+        if y.requires_grad
+    ]  # fmt: skip
+
+    def back(gradient: Tensor) -> Sequence[Tensor | None]:
+        if not output.requires_grad:
+            return [None] * len(leaves)
+        return torch.autograd.grad(output, leaves, gradient, allow_unused=True)
+
+    return bridged(output, back, whose)
+
+
+# --- parameters that were others ------------------------------------------------------------------------------------
+
+
+def _after(change: Callable[[nn.Module, dict[str, Tensor]], None], *, recorded: bool) -> Run:
+    """A copy that was called with other parameters, and got those of the layer since."""
+
+    def run(scene: Scene, inputs: Inputs) -> Answers:
+        here = situation_of(scene)
+        other = moved(copy.deepcopy(here.layer))
+        with torch.set_grad_enabled(recorded):
+            here.output(here.case_of(fresh(dict(inputs))), other)
+            change(other, {name: x.detach() for name, x in here.layer.named_parameters()})
+            if not recorded:
+                return {"output": here.output(here.case_of(inputs), other)}
+        return {"output": _handed(scene, inputs, other)}
+
+    return run
+
+
+def _in_place(layer: nn.Module, values: dict[str, Tensor]) -> None:
+    """As an optimiser does."""
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            parameter.copy_(values[name])
+
+
+def _behind_autograd(layer: nn.Module, values: dict[str, Tensor]) -> None:
+    """As averages of weights do: `.data`, of which no version counter knows."""
+    for name, parameter in layer.named_parameters():
+        parameter.data.copy_(values[name])
+
+
+def _load(layer: nn.Module, values: dict[str, Tensor]) -> None:
+    layer.load_state_dict({**layer.state_dict(), **values})
+
+
+MODES: tuple[Way, ...] = (Way(name="train()", claim="train_mode", run=_train),)
+COPIES: tuple[Way, ...] = (
+    Way(name="a deep copy", claim="deepcopy", run=_by(lambda here: copy.deepcopy(here.layer))),
+    Way(name="while a copy has other parameters", claim="deepcopy", run=_by(_original_of_a_moved_copy)),
+    Way(name="a copy of what has other parameters since", claim="deepcopy", run=_by(_copy_of_a_moved_original)),
+    Way(name="state_dict, saved and loaded", claim="state_dict", run=_by(_state), exact=True),
+    Way(name="the module, saved and loaded", claim="pickle", run=_by(_pickled)),
+    Way(name="to another dtype and back", claim="to_dtype", run=_by(_there_and_back)),
+)
+PARAMETERS: tuple[Way, ...] = tuple(
+    Way(
+        name=f"after parameters changed {how}{'' if recorded else ', no_grad'}",
+        claim="changed_parameters",
+        run=_after(change, recorded=recorded),
+        gradients=recorded,
+    )
+    for how, change in (("in place", _in_place), ("by .data", _behind_autograd), ("by load_state_dict", _load))
+    for recorded in (True, False)
+)
