@@ -62,10 +62,10 @@ class _Training(Dense):
 
 
 class _Inference(Dense):
-    """A shorter way without gradients, with another constant."""
+    """A shorter way of inference mode, with another constant."""
 
     def forward(self, *args: Any, **options: Any) -> Tensor:
-        return super().forward(*args, **options) * (1.0 if torch.is_grad_enabled() else 1.01)
+        return super().forward(*args, **options) * (1.01 if torch.is_inference_mode_enabled() else 1.0)
 
 
 class _Coupled(Dense):
@@ -111,7 +111,7 @@ FAULTS: tuple[Fault, ...] = (
     of_layer("two leading dimensions in the wrong order", _Swapped, "calls_agree"),
     of_layer("a mask of numbers that masks nothing", _AdditiveFloat, "calls_agree"),
     of_layer("a factor of training", _Training, "calls_agree"),
-    of_layer("another factor without gradients", _Inference, "calls_agree"),
+    of_layer("another factor under inference_mode", _Inference, "calls_agree"),
     of_layer("no gradient of scales where positions are fixed", _Coupled, "calls_agree"),
     of_layer("a gradient twice where only parameters want one", _Doubled, "calls_agree"),
     of_layer("a projection kept while its parameter changes", _Cached, "calls_agree"),
