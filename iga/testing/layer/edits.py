@@ -81,17 +81,18 @@ def leaves(case: Case, names: tuple[str, ...] | None = None) -> tuple[Case, dict
 
 
 def gradients(value: Tensor, inputs: dict[str, Tensor], *, create_graph: bool = False) -> dict[str, Tensor | None]:
-    """∂value/∂input by name; None where there is no path, as for a value that depends on nothing.
+    """∂value/∂input by name; None where there is no path: a value that depends on nothing, a parameter that is frozen.
 
     Raises TargetError where a layer's backward raises.
     """
     if not value.requires_grad:
         return dict.fromkeys(inputs)
+    wanted = {name: x for name, x in inputs.items() if x.requires_grad}
     try:
-        found = torch.autograd.grad(value, list(inputs.values()), allow_unused=True, create_graph=create_graph)
+        found = torch.autograd.grad(value, list(wanted.values()), allow_unused=True, create_graph=create_graph)
     except RuntimeError as error:
         raise TargetError(f"backward raised {one_line(error)}") from error
-    return dict(zip(inputs, found, strict=True))
+    return dict.fromkeys(inputs) | dict(zip(wanted, found, strict=True))
 
 
 def kept(case: Case, index: Tensor) -> Case:

@@ -65,7 +65,7 @@ def _differences(subject: Subject, layer: nn.Module, case: Case, seed: int, wher
 
     weights = normal(case.s)
     leaf, inputs = leaves(case)
-    parameters = dict(layer.named_parameters())
+    parameters = {name: x for name, x in layer.named_parameters() if x.requires_grad}
     output = subject.output(layer, leaf)
     noise = _noise(output, weights, subject, layer, case)
     found = gradients((output * weights).sum(), inputs | parameters)
