@@ -37,6 +37,17 @@ def test_the_example_of_the_kernels_runs() -> None:
     assert names["out"].implementation == "cpu" and names["out"].values.shape == (1, 8, 64, 16)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def test_the_growth_of_point_attention_is_as_the_guide_of_peers_says() -> None:
+    (example,) = blocks("docs/peers.md", "python")
+    names: dict[str, object] = {}
+    exec(example, names)
+    text = (ROOT / "docs/peers.md").read_text(encoding="utf-8")
+    for name, start in (("ipa", "| `iga.InvariantPointAttention`"), ("gaussian", "| `iga.InvariantGaussianAttention`")):
+        (row,) = (line for line in text.splitlines() if line.startswith(start))
+        stated = [int(cell) for cell in row.split("|")[2:-1]]
+        assert stated == pytest.approx(names[name], abs=1)  # a processor may round a sum otherwise
+
+
 def test_the_swap_is_under_twenty_lines_and_its_new_lines_are_this_packages() -> None:
     swap = blocks("docs/swap.md", "python")[0]
     before, after = swap.split("# after")

@@ -1,8 +1,9 @@
 """Other people's layers under the suite, by the adapters in docs/examples.
 
-The gate runs `layer_with_known_failures`, which breaks what it says and nothing else, and OpenFold's adapter.
+Of packages that are not installed no more is tried than that their absence is said in one line.
 """
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from iga.testing.targets import load_target
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 LUCIDRAINS = f"{EXAMPLES / 'lucidrains_ipa.py'}"
-OPENFOLD = f"{EXAMPLES / 'openfold_ipa.py'}"
 
 # It calls torch.cuda.amp.autocast; a warning turned into an error would be its failure, and not one of its numbers.
 peer = pytest.mark.filterwarnings("ignore:.*torch.cuda.amp.autocast:FutureWarning")
@@ -57,12 +57,29 @@ def test_an_adapter_that_takes_rows_for_columns_is_found_out(installed: None) ->
     assert broken(report) == {"se3_invariance"} and report["se3_invariance"].worst > 100
 
 
-def test_openfolds_adapter_without_openfold_is_misuse_in_one_line() -> None:
-    try:
-        import openfold  # noqa: F401 # pyright: ignore[reportMissingImports]
-    except ImportError:
-        with pytest.raises(ValueError, match="No module named 'openfold'") as refused:
-            iga.verify(f"{OPENFOLD}:layer")
-        assert "\n" not in str(refused.value)
-    else:
-        pytest.skip("OpenFold is installed")
+ADAPTERS = {
+    "lucidrains_ipa": "invariant_point_attention",
+    "openfold_ipa": "openfold",
+    "frameflow_ipa": "models",
+    "genie_ipa": "genie",
+    "esmfold_ipa": "transformers",
+    "gafl_gfa": "gafl",
+    "flashipa": "flash_ipa",
+}
+
+
+def test_every_adapter_is_named_here_and_in_the_guide_and_is_short() -> None:
+    assert set(ADAPTERS) == {path.stem for path in EXAMPLES.glob("*.py")}
+    guide = (EXAMPLES.parent / "peers.md").read_text(encoding="utf-8")
+    for path in EXAMPLES.glob("*.py"):
+        assert f"`{path.name}`" in guide and f"docs/examples/{path.name}:" in guide
+        assert len(path.read_text(encoding="utf-8").splitlines()) < (100 if path.stem == "lucidrains_ipa" else 70)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_an_adapter_without_its_package_is_misuse_in_one_line(adapter: str) -> None:
+    if importlib.util.find_spec(ADAPTERS[adapter]) is not None:
+        pytest.skip(f"{ADAPTERS[adapter]} is installed")
+    with pytest.raises(ValueError, match=f"No module named '{ADAPTERS[adapter]}'") as refused:
+        iga.verify(f"{EXAMPLES / adapter}.py:layer")
+    assert "\n" not in str(refused.value)
