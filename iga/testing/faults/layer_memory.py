@@ -184,6 +184,13 @@ DTYPES = [
     layer_slip("dtypes", "autocast: Gaussians in bf16", "torch.autocast", _short_origins, "reduced_precision"),
     layer_slip(
         "dtypes",
+        "frames in float32 inside a float64 call",
+        "float64",
+        lambda call, layer, s, z, r, mask: call(s, z, rigid_of(r, lambda x: x.float().to(x.dtype)), mask),
+        "gradient_values",
+    ),
+    layer_slip(
+        "dtypes",
         "float64 through float32 while gradients are recorded",
         "float64, training",
         lambda call, layer, s, z, r, mask: (
