@@ -34,7 +34,7 @@ class Check:
                  of a library: measure(library, seed, tally)
     each_trace   of a layer, on each trace of all structures, once for all such checks: each_trace(observation, tally)
     degenerate   whether the focus structures come with their degenerate perturbations
-    needs        "output": any layer; "trace": one that shows its scores
+    needs        "output": any layer; "trace": one that shows its scores; "reference": one that names what it equals
     profiles     those that run it
     dtype        one that the target has to claim; None: any
     seen_faults  the kinds of planted faults that can show in it; None: all. What compares a function with itself sees
@@ -73,6 +73,8 @@ class Check:
             return f"needs {str(wanted).removeprefix('torch.')}, which the target does not claim"
         if self.needs == "trace" and not subject.traced:
             return "needs the scores: the layer offers no trace (iga.functional.Trace, with its IGAConfig as config)"
+        if self.needs == "reference" and subject.reference is None:
+            return 'needs what the layer has to equal: @target(reference="ipa", "iga:PRESET" or "file.py:factory")'
         if profile in PROFILES and profile not in self.profiles:
             return f"runs with --profile {' or '.join(self.profiles)}"
         return ""

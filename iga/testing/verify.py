@@ -22,6 +22,7 @@ from iga.structure.synthetic import synthetic_structures
 from iga.testing.checks import choose, require_known
 from iga.testing.contract import DEFAULT_POINTS, Contract, Profile, check_seed, the_profile
 from iga.testing.layer.cases import make_case
+from iga.testing.layer.reference_agrees import with_reference
 from iga.testing.layer.subject import LayerFactory, Subject, lacking, layer_subject, require_parts
 from iga.testing.overlap.subject import overlap_subject
 from iga.testing.result import Report
@@ -56,6 +57,8 @@ def prepare(
     found = resolve(target, kind=kind)
     require_known(found.expected_broken, found.kind, "expected_broken: ")
     claims = found.claims
+    if claims.reference is not None and found.kind != "layer":
+        raise ValueError(f"reference {claims.reference!r} is for a layer: an overlap function has its judge")
     low, high = found.sigma_range
     contract = Contract(
         sigma_min=low if sigma_min is None else sigma_min,
@@ -77,6 +80,8 @@ def prepare(
         probe = make_case(synthetic_structures(1, seed=seed)[0], profile, residues=6, seed=seed)
         with staying(f"calling {found.name}"):
             subject = layer_subject(found, profile, probe)
+            if claims.reference is not None:
+                subject = with_reference(subject, found.place, probe)
     entries, records = _structures(structures, profile, seed)
     checks, skipped = choose(found.kind, subject, profile.name, only)
     expected = found.expected_broken

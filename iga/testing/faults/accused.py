@@ -19,6 +19,7 @@ from iga._typing import Tensor
 from iga.attention import InvariantGaussianAttention
 from iga.functional import Trace, joined
 from iga.testing.faults.fault import Fault
+from iga.testing.layer.reference_agrees import with_reference
 from iga.testing.layer.subject import Subject
 from iga.testing.targets import Claims
 
@@ -48,7 +49,8 @@ class Slip:
     claims: Claims = field(default_factory=Claims)
 
 
-SLIPS: dict[str, Slip] = {"none": Slip(wrong=lambda call, layer, *inputs: call(*inputs))}
+BOUNDED = Claims(reference="iga:bounded")
+SLIPS: dict[str, Slip] = {"none": Slip(wrong=lambda call, layer, *inputs: call(*inputs), claims=BOUNDED)}
 
 
 class Accused(nn.Module):
@@ -142,7 +144,7 @@ def layer_slip(
 ) -> Fault:
     """A layer that makes the slip: in a Module without a trace, or, if `traced`, in a subclass that has one."""
     expected = () if missed else expected or CALLS
-    named = Claims(reference="iga:bounded") if "reference_agrees" in expected else Claims()
+    named = BOUNDED if "reference_agrees" in expected else Claims()
     SLIPS[name] = Slip(wrong, logits, preset, claims or named)
     return Fault(name, kind, partial(_planted, name, traced), expected, region=region, traced=traced, missed=missed)
 
@@ -167,5 +169,7 @@ def bare_layer(clean: Subject) -> Subject:
 def _planted(name: str, traced: bool, clean: Subject, size: float) -> Subject:
     claims = SLIPS[name].claims
     if traced:
-        return replace(clean, layer=partial(TracedAccused, slip=name), claims=claims)
-    return replace(clean, config=None, layer=partial(Accused, slip=name), foreign=True, claims=claims)
+        shown = replace(clean, layer=partial(TracedAccused, slip=name), claims=claims)
+        return shown if claims.reference is None else with_reference(shown)
+    bare = replace(clean, config=None, layer=partial(Accused, slip=name), foreign=True, claims=claims)
+    return bare if claims.reference is None else with_reference(bare)

@@ -15,6 +15,7 @@ from iga.gaussian import GaussianRigid
 from iga.presets import IGAConfig
 from iga.testing.contract import Contract, Profile
 from iga.testing.layer.cases import Case
+from iga.testing.layer.references import Reference
 from iga.testing.targets import DTYPES, Claims, Target, TargetError, one_line
 
 __all__ = ["Observation", "Subject", "TracedLayer", "lacking", "layer_subject", "randomise", "tie_points"]
@@ -102,6 +103,7 @@ class Subject:
     foreign        somebody else's: what it raises is a finding (TargetError), not an error of the suite
     implementation  which of `iga.kernels` runs, for the report; None: the layer's own affair
     claims         what else it claims
+    reference      what it has to equal with the same weights, if it names it
     """
 
     name: str
@@ -113,6 +115,7 @@ class Subject:
     foreign: bool = False
     implementation: str | None = None
     claims: Claims = field(default_factory=Claims)
+    reference: Reference | None = None
 
     @property
     def traced(self) -> bool:

@@ -1,0 +1,200 @@
+"""`reference_agrees`: a layer's values and gradients against the reference that it names, with the same weights.
+
+Both in float64, at natural and degenerate geometry, with a mask and without, and at every number of points in turn;
+then the layer's float32 values against the reference's float64. The budget is measured on the reference, in which all
+numbers err at once (docs/theory.md, 13.7): what rounding may do to two evaluations of one function. Gradients by
+rotations are compared along turns: off SO(3) two forms of one function differ. Masked residues have no say.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from iga import bounds
+from iga._typing import Tensor
+from iga.testing.check import check
+from iga.testing.contract import Contract
+from iga.testing.layer.cases import Case
+from iga.testing.layer.edits import cast, gradients, kept, leaves, masked
+from iga.testing.layer.references import find_reference, paired
+from iga.testing.layer.sensitivity import FEATURES, GEOMETRY, POSITION, PROBES, chain, shaken
+from iga.testing.layer.subject import Subject
+from iga.testing.tally import Tally
+from iga.testing.targets import TargetError
+
+__all__ = ["reference_agrees", "with_reference"]
+
+RESIDUES = 40
+ROOM = 20_000  # pair-points of a case: with many points there are fewer residues
+STEP = 2.0**-24
+BETWEEN = (24, 3, 5, 7, 12, 6, 10)  # numbers of points that are no powers of two, on FEWEST residues of FEW cases
+FEW, FEWEST = 3, 10
+
+
+@check("layer", "of the budget", degenerate=True, needs="reference", claims=("gradients",))
+def reference_agrees(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
+    """|value − reference| and |gradient − reference|, each over its own budget: at most 1."""
+    assert subject.reference is not None
+    tally.note(f"reference: {subject.reference.name}")
+    if subject.reference.textbook is not None:
+        tally.note("the reference's form loses κ² digits, so float32 is not judged, and float64 with κ times the room")
+    for index, given in enumerate(cases):
+        natural = torch.equal(given.rigid.log_scale, cases[0].rigid.log_scale)
+        turn = index + subject.profile.no_heads
+        asked = [(contract.points[turn % len(contract.points)], RESIDUES)]
+        if index < FEW:
+            asked.append((BETWEEN[turn % len(BETWEEN)], FEWEST))
+        for points, most in asked:
+            if points > (subject.claims.max_points or points):
+                continue
+            most = min(most, int((ROOM / (points * subject.profile.no_heads)) ** 0.5))
+            case = kept(given, torch.arange(min(most, given.s.shape[-2])))
+            case = masked(case, seed + index) if index % 2 else case
+            layer = subject.random(points, seed + index)
+            right = subject.reference.take(_reference(subject).fresh(points, seed).to(_dtype(layer)), layer).double()
+            _judge(subject, layer, right, case, contract, seed + index, f"P = {points}", tally, single=natural)
+
+
+def with_reference(subject: Subject, place: str | None = None, probe: Case | None = None) -> Subject:
+    """The subject with the reference that it claims, after one call on `probe` with the subject's weights.
+
+    `place` is where the target was loaded from. Raises ValueError, one line, for a reference that is not there, is no
+    such layer, or has other parameters.
+    """
+    reference = find_reference(subject.claims.reference, place)
+    subject = replace(subject, reference=reference)
+    try:
+        layer, other = subject.fresh(2, seed=0), _reference(subject).fresh(2, seed=0)
+        reference = replace(reference, names=paired(dict(other.named_parameters()), dict(layer.named_parameters())))
+        right = reference.take(other, layer).double()
+        if probe is not None:
+            with torch.no_grad():
+                _reference(subject).output(right, cast(probe, torch.float64))
+    except (TargetError, ValueError) as error:
+        raise ValueError(f"{subject.name} and its reference {reference.name}: {error}") from error
+    return replace(subject, reference=reference)
+
+
+def _dtype(layer: nn.Module) -> torch.dtype:
+    return next((x.dtype for x in layer.parameters()), torch.float32)
+
+
+def _reference(subject: Subject) -> Subject:
+    """The reference as a layer under test, of the subject's sizes: what it raises is a TargetError."""
+    reference = subject.reference
+    assert reference is not None
+    same = {"name": f"the reference {reference.name}", "layer": reference.factory, "foreign": True}
+    return replace(subject, **same, config=None, reference=None)  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True, eq=False)
+class _Evaluated:
+    """Output [*b, n, c_s], zeros where masked, and gradients by name of Σ weights · output; of rotations, torques."""
+
+    output: Tensor
+    slopes: dict[str, Tensor]
+
+
+def _judge(
+    subject: Subject,
+    layer: nn.Module,
+    right: nn.Module,
+    given: Case,
+    contract: Contract,
+    seed: int,
+    where: str,
+    tally: Tally,
+    *,
+    single: bool,
+) -> None:
+    """One case in float64 and, if `single` and of a form that does not lose it, in float32."""
+    reference = subject.reference
+    assert reference is not None
+    kappa = reference.condition(given, contract)
+    lost = 1.0 if reference.textbook is None else kappa
+    judge, case = _reference(subject), cast(given, torch.float64)
+    n = case.s.shape[-2]
+    terms = chain(subject, max(contract.points), n)
+    weights = torch.randn(case.s.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    exact = _evaluated(judge, right, case, weights)
+    change, bends = _changes(judge, right, case, weights, exact, terms, seed)
+    where = f"{given.label}, {n} residues, {where}"
+    sizes = {torch.float64: case} | ({torch.float32: given} if single and reference.textbook is None else {})
+    able = exact.output.abs().amax()
+    for dtype in (dtype for dtype in sizes if dtype in subject.dtypes):
+        accused, u = copy.deepcopy(layer).to(dtype), bounds.unit_roundoff(dtype)
+        name = str(dtype).removeprefix("torch.")
+        # where somebody's own reference saturates, how large the terms are that cancel is not known
+        graded = dtype == torch.float64 and (single or reference.defined) and "gradients" not in subject.claims.lacking
+        found = _evaluated(subject, accused, sizes[dtype], weights, reference.names, graded=graded)
+        # two evaluations, either of which may err by that; scales as they are keep float32's κ small
+        wide = kappa * lost if dtype == torch.float64 else 1.0
+        limit = 2 * terms * u * (wide * change + exact.output.abs())
+        error = (found.output.double() - exact.output).abs()
+        valid = case.mask[..., None].expand(error.shape)
+        ratio = (error / limit.clamp(min=1e-300))[valid]
+        tally.add(ratio, 1.0, f"{where}: value in {name}", could_fail=(limit < able).expand(error.shape)[valid])
+        largest = max(float(x.abs().amax()) for x in exact.slopes.values())
+        for part, slope in found.slopes.items():
+            expected, scale = exact.slopes[part], exact.slopes[part].abs().amax()
+            roundings = (2 * terms + n * n) * u
+            # A right form errs in ∂/∂μ by κ of the largest that it can be (9.3), and an offset is σ times that. A
+            # gradient that cancels, as of a bias that softmax does not see, leaves the rounding of its terms.
+            limit = 2 * roundings * (kappa * (lost * bends[part] + scale) + largest)
+            ratio = (slope - expected).abs().amax() / limit
+            tally.add(ratio, 1.0, f"{where}: gradient of {part}", could_fail=limit < scale)
+
+
+def _changes(
+    judge: Subject, right: nn.Module, case: Case, weights: Tensor, exact: _Evaluated, terms: int, seed: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """How much each residue's output, [*b, n, 1], and each gradient changes per unit of error of all numbers at once:
+    relative of features, parameters and lengths, radians, e-folds, and of positions the distance from the origin."""
+    reach = float(case.rigid.trans.norm(dim=-1).amax())
+    outputs, slopes = torch.zeros_like(exact.output), dict.fromkeys(exact.slopes, torch.zeros(()))
+    for index, step in enumerate([STEP] * (PROBES - 1) + [terms**0.5 * STEP]):
+        layer, moved = shaken(right, case, step, FEATURES + GEOMETRY, seed + index)
+        _, moved = shaken(right, moved, reach * step, POSITION, seed + PROBES + index)
+        layer.slack = step  # pyright: ignore[reportArgumentType] - of `judges.layers`; of no account elsewhere
+        near = _evaluated(judge, layer, moved, weights)
+        outputs = torch.maximum(outputs, (near.output - exact.output).abs() / step)
+        for name, slope in near.slopes.items():
+            slopes[name] = torch.maximum(slopes[name], (slope - exact.slopes[name]).abs().amax() / step)
+    return outputs.amax(dim=-1, keepdim=True), slopes
+
+
+def _evaluated(
+    subject: Subject,
+    layer: nn.Module,
+    case: Case,
+    weights: Tensor,
+    names: Mapping[str, str] | None = None,
+    *,
+    graded: bool = True,
+) -> _Evaluated:
+    """The layer on the case; `names` says which of its parameters is which of the reference's."""
+    leaf, inputs = leaves(case)
+    if not subject.pair_features:
+        del inputs["z"]
+    own = dict(layer.named_parameters())
+    wanted = inputs | (own if names is None else {name: own[other] for name, other in names.items()})
+    valid = case.mask[..., None]
+    with torch.set_grad_enabled(graded):
+        output = torch.where(valid, subject.output(layer, leaf), 0.0)
+        if not graded:
+            return _Evaluated(output, {})
+        found = gradients((output * weights).sum(), wanted)
+    # of a frozen parameter nothing is asked
+    held = {name: x for name, x in found.items() if wanted[name].requires_grad}
+    slopes = {name: torch.zeros_like(wanted[name]) if x is None else x for name, x in held.items()}
+    slopes["rotations"] = _torque(inputs["rotations"].detach(), slopes["rotations"])
+    return _Evaluated(output.detach(), slopes)
+
+
+def _torque(rot: Tensor, slope: Tensor) -> Tensor:
+    """The derivative by a turn ω of R exp([ω]×): twice the skew part of Rᵀ ∂R, as a vector [..., 3]."""
+    m = (rot[..., :, :, None] * slope[..., :, None, :]).sum(-3)
+    return torch.stack([m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]], dim=-1)
