@@ -17,6 +17,7 @@ from iga.testing.layer import (
     reference_agrees,
     scores,
     second_derivatives,
+    sizes,
     symmetry,
     weights,
 )
@@ -48,6 +49,7 @@ CHECKS: tuple[Check, ...] = (
     agreement.compiled_calls,
     calls.determinism,
     calls.small_sizes,
+    sizes.large_sizes,
     gradient_values.gradient_values,
     reference_agrees.reference_agrees,
     gradients.gradient_bounds,

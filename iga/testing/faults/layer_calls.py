@@ -10,6 +10,7 @@ from iga import Frame, GaussianRigid
 from iga._typing import Tensor
 from iga.attention import InvariantGaussianAttention
 from iga.testing.faults.fault import Fault
+from iga.testing.faults.layer_scores import layer_fault
 
 __all__ = ["FAULTS", "Dense", "of_layer"]
 
@@ -89,13 +90,6 @@ class _Cached(Dense):
         return super().forward(*args, **options) * (1 + (self.kept - weight).detach().abs().sum())
 
 
-class _Compiled(Dense):
-    """A compiler's pattern with a factor of its own."""
-
-    def forward(self, *args: Any, **options: Any) -> Tensor:
-        return super().forward(*args, **options) * (1.01 if torch.compiler.is_compiling() else 1.0)
-
-
 class _Doubled(Dense):
     """A parameter's gradient is counted twice where only parameters want one."""
 
@@ -104,6 +98,22 @@ class _Doubled(Dense):
         if s.requires_grad or not output.requires_grad:
             return output
         return 2 * output - output.detach()
+
+
+class _LastBlock(Dense):
+    """A block of 128 valid residues a time, of which the last one's gradient is kept."""
+
+    def forward(self, s: Tensor, z: Any, r: Any, mask: Tensor, *args: Any, **options: Any) -> Tensor:
+        block = mask.bool().cumsum(dim=-1).sub(1).clamp(min=0) // 128
+        last = (block == block.amax(dim=-1, keepdim=True))[..., None]
+        trans = torch.where(last, r.trans, r.trans.detach())
+        r = GaussianRigid(Frame(r.rot, trans), r.local_mean, r.log_scale)
+        return super().forward(s, z, r, mask, *args, **options)
+
+
+def _openfolds(right: Any, size: float, logits: Tensor, key_mask: Tensor) -> Tensor:
+    weights = (logits + torch.where(key_mask, 0.0, -1e5)).softmax(dim=-1)
+    return torch.where(key_mask.any(-1, keepdim=True), weights, 0.0)
 
 
 FAULTS: tuple[Fault, ...] = (
@@ -115,5 +125,8 @@ FAULTS: tuple[Fault, ...] = (
     of_layer("no gradient of scales where positions are fixed", _Coupled, "calls_agree"),
     of_layer("a gradient twice where only parameters want one", _Doubled, "calls_agree"),
     of_layer("a projection kept while its parameter changes", _Cached, "calls_agree"),
-    of_layer("a factor of compiled calls", _Compiled, "compiled_calls", kind="compiled"),
+    of_layer("no gradient of places before the last of two blocks", _LastBlock, "large_sizes"),
+    layer_fault(
+        "a mask that takes 10⁵ from a logit", "functional.masked_softmax", _openfolds, "mask_inertness", kind="masks"
+    ),
 )

@@ -157,9 +157,19 @@ TRANSFORMS = layer_slips(
         ("the output is a tenth larger under vmap", "torch.vmap", scaled(lambda layer, s, *_: batched(s))),
         ("forward-mode derivatives are half", "torch.func.jvp", steeper(lambda layer, s, *_: moving(s))),
         ("forward-mode derivatives are dropped", "torch.func.jvp", _still),
-        ("the output is a tenth larger when compiled", "torch.compile", scaled(lambda *_: compiled()), "transforms"),
-        ("half the gradient when compiled", "torch.compile, backward", steeper(lambda *_: compiled())),
-        ("the output is a tenth larger when exported", "torch.export", scaled(lambda *_: exported()), "transforms"),
+        (
+            "the output is a tenth larger when compiled",
+            "torch.compile",
+            scaled(lambda *_: compiled()),
+            "compiled_calls",
+        ),
+        (
+            "half the gradient when compiled",
+            "torch.compile, backward",
+            steeper(lambda *_: compiled()),
+            "compiled_calls",
+        ),
+        ("the output is a tenth larger when exported", "torch.export", scaled(lambda *_: exported()), "compiled_calls"),
         (
             "half the gradient when a checkpoint calls again",
             "torch.utils.checkpoint",

@@ -47,6 +47,7 @@ LAYERS = ("bounded", "untraced")
 LIKE: dict[str, Callable[[Fault], bool]] = {
     "calls": lambda fault: bool(fault.region),
     "control flow": lambda fault: fault.kind == "transforms",
+    "compiled": lambda fault: fault.region.startswith(("torch.compile", "torch.export")),
     "untraced": lambda fault: not fault.traced,
 }
 

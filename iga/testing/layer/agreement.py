@@ -27,6 +27,7 @@ from iga.testing.layer.edits import build, cast, kept, masked, native, redrawn, 
 from iga.testing.layer.guards import require_geometry
 from iga.testing.layer.scene import Situation, layer_scene, plain_of, situation_of
 from iga.testing.layer.sensitivity import Sensitivity
+from iga.testing.layer.sizes import SPREAD
 from iga.testing.layer.state_ways import COPIES, MODES, PARAMETERS, wanting
 from iga.testing.layer.subject import Subject
 from iga.testing.layer.transform_ways import COMPILERS, EXPORT, INDUCTOR, TRACED, TRANSFORMS
@@ -42,7 +43,7 @@ DEPTH = 16  # roundings of a row under autocast (docs/theory.md, 13.3)
 BF16 = 2.0**-8
 
 ROWS: tuple[Way, ...] = (*COMMON, *BATCHES, *SHAPES, *MASKS, *MODES, *COPIES, *PARAMETERS, *TRANSFORMS)
-CLAIMS = (*dict.fromkeys(way.claim for way in ROWS), "some_gradients", "broadcast", AUTOCAST, FORWARD)
+CLAIMS = (*dict.fromkeys(way.claim for way in ROWS), "some_gradients", "broadcast", "large_sizes", AUTOCAST, FORWARD)
 
 
 @check("layer", "of the budget", claims=CLAIMS, seen_faults=("calls", "control flow"), every=2)
@@ -52,6 +53,9 @@ def calls_agree(subject: Subject, cases: list[Case], contract: Contract, seed: i
         scene, where = _scene(subject, given, index, contract, seed, tally)
         plain, rounding = plain_of(scene, tally, where)
         rows = [*ROWS, *wanting(scene, tuple(plain.inputs)), *(() if subject.foreign else (ONE_FOR_ALL,))]
+        if situation_of(scene).points == contract.points[0]:  # of N² P pairs as few as there can be
+            most = subject.claims.max_residues
+            rows += [way for count, way in SPREAD.items() if most is None or count <= most]
         judge_ways(rows, scene, plain, subject.profile.name, subject.claims.lacking, where, tally)
         _autocast(scene, rounding, where, tally)
         _forward_mode(scene, plain, where, tally)

@@ -32,7 +32,8 @@ STANDARD_ERRORS = 3.0
 @check("layer", "exponent of P", needs="trace")
 def growth_with_points(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Exponents of max |geometry logit| in P, and the change of the saturated share, against "does not grow"."""
-    points = sorted({1, 64, *contract.points})
+    most = subject.claims.max_points
+    points = sorted({1, 64 if most is None else min(64, most), *contract.points})
     octaves = math.log2(points[-1] / points[0])
     limit = math.log2(GROWTH_LIMIT) / octaves
     for name, build in (("equal points", subject.coherent), ("initialisation", subject.fresh)):

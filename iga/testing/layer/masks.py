@@ -12,13 +12,24 @@ from iga.testing.check import check
 from iga.testing.contract import Contract
 from iga.testing.layer import budgets
 from iga.testing.layer.cases import Case
-from iga.testing.layer.edits import build, cast, gradients, leaves, masked, native, rebuilt, tensors
+from iga.testing.layer.edits import build, cast, gradients, kept, leaves, masked, native, rebuilt, tensors
 from iga.testing.layer.guards import require_geometry
 from iga.testing.layer.sensitivity import two_evaluations
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 
 __all__ = ["mask_inertness"]
+
+# What stands behind a mask may be anything: None is the largest finite number of the dtype.
+FILLS: dict[str, float | None] = {
+    "large numbers": 1e4,
+    "numbers of a million": 1e6,
+    "numbers of 10³⁰": 1e30,
+    "the largest number": None,
+    "NaN": torch.nan,
+}
+DRIVEN = 1e6  # ten times the 10⁵ that OpenFold's mask takes from a logit
+FEW = 15  # residues
 
 
 @check("layer", "output")
@@ -49,21 +60,8 @@ def mask_inertness(subject: Subject, cases: list[Case], contract: Contract, seed
         tally.add(trace.weights[shut_keys], 0.0, f"{where}: weights of masked keys")
         valid = plain[mask]
         tally.add(plain[~mask].abs(), 0.0, f"{where}: masked rows")
-        for name, fill in (("large numbers", 1e4), ("NaN", torch.nan)):
-            hidden = _behind_mask(case, fill)
-            inputs = [hidden.s, hidden.z, hidden.rigid.rot, hidden.rigid.trans]
-            inputs += [hidden.rigid.local_mean, hidden.rigid.log_scale]
-            for tensor in inputs:
-                tensor.requires_grad_(True)
-            output = subject.output(layer, hidden)
-            tally.add((output - plain).detach().abs(), 0.0, f"{where}: {name} behind the mask")
-            gradients = torch.autograd.grad(output.square().sum(), inputs, allow_unused=True)
-            for gradient, tensor in zip(gradients, inputs, strict=True):
-                if gradient is None:
-                    continue
-                shut = ~(mask[..., :, None] & mask[..., None, :]) if tensor is hidden.z else ~mask
-                tally.add(gradient[shut].abs(), 0.0, f"{where}: gradient behind the mask")
-                tally.add((~gradient.isfinite()).double().sum(), 0.0, f"{where}: gradient beside {name}")
+        _behind(subject, layer, case, plain, where, tally)
+        _driven(subject, layer, case, seed, where, tally)
         # Removing the masked residues changes the order of sums and the rounding of the centre, no more.
         cropped = subject.output(layer, _cropped(case)).detach()
         logit = budgets.geometry_logit(trace, subject.iga_config, contract, 2 * budgets.displacement(trace, contract))
@@ -72,6 +70,7 @@ def mask_inertness(subject: Subject, cases: list[Case], contract: Contract, seed
         could_fail = allowed[mask] < valid.abs().amax()
         tally.add((cropped[0] - valid).abs(), allowed[mask], f"{where}: masked against removed", could_fail=could_fail)
         _padding(subject, layer, case, plain, allowed, where, tally)
+        _patterns(subject, layer, case, seed, where, tally)
 
 
 def _by_outputs(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
@@ -87,22 +86,76 @@ def _by_outputs(subject: Subject, cases: list[Case], contract: Contract, seed: i
         mask = case.mask
         require_geometry(subject, layer, case, tally)
         plain = subject.output(layer, case).detach()
-        for name, fill in (("large numbers", 1e4), ("NaN", torch.nan)):
-            hidden, inputs = leaves(_behind_mask(case, fill))
-            output = subject.output(layer, hidden)[mask]
-            tally.add((output - plain[mask]).detach().abs(), 0.0, f"{where}: {name} behind the mask")
-            for part, gradient in gradients(output.square().sum(), inputs).items():
-                if gradient is None:
-                    continue
-                shut = ~(mask[..., :, None] & mask[..., None, :]) if part == "z" else ~mask
-                tally.add(gradient[shut].abs(), 0.0, f"{where}: gradient of {part} behind the mask")
-                tally.add((~gradient.isfinite()).double().sum(), 0.0, f"{where}: gradient of {part} beside {name}")
+        _behind(subject, layer, case, plain, where, tally)
+        _driven(subject, layer, case, seed, where, tally)
         allowed = two_evaluations(subject, layer, case, seed, tally)
         cropped = subject.output(layer, _cropped(case)).detach()
         could_fail = allowed[mask] < plain[mask].abs().amax()
         difference = (cropped[0] - plain[mask]).abs()
         tally.add(difference, allowed[mask], f"{where}: masked against removed", could_fail=could_fail)
         _padding(subject, layer, case, plain, allowed, where, tally)
+        _patterns(subject, layer, case, seed, where, tally)
+
+
+def _behind(subject: Subject, layer: nn.Module, case: Case, plain: Tensor, where: str, tally: Tally) -> None:
+    """Other numbers behind the mask: no valid output moves, no gradient leads to what is masked, all are finite."""
+    mask = case.mask
+    for name, fill in FILLS.items():
+        hidden, inputs = leaves(_behind_mask(case, torch.finfo(case.s.dtype).max if fill is None else fill))
+        output = subject.output(layer, hidden)
+        judged = slice(None) if subject.traced else mask
+        tally.add((output - plain)[judged].detach().abs(), 0.0, f"{where}: {name} behind the mask")
+        if "gradients" in subject.claims.lacking:
+            continue
+        for part, gradient in gradients(output[mask].square().sum(), inputs).items():
+            if gradient is None:
+                continue
+            shut = ~(mask[..., :, None] & mask[..., None, :]) if part == "z" else ~mask
+            tally.add(gradient[shut].abs(), 0.0, f"{where}: gradient of {part} behind the mask")
+            tally.add((~gradient.isfinite()).double().sum(), 0.0, f"{where}: gradient of {part} beside {name}")
+
+
+def _driven(subject: Subject, layer: nn.Module, whole: Case, seed: int, where: str, tally: Tally) -> None:
+    """All valid pairs have one z, of 10⁶: in some heads every valid logit is far under what a finite mask adds.
+
+    Softmax does not see what all keys of a row share, so that what is masked must still change no bit, and may as well
+    not be there.
+    """
+    if not subject.pair_features:
+        return
+    case = kept(whole, torch.arange(min(FEW, whole.s.shape[-2])))
+    generator, mask = torch.Generator().manual_seed(seed), case.mask
+    pairs = (mask[..., :, None] & mask[..., None, :])[..., None]
+    shared = DRIVEN * torch.randn(case.z.shape[-1], generator=generator, dtype=torch.float64).to(case.z.dtype)
+    for sign in (1.0, -1.0):
+        driven = replace(case, z=torch.where(pairs, sign * shared, case.z))
+        with torch.no_grad():
+            plain, other = (subject.output(layer, _behind_mask(driven, fill))[mask] for fill in (0.0, 1.0))
+            cropped = subject.output(layer, _cropped(driven))[0]
+        here = f"{where}: every valid logit far from 0"
+        tally.add((other - plain).abs(), 0.0, here)
+        # what is noted of a layer at 10⁶ is not what it is like
+        allowed = two_evaluations(subject, layer, driven, seed, Tally(tally.name, tally.unit))[mask]
+        able = allowed < plain.abs().amax()
+        tally.add((cropped - plain).abs(), allowed, f"{here}, masked against removed", could_fail=able)
+
+
+def _patterns(subject: Subject, layer: nn.Module, whole: Case, seed: int, where: str, tally: Tally) -> None:
+    """Masks of other shapes than a random third: what is masked may as well not be there."""
+    case = kept(whole, torch.arange(min(FEW, whole.s.shape[-2])))
+    place = torch.arange(case.s.shape[-2])
+    for name, mask in (
+        ("only the last valid", place == place[-1]),
+        ("only the first valid", place == 0),
+        ("every second valid", place % 2 == 1),
+        ("the second half valid", place >= len(place) // 2),
+    ):
+        one = replace(case, mask=mask[None].clone())
+        with torch.no_grad():
+            plain, cropped = subject.output(layer, one)[0][mask], subject.output(layer, _cropped(one))[0]
+        allowed = two_evaluations(subject, layer, one, seed, tally)[0][mask]
+        able = allowed < plain.abs().amax()
+        tally.add((cropped - plain).abs(), allowed, f"{where}: {name}, against the others removed", could_fail=able)
 
 
 def _padding(

@@ -1,0 +1,161 @@
+"""Layers at the sizes that people use: residues by the hundred, which blocks of 128 and loops over them see.
+
+`SPREAD` are ways of `calls_agree`: the residues of a case spread over N, all others masked, are the case itself.
+
+`large_sizes` has them all valid: in another order they give the same outputs in that order, within twice the budget of
+one evaluation, and in float64 the derivative along a random direction in the features, in the geometry and in the
+parameters is what a central difference says it is (`differences`).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from iga import bounds, rotation
+from iga._typing import Tensor
+from iga.frame import Frame
+from iga.gaussian import GaussianRigid
+from iga.testing.check import THOROUGH, check
+from iga.testing.contract import Contract
+from iga.testing.layer.cases import Case
+from iga.testing.layer.differences import central
+from iga.testing.layer.edits import build, cast, gradients, kept, leaves, native, rebuilt, skew
+from iga.testing.layer.guards import require_geometry
+from iga.testing.layer.scene import situation_of
+from iga.testing.layer.sensitivity import chain, two_evaluations
+from iga.testing.layer.subject import Subject
+from iga.testing.tally import Tally
+from iga.testing.ways import ALL, Answers, Inputs, Scene, Way
+
+__all__ = ["SPREAD", "large_case", "large_sizes"]
+
+MANY = (129, 300)
+MOST = 1025  # from profile ci on
+ALL_VALID = 150
+STEP = 2.0**-16  # as in `gradient_values`
+PERCENT = 0.01
+GROUPS = {"features": ("s", "z"), "geometry": ("rotations", "translations", "local means", "log scales")}
+
+
+def large_case(case: Case, count: int, seed: int) -> Case:
+    """`count` residues with Gaussians of the case, at random places in a ball of their volume, turned at random."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(case.s.dtype)
+
+    chosen = torch.randint(0, case.s.shape[-2], (count,), generator=generator)
+    rot = rotation.random(1, count, generator=generator, dtype=torch.float64).to(case.s.dtype)
+    frame = Frame(rot, 0.25 * count ** (1 / 3) * normal(1, count, 3))
+    rigid = GaussianRigid(frame, case.rigid.local_mean[:, chosen], case.rigid.log_scale[:, chosen])
+    s, z = normal(1, count, case.s.shape[-1]), normal(1, count, count, case.z.shape[-1])
+    return Case(f"{count} residues of {case.label}", rigid, s, z, torch.ones(1, count, dtype=torch.bool))
+
+
+def _spread(count: int) -> Callable[[Scene, Inputs], Answers]:
+    def run(scene: Scene, inputs: Inputs) -> Answers:
+        here = situation_of(scene)
+        case = here.case_of(inputs)
+        wide = large_case(case, count, here.seed)
+        place = torch.linspace(0, count - 1, case.s.shape[-2]).round().long()  # the first, the last, and between
+        one = torch.zeros((), dtype=torch.long)  # the only sample
+
+        def put(x: Tensor, y: Tensor, *index: Tensor) -> Tensor:
+            return x.index_put((one, *index), y[0])
+
+        r, w = case.rigid, wide.rigid
+        rigid = GaussianRigid(
+            Frame(put(w.rot, r.rot, place), put(w.trans, r.trans, place)),
+            put(w.local_mean, r.local_mean, place),
+            put(w.log_scale, r.log_scale, place),
+        )
+        mask = torch.zeros(1, count, dtype=torch.bool)
+        mask[:, place] = case.mask
+        s, z = put(wide.s, case.s, place), put(wide.z, case.z, place[:, None], place[None, :])
+        whole = replace(wide, s=s, z=z, rigid=rigid, mask=mask)
+        return {"output": here.output(whole)[:, place]}
+
+    return run
+
+
+SPREAD: dict[int, Way] = {
+    count: Way(
+        name=f"spread over {count} residues",
+        claim="large_sizes",
+        run=_spread(count),
+        profiles=THOROUGH if count == MOST else ALL,
+    )
+    for count in (*MANY, MOST)
+}
+
+
+@check("layer", "of the budget", seen_faults=("calls",), every=2, claims=("large_sizes",))
+def large_sizes(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
+    """Differences under another order, and of derivatives, each over its own budget."""
+    most = subject.claims.max_residues
+    count = ALL_VALID if most is None else min(ALL_VALID, most)
+    if "large_sizes" in subject.claims.lacking:
+        tally.not_supported("large_sizes")
+        return
+    points = contract.points[0]
+    layer, small = build(subject, points, seed), cast(cases[0], native(subject))
+    require_geometry(subject, layer, small, tally)
+    case = large_case(small, count, seed)
+    where = f"{cases[0].label}, {count} residues, P = {points}"
+    _reordered(subject, layer, case, seed, where, tally)
+    if torch.float64 in subject.dtypes and "gradients" not in subject.claims.lacking:
+        double = subject.random(points, seed).double()
+        _along(subject, double, cast(case, torch.float64), seed, where, tally)
+
+
+def _reordered(subject: Subject, layer: nn.Module, case: Case, seed: int, where: str, tally: Tally) -> None:
+    order = torch.randperm(case.s.shape[-2], generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        plain = subject.output(layer, case).double()
+        other = subject.output(layer, kept(case, order))[:, order.argsort()].double()
+    allowed = two_evaluations(subject, layer, case, seed, tally, least=True)
+    if bool(((other - plain).abs() > allowed).any()):  # most differences are under what a fifth of the work allows
+        allowed = two_evaluations(subject, layer, case, seed, tally)
+    tally.add((other - plain).abs() / allowed, 1.0, f"{where}: shuffled", could_fail=allowed < plain.abs().amax())
+
+
+def _along(subject: Subject, layer: nn.Module, case: Case, seed: int, where: str, tally: Tally) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(x: Tensor) -> Tensor:
+        return torch.randn(x.shape, generator=generator, dtype=torch.float64)
+
+    weights = normal(case.s)
+    leaf, inputs = leaves(case)
+    parameters = {name: x for name, x in layer.named_parameters() if x.requires_grad}
+    output = subject.output(layer, leaf)
+    found = gradients((output * weights).sum(), inputs | parameters)
+    size = (output.detach().abs() * weights.abs()).sum() + weights.abs().sum()
+    points = getattr(layer, "no_qk_points", 1)
+    noise = (chain(subject, points, case.s.shape[-2]) + weights.numel()) * bounds.unit_roundoff(torch.float64) * size
+    turn = normal(case.rigid.trans)
+    tensors = {name: x.detach().clone() for name, x in (inputs | parameters).items()}
+    directions = {name: normal(x) * x.square().mean().sqrt().clamp(min=0.1) for name, x in tensors.items()}
+    directions["rotations"] = rotation.multiply(tensors["rotations"], skew(turn))
+    for group, names in {**GROUPS, "parameters": tuple(parameters)}.items():
+
+        def value(e: float, names: tuple[str, ...] = names) -> Tensor:
+            parts = {name: tensors[name] + e * directions[name] for name in names if name in inputs}
+            if "rotations" in parts:
+                parts["rotations"] = rotation.multiply(tensors["rotations"], rotation.exp(e * turn))
+            try:
+                for name in set(names) & set(parameters):
+                    parameters[name].copy_(tensors[name] + e * directions[name])
+                return (subject.output(layer, rebuilt(case, parts)) * weights).sum()
+            finally:
+                for name in set(names) & set(parameters):
+                    parameters[name].copy_(tensors[name])
+
+        with torch.no_grad():
+            expected, error = central(value, STEP, noise)
+        slopes = [(g * directions[name]).sum() for name in names if (g := found[name]) is not None]
+        actual = torch.stack(slopes).sum() if slopes else torch.zeros(())
+        able = PERCENT * expected.abs() > error
+        tally.add((actual - expected).abs() / error, 1.0, f"{where}: gradient along {group}", could_fail=able)
