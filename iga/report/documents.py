@@ -82,10 +82,11 @@ class Invariant(TypedDict):
 
 
 class NotApplicable(TypedDict):
-    """A check that did not run, and why."""
+    """A check that did not run, and why; the taps whose lack left it unjudged."""
 
     name: str
     reason: str
+    missing: NotRequired[list[str]]
 
 
 class StructureRecord(TypedDict):
@@ -100,7 +101,7 @@ class StructureRecord(TypedDict):
 
 
 class Verify(TypedDict):
-    """The result of `iga verify`."""
+    """The result of `iga verify`; `taps` says of each tap of a layer whether it was shown, caught, or is missing."""
 
     schema: Literal[1]
     document: Literal["verify"]
@@ -112,6 +113,7 @@ class Verify(TypedDict):
     environment: VerifyEnvironment
     invariants: list[Invariant]
     not_applicable: list[NotApplicable]
+    taps: NotRequired[dict[str, str]]
     structures: list[StructureRecord]
 
 

@@ -13,7 +13,7 @@ def blocks(document: Verify) -> list[Block]:
     by = "" if environment["implementation"] is None else f", implementation {environment['implementation']}"
     claim = f"σ {environment['sigma_min_nm']:g} to {environment['sigma_max_nm']:g} nm"
     return [
-        Items(tuple(_structures(document))),
+        Items((*_structures(document), *_taps(document))),
         Table(
             ("invariant", "verdict", "worst", "budget", "examples", "where the worst was · note"),
             tuple(_row(one) for one in found),
@@ -62,6 +62,15 @@ def _structures(document: Verify) -> list[str]:
     return made
 
 
+def _taps(document: Verify) -> list[str]:
+    """What a layer showed, and what it did not, where that is not all."""
+    taps = document.get("taps", {})
+    if "missing" not in taps.values():
+        return []
+    by = {how: ", ".join(name for name in taps if taps[name] == how) for how in ("shown", "caught", "missing")}
+    return ["taps: " + "; ".join(f"{how}: {names}" for how, names in by.items() if names)]
+
+
 def _row(one: Invariant) -> tuple[str, ...]:
     where = " · ".join(part for part in (one["worst_example"], one["note"]) if part)
     numbers = ("not finite" if value is None else f"{value:.4g}" for value in (one["worst"], one["budget"]))
@@ -79,10 +88,21 @@ def _summary(document: Verify) -> str:
     found = [(one, verdict(one)) for one in document["invariants"]]
     passing = ("holds", "broken, as expected", "not supported")
     failed = [f"{one['name']} ({words})" for one, words in found if words not in passing]
+    unjudged = _not_judged(document)
     if failed:
-        return f"{document['target']}: {len(failed)} of {len(found)} do not hold: {', '.join(failed)}"
+        return f"{document['target']}: {len(failed)} of {len(found)} do not hold: {', '.join(failed)}{unjudged}"
     broken, lacking = (sum(words == passed for _, words in found) for passed in passing[1:])
     excepted = [f"{broken} expected to be broken"] if broken else []
     excepted += [f"{lacking} not supported, as it claims"] if lacking else []
     but = f", but for {' and '.join(excepted)}" if excepted else ""
-    return f"{document['target']}: all {len(found)} invariants hold{but}"
+    every = "" if unjudged else "all "
+    return f"{document['target']}: {every}{len(found)} invariants hold{but}{unjudged}"
+
+
+def _not_judged(document: Verify) -> str:
+    """The laws that no tap lets judge, and what would; empty where there are none."""
+    missing = {one["name"]: one.get("missing", []) for one in document["not_applicable"] if one.get("missing")}
+    if not missing:
+        return ""
+    names = dict.fromkeys(name for one in missing.values() for name in one)
+    return f"; not judged: {', '.join(missing)} (nothing shows {', '.join(names)}: iga.taps.show)"

@@ -14,12 +14,13 @@ import torch
 from iga.testing.contract import PROFILES
 from iga.testing.targets import Claims
 
-__all__ = ["SMOOTH", "THOROUGH", "Check", "check"]
+__all__ = ["REFERENCE", "SMOOTH", "THOROUGH", "TRACE", "Check", "check"]
 
 THOROUGH = ("ci", "nightly")
 # The kinds of faults that a comparison of a function with its own derivatives can see.
 SMOOTH = ("gradients", "dtypes", "control flow")
 
+TRACE, REFERENCE = ("trace",), ("reference",)
 Measure = Callable[..., None]
 
 
@@ -34,7 +35,9 @@ class Check:
                  of a library: measure(library, seed, tally)
     each_trace   of a layer, on each trace of all structures, once for all such checks: each_trace(observation, tally)
     degenerate   whether the focus structures come with their degenerate perturbations
-    needs        "output": any layer; "trace": one that shows its scores; "reference": one that names what it equals
+    needs        of a layer, the taps that it has to show, or that are caught; `TRACE`: all of them, in an
+                 iga.functional.Trace, which shows every tap; `REFERENCE`: that it names what it equals.
+                 Empty: any layer
     profiles     those that run it
     dtype        one that the target has to claim; None: any
     seen_faults  the kinds of planted faults that can show in it; None: all. What compares a function with itself sees
@@ -51,7 +54,7 @@ class Check:
     measure: Measure | None = None
     each_trace: Measure | None = None
     degenerate: bool = False
-    needs: str = "output"
+    needs: tuple[str, ...] = ()
     profiles: tuple[str, ...] = tuple(PROFILES)
     dtype: torch.dtype | None = None
     seen_faults: tuple[str, ...] | None = None
@@ -68,16 +71,24 @@ class Check:
         """Why it does not apply to what is judged, in this profile; empty if it does."""
         if self.kind not in ("layer", "overlap") and subject.foreign:
             return "judges iga's own functions, not a layer: iga verify without a target runs it"
-        wanted = torch.float32 if self.needs == "trace" else self.dtype
+        wanted = torch.float32 if self.needs == TRACE else self.dtype
         if wanted is not None and wanted not in subject.dtypes:
             return f"needs {str(wanted).removeprefix('torch.')}, which the target does not claim"
-        if self.needs == "trace" and not subject.traced:
+        if self.needs == TRACE and not subject.traced:
             return "needs the scores: the layer offers no trace (iga.functional.Trace, with its IGAConfig as config)"
-        if self.needs == "reference" and subject.reference is None:
+        if self.needs == REFERENCE and subject.reference is None:
             return 'needs what the layer has to equal: @target(reference="ipa", "iga:PRESET" or "file.py:factory")'
+        if missing := self.missing(subject):
+            return f"nothing shows {', '.join(missing)}: iga.taps.show, or @target(taps=…), does"
         if profile in PROFILES and profile not in self.profiles:
             return f"runs with --profile {' or '.join(self.profiles)}"
         return ""
+
+    def missing(self, subject: Any) -> tuple[str, ...]:
+        """The taps that it needs and nothing shows."""
+        if self.kind != "layer" or self.needs in (TRACE, REFERENCE) or subject.traced:
+            return ()
+        return tuple(name for name in self.needs if name not in subject.taps)
 
     def not_supported(self, claims: Claims) -> str:
         """What it asks for and the target claims not to support; empty if nothing."""

@@ -1,7 +1,7 @@
 """The result of a run: a finding for each check, and the report with the exit code that follows."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -44,6 +44,8 @@ class Report:
     not_applicable   invariant → why it did not run
     expected_broken  invariant → reason, as the target claims
     implementation   which of `iga.kernels` was judged, of a preset
+    taps             tap → "shown", "caught" or "missing", of a layer
+    missing          invariant → the taps that it was not judged for want of
     """
 
     target: str
@@ -57,6 +59,8 @@ class Report:
     not_applicable: dict[str, str] = field(default_factory=dict)
     expected_broken: Mapping[str, str] = field(default_factory=dict)
     implementation: str | None = None
+    taps: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def as_wanted(self, finding: Finding) -> bool:
         """Whether the finding lets the gate pass: it holds, or is not supported as claimed; or broken as claimed."""
@@ -105,7 +109,11 @@ class Report:
                 )
                 for finding in self.findings
             ],
-            "not_applicable": [{"name": name, "reason": reason} for name, reason in self.not_applicable.items()],
+            "not_applicable": [
+                {"name": name, "reason": reason, "missing": list(self.missing.get(name, ()))}
+                for name, reason in self.not_applicable.items()
+            ],
+            "taps": dict(self.taps),
             "structures": cast(list[StructureRecord], self.structures),
         }
 

@@ -16,7 +16,7 @@ from iga._runtime import Progress, threads
 from iga.structure import Structure
 from iga.structure.synthetic import synthetic_structures
 from iga.testing.check import Check
-from iga.testing.checks import LIBRARIES
+from iga.testing.checks import LIBRARIES, checks_of
 from iga.testing.contract import Contract, Profile
 from iga.testing.layer.cases import (
     PERTURBATIONS,
@@ -27,7 +27,7 @@ from iga.testing.layer.cases import (
     own_number,
     perturbed_case,
 )
-from iga.testing.layer.subject import Observation
+from iga.testing.layer.edits import observed
 from iga.testing.modes import real_interrupts
 from iga.testing.overlap.pairs import PairSource
 from iga.testing.result import Finding, Report
@@ -80,6 +80,8 @@ class Run:
             not_applicable=self.skipped,
             expected_broken=self.expected_broken,
             implementation=self.implementation,
+            taps=self.taps,
+            missing=self.missing,
         )
 
     def findings(
@@ -118,6 +120,17 @@ class Run:
     def implementation(self) -> str | None:
         """Which of `iga.kernels` is judged, of this package's layer."""
         return getattr(self.subject, "implementation", None)
+
+    @property
+    def taps(self) -> dict[str, str]:
+        """Each tap of a layer with how it is seen: "shown", "caught" or "missing"."""
+        return getattr(self.subject, "all_taps", {})
+
+    @property
+    def missing(self) -> dict[str, tuple[str, ...]]:
+        """Checks that are not run for want of taps, with these."""
+        known = checks_of(self.kind)
+        return {name: taps for name in self.skipped if (taps := known[name].missing(self.subject))}
 
     @property
     def name(self) -> str:
@@ -192,9 +205,7 @@ class Run:
                     # so that every perturbation meets every P, whichever structures there are
                     p = points[(number + place + place // len(points)) % len(points)]
                     layer = subject.random(p, seed + number * len(names) + place, gain=gain)
-                    trace = subject.trace(layer, one)
-                    where = f"{one.label}, P = {trace.score.shape[-3]}"
-                    seen = Observation(subject, layer, one, trace, self.contract, where)
+                    seen = observed(subject, layer, one, self.contract, p)
                     for check in checks:
                         assert check.each_trace is not None
                         check.each_trace(seen, tallies[check.name])

@@ -16,6 +16,7 @@ __all__ = ["VACUOUS_SHARE", "Tally"]
 
 # Under this share of examples that could have failed, a check that found nothing has shown nothing.
 VACUOUS_SHARE = 0.5
+FAILURES = 3  # failures without a number whose words are kept: the first few say what there is to say
 
 
 class Tally:
@@ -32,6 +33,7 @@ class Tally:
         self.worst_example = ""
         self.notes: list[str] = []
         self._void = False
+        self._failures = 0
         self._unsupported: list[str] = []
         self._highest: dict[str, float] = {}
         self._severity = -math.inf
@@ -86,8 +88,9 @@ class Tally:
         """An example that is broken without a number: `note` says why."""
         self.examples += 1
         self.broken += 1
-        if note not in self.notes:
-            self.notes.append(note)
+        if self._failures < FAILURES:
+            self.note(note)
+        self._failures += 1
         if self._severity < math.inf:
             self._severity, self.worst_example = math.inf, where
 

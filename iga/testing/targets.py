@@ -20,6 +20,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 
 from iga.presets import IGAConfig, preset
+from iga.taps import NAMES
 
 __all__ = [
     "KINDS",
@@ -76,7 +77,8 @@ class Claims:
     max_points      the largest number of points of a layer
     max_residues    the largest number of residues N of a layer
     multiple_of     of a layer's sizes: {"no_v_points": 2} has it built with even numbers of value points only
-    taps            tap → name of the submodule whose output it is: {"log_det": "attn.log_det"} (`iga.taps`)
+    taps            tap → submodule whose output it is: {"log_det": "attn.log_det"}, or with its dimensions, as
+                    `iga.taps.show` takes them: "attn.log_det: b h p q k"
     tie_points      tie_points(layer, single, points): gives all points of `layer` the parameters of `single`, in place
     reference       what a layer has to equal with the same weights: "iga:PRESET", "ipa", or "file.py:factory"
     growth          largest exponent of P that it claims for its logits: 0 does not grow, 0.5 grows as AlphaFold's IPA
@@ -109,6 +111,11 @@ class Claims:
                 raise ValueError(f"multiple_of: no size {name!r}; sizes: {', '.join(SIZES)}")
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"multiple_of: {name} must be a whole number from 1 up, got {value!r}")
+        for name, place in self.taps.items():
+            if name not in NAMES:
+                raise ValueError(f"taps: no tap {name!r}; taps: {', '.join(NAMES)}")
+            if not isinstance(place, str):
+                raise ValueError(f"taps: {name} must name a submodule, got {type(place).__name__}")
         if self.growth is not None and not 0 <= self.growth <= 1:
             raise ValueError(f"growth must be an exponent of P from 0 to 1, got {self.growth!r}")
         if self.tie_points is not None and not callable(self.tie_points):

@@ -160,4 +160,4 @@ def extents(trace: Trace) -> torch.Tensor:
 
 def rounding(trace: Trace) -> tuple[torch.Tensor, float]:
     """κ of every pair and point, and how far its matrices are from rotations: what the budgets are made of."""
-    return budgets.condition(trace, CONTRACT), budgets.drift(trace)
+    return budgets.condition(trace, CONTRACT), budgets.drift(trace.rigid)

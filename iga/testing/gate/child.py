@@ -41,6 +41,8 @@ def _facts(plan: Run) -> dict[str, Any]:
         "kind": plan.kind,
         "checks": [[check.name, check.unit] for check in plan.checks],
         "skipped": plan.skipped,
+        "taps": plan.taps,
+        "missing": plan.missing,
         "expected_broken": dict(plan.expected_broken),
         "contract": asdict(plan.contract),
         "records": plan.records,

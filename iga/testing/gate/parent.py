@@ -241,6 +241,8 @@ def _report(known: _Known, options: Mapping[str, Any], seconds: float) -> Report
         known.records,
         kind=plan["kind"],
         not_applicable=plan["skipped"],
+        taps=plan["taps"],
+        missing=plan["missing"],
         # a failure that was expected is a number over its budget, not the end of the process
         expected_broken={name: why for name, why in plan["expected_broken"].items() if name not in known.died},
     )

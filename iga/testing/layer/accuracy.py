@@ -18,7 +18,7 @@ from iga._typing import Tensor
 from iga.frame import Frame
 from iga.functional import Trace
 from iga.presets import IGAConfig
-from iga.testing.check import check
+from iga.testing.check import TRACE, check
 from iga.testing.contract import Contract
 from iga.testing.judges import overlap as oracle
 from iga.testing.layer import budgets
@@ -38,7 +38,7 @@ def _of_a_trace(seen: Observation, tally: Tally) -> None:
     judge_trace(seen, tally)
 
 
-@check("layer", "of the budget", each_trace=_of_a_trace, degenerate=True, needs="trace")
+@check("layer", "of the budget", each_trace=_of_a_trace, degenerate=True, needs=TRACE)
 def accuracy(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """float64 frames and features against 50 digits."""
     if torch.float64 not in subject.dtypes:
@@ -61,7 +61,7 @@ def judge_trace(seen: Observation, tally: Tally) -> None:
     config, dtype = seen.subject.iga_config, trace.dist_sq.dtype
     u = bounds.unit_roundoff(dtype)
     chosen = _Chosen(trace)
-    kappa, off = chosen.pick(budgets.condition(trace, contract)), budgets.drift(trace)
+    kappa, off = chosen.pick(budgets.condition(trace, contract)), budgets.drift(trace.rigid)
     gaussians = chosen.gaussians(trace)
     dist_sq, log_det = oracle.overlap_reference(*gaussians)
 
@@ -108,7 +108,7 @@ def _against_digits(trace: Trace, subject: Subject, contract: Contract, label: s
         tally.fail(label, f"float64 frames and features gave {dtype} scores")
         return
     u = bounds.unit_roundoff(dtype)
-    kappa, off = chosen.pick(budgets.condition(trace, contract)), budgets.drift(trace)
+    kappa, off = chosen.pick(budgets.condition(trace, contract)), budgets.drift(trace.rigid)
     dist_sq, log_det = oracle.overlap_digits(*chosen.gaussians(trace), digits=50)
     error = _relative(chosen.pick(trace.dist_sq), dist_sq) / (kappa * u)
     limit = bounds.dist_sq_budget(kappa, dtype, drift=off) / (kappa * u)

@@ -17,7 +17,7 @@ import torch
 from iga import bounds, diagnostics
 from iga._typing import Tensor
 from iga.functional import Trace
-from iga.testing.check import check
+from iga.testing.check import TRACE, check
 from iga.testing.contract import Contract
 from iga.testing.layer.cases import Case
 from iga.testing.layer.guards import require_own_output, rolled
@@ -33,7 +33,7 @@ SCALES_MIN = 0.5
 WEIGHTS_MIN = 0.02
 
 
-@check("layer", "see band", needs="trace")
+@check("layer", "see band", needs=TRACE)
 def geometry_is_alive(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Spread, gradient and influence of the geometry logit, each within its band, for every P."""
     for case in cases:

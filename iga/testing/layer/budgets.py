@@ -12,18 +12,24 @@ from iga import bounds
 from iga._plain import is_plain
 from iga._typing import Float, Tensor
 from iga.functional import Trace
+from iga.gaussian import GaussianRigid
 from iga.presets import IGAConfig
 from iga.testing.contract import Contract
 from iga.testing.judges import overlap as oracle
 from iga.testing.layer.subject import TracedLayer
 from iga.testing.targets import TargetError, one_line
 
-__all__ = ["cap", "condition", "displacement", "drift", "geometry_logit", "local_reach", "output"]
+__all__ = ["cap", "condition", "condition_of", "displacement", "drift", "geometry_logit", "local_reach", "output"]
 
 
 def condition(trace: Trace, contract: Contract) -> Float[Tensor, "*b h p q k"]:
     """κ of each pair and point: largest over smallest σ, no larger than the contract allows."""
-    query, key = trace.query.sigma.detach().double(), trace.key.sigma.detach().double()
+    return condition_of(trace.query.sigma, trace.key.sigma, contract)
+
+
+def condition_of(query: Tensor, key: Tensor, contract: Contract) -> Float[Tensor, "*b h p q k"]:
+    """The same of the σ of queries and of keys, [*b, h, p, n, 3]."""
+    query, key = query.detach().double(), key.detach().double()
     largest = torch.maximum(query.amax(dim=-1)[..., :, None], key.amax(dim=-1)[..., None, :])
     smallest = torch.minimum(query.amin(dim=-1)[..., :, None], key.amin(dim=-1)[..., None, :])
     return (largest / smallest).clamp(max=contract.sigma_max / contract.sigma_min)
@@ -41,9 +47,9 @@ def local_reach(trace: Trace) -> tuple[Tensor, Tensor]:
     return reach[0], reach[1]
 
 
-def drift(trace: Trace) -> float:
+def drift(rigid: GaussianRigid) -> float:
     """How far the given matrices are from rotations, in units of u; no less than what rounding a rotation does."""
-    given = float(oracle.drift(trace.rigid.rot).amax()) / bounds.unit_roundoff(trace.rigid.dtype)
+    given = float(oracle.drift(rigid.rot).amax()) / bounds.unit_roundoff(rigid.dtype)
     return max(bounds.ROUNDED_DRIFT, given)
 
 
@@ -59,7 +65,7 @@ def geometry_logit(
 ) -> Float[Tensor, "*b h q k"]:
     """Absolute error of G when √dist_sq erred by `moved`: the points' errors summed and scaled, and the sum's own."""
     arguments = (trace.dist_sq.detach().double(), trace.log_det.detach().double(), condition(trace, contract))
-    dtype, off = trace.dist_sq.dtype, drift(trace)
+    dtype, off = trace.dist_sq.dtype, drift(trace.rigid)
     if config.score == "student_t":
         scores = bounds.student_t_score_budget(*arguments, dtype, dof=config.dof, moved=moved, drift=off)
     else:

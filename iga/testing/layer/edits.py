@@ -9,9 +9,10 @@ from torch import nn
 from iga._typing import Tensor
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
+from iga.testing.contract import Contract
 from iga.testing.judges import overlap as oracle
 from iga.testing.layer.cases import Case
-from iga.testing.layer.subject import Subject
+from iga.testing.layer.subject import Observation, Subject
 from iga.testing.targets import TargetError, one_line
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "leaves",
     "masked",
     "native",
+    "observed",
     "rebuilt",
     "redrawn",
     "skew",
@@ -48,6 +50,13 @@ def cast(case: Case, dtype: torch.dtype) -> Case:
     rot = oracle.nearest_rotation(r.rot) if dtype == torch.float64 else r.rot.to(dtype)
     rigid = GaussianRigid(Frame(rot, r.trans.to(dtype)), r.local_mean.to(dtype), r.log_scale.to(dtype))
     return replace(case, rigid=rigid, s=case.s.to(dtype), z=case.z.to(dtype))
+
+
+def observed(subject: Subject, layer: nn.Module, case: Case, contract: Contract, points: int) -> Observation:
+    """The layer called on the case in its native dtype: for its trace, or for what it shows."""
+    layer, case = layer.to(native(subject)), cast(case, native(subject))
+    shown = subject.trace(layer, case) if subject.traced else subject.seen(layer, case)
+    return Observation(subject, layer, case, shown, contract, f"{case.label}, P = {points}")
 
 
 def tensors(case: Case) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ import torch
 from iga import bounds
 from iga._typing import Tensor
 from iga.functional import PointGaussians, Trace
-from iga.testing.check import check
+from iga.testing.check import TRACE, check
 from iga.testing.contract import Contract
 from iga.testing.layer import budgets
 from iga.testing.layer.cases import Case
@@ -53,7 +53,7 @@ RESIDUES = 6
 FEW = 4  # points: each of them is judged on every pair, so more would only repeat
 
 
-@check("layer", "see example", degenerate=True, needs="trace", requires=("gradients",))
+@check("layer", "see example", degenerate=True, needs=TRACE, requires=("gradients",))
 def gradient_bounds(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Each derivative over its bound, rounding included."""
     choices = [p for p in contract.points if p <= FEW] or [contract.points[0]]

@@ -9,11 +9,11 @@ import math
 import torch
 
 from iga import bounds, diagnostics
-from iga._typing import Tensor
-from iga.testing.check import check
+from iga.testing.check import TRACE, check
 from iga.testing.contract import Contract
 from iga.testing.layer import budgets
 from iga.testing.layer.cases import Case
+from iga.testing.layer.growth_seen import judge_growth, slope
 from iga.testing.layer.scores import varies
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
@@ -29,22 +29,25 @@ SATURATION_LIMIT = 0.02
 STANDARD_ERRORS = 3.0
 
 
-@check("layer", "exponent of P", needs="trace")
+@check("layer", "exponent of P", needs=("logits",))
 def growth_with_points(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Exponents of max |geometry logit| in P, and the change of the saturated share, against "does not grow"."""
     most = subject.claims.max_points
     points = sorted({1, 64 if most is None else min(64, most), *contract.points})
-    octaves = math.log2(points[-1] / points[0])
+    octaves = math.log2(points[-1] / points[0]) or math.inf
     limit = math.log2(GROWTH_LIMIT) / octaves
+    if not subject.traced:
+        judge_growth(subject, cases, points, limit, STANDARD_ERRORS, seed, tally)
+        return
     for name, build in (("equal points", subject.coherent), ("initialisation", subject.fresh)):
         magnitude, share, able = _sweep(subject, build, cases, points, seed)  # [sample, head, point count]
         if not magnitude.isfinite().all():
             tally.fail(name, "a geometry logit is not finite")
             continue
-        exponent, error = _slope(magnitude.clamp(min=1e-30).log2(), points)
+        exponent, error = slope(magnitude.clamp(min=1e-30).log2(), points)
         tally.add(exponent, limit + STANDARD_ERRORS * error, f"max |geometry logit|, {name}", could_fail=able)
         tally.note(f"{name}: max |geometry logit| grows as P^{round(exponent, 2) + 0.0:.2f}")
-        change, error = _slope(share, points)
+        change, error = slope(share, points)
         tally.add(
             change,
             SATURATION_LIMIT / octaves + STANDARD_ERRORS * error,
@@ -55,7 +58,7 @@ def growth_with_points(subject: Subject, cases: list[Case], contract: Contract, 
         tally.note(f"saturated rows {first:.2f} at P = {points[0]}, {last:.2f} at P = {points[-1]}")
 
 
-@check("layer", "nat", needs="trace")
+@check("layer", "nat", needs=TRACE)
 def point_scaling_law(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Equal points: G(P) = P^e G(1) with the exponent of the scaling in force; and |geometry logit| ≤ c under a cap."""
     exponent = {"sum": 1.0, "rsqrt": 0.5, "mean": 0.0}[subject.iga_config.point_scaling]
@@ -93,11 +96,3 @@ def _sweep(subject: Subject, build, cases: list[Case], points: list[int], seed: 
             saturated = [(t.weights.amax(dim=-1) > diagnostics.SATURATION).double().mean(dim=-1)[0] for t in traces]
             shares.append(torch.stack(saturated, dim=-1))
     return torch.stack(magnitudes).double(), torch.stack(shares).double(), able
-
-
-def _slope(values: Tensor, points: list[int]) -> tuple[float, float]:
-    """Mean least-squares slope of `values` [..., point count] against log2 P, and its standard error over samples."""
-    x = torch.tensor([math.log2(p) for p in points], dtype=torch.float64)
-    x = x - x.mean()
-    slopes = ((values * x).sum(dim=-1) / x.square().sum()).flatten()
-    return float(slopes.mean()), float(slopes.std() / len(slopes) ** 0.5)

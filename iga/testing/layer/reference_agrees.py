@@ -15,7 +15,7 @@ from torch import nn
 
 from iga import bounds
 from iga._typing import Tensor
-from iga.testing.check import check
+from iga.testing.check import REFERENCE, check
 from iga.testing.contract import Contract
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import cast, gradients, kept, leaves, masked
@@ -34,7 +34,7 @@ BETWEEN = (24, 3, 5, 7, 12, 6, 10)  # numbers of points that are no powers of tw
 FEW, FEWEST = 3, 10
 
 
-@check("layer", "of the budget", degenerate=True, needs="reference", claims=("gradients",))
+@check("layer", "of the budget", degenerate=True, needs=REFERENCE, claims=("gradients",))
 def reference_agrees(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """|value − reference| and |gradient − reference|, each over its own budget: at most 1."""
     assert subject.reference is not None

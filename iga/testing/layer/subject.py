@@ -1,6 +1,6 @@
 """A layer under test: built with any number of points, fresh, with random parameters or equal points, and called."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -13,9 +13,11 @@ from iga.attention import InvariantGaussianAttention
 from iga.functional import Trace
 from iga.gaussian import GaussianRigid
 from iga.presets import IGAConfig
+from iga.taps import NAMES
 from iga.testing.contract import Contract, Profile
 from iga.testing.layer.cases import Case
 from iga.testing.layer.references import Reference
+from iga.testing.layer.seen import Hook, Seen, hooks_of, watched
 from iga.testing.targets import DTYPES, Claims, Target, TargetError, one_line
 
 __all__ = ["Observation", "Subject", "TracedLayer", "lacking", "layer_subject", "randomise", "tie_points"]
@@ -104,6 +106,9 @@ class Subject:
     implementation  which of `iga.kernels` runs, for the report; None: the layer's own affair
     claims         what else it claims
     reference      what it has to equal with the same weights, if it names it
+    taps           of a foreign layer: tap → "shown" or "caught", what a call of it lets see
+    hooks          submodules whose outputs are taps, as it claims
+    catches        whether its softmax may be caught: a call under the catcher is as good as one without
     """
 
     name: str
@@ -116,11 +121,19 @@ class Subject:
     implementation: str | None = None
     claims: Claims = field(default_factory=Claims)
     reference: Reference | None = None
+    taps: Mapping[str, str] = field(default_factory=dict)
+    hooks: tuple[Hook, ...] = ()
+    catches: bool = True
 
     @property
     def traced(self) -> bool:
         """Whether the layer shows its scores: `trace`, and the IGAConfig that they follow."""
         return self.config is not None
+
+    @property
+    def all_taps(self) -> dict[str, str]:
+        """Each tap with how it is seen: "shown", "caught" or "missing". A trace shows all."""
+        return {name: "shown" if self.traced else self.taps.get(name, "missing") for name in NAMES}
 
     @property
     def iga_config(self) -> IGAConfig:
@@ -174,6 +187,11 @@ class Subject:
             raise TargetError(f"{case.label}: inputs on {case.s.device}, output on {output.device}")
         return output
 
+    def seen(self, layer: nn.Module, case: Case) -> Seen:
+        """The layer's output on the case with what it shows, and what is caught, of the call."""
+        with watched(layer, case.s.shape[-2], self.hooks, catch=self.catches) as made:
+            return made(self.output(layer, case))
+
     @contextmanager
     def _named(self, doing: str) -> Iterator[None]:
         try:
@@ -189,14 +207,28 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """One trace of a layer, with what it is the trace of: what the checks of each trace are given."""
+    """One call of a layer, with what it is the call of: what the checks of each trace are given.
+
+    A traced layer gives its `trace`. Of another there is what it shows, `seen`.
+    """
 
     subject: Subject
     layer: nn.Module
     case: Case
-    trace: Trace
+    shown: Trace | Seen
     contract: Contract
     label: str
+
+    @property
+    def trace(self) -> Trace:
+        """The trace of a traced layer."""
+        assert isinstance(self.shown, Trace), "only traced layers have one"
+        return self.shown
+
+    @property
+    def seen(self) -> Seen | None:
+        """What a layer without trace shows."""
+        return self.shown if isinstance(self.shown, Seen) else None
 
 
 def layer_subject(target: Target, profile: Profile, probe: Case) -> Subject:
@@ -214,6 +246,7 @@ def layer_subject(target: Target, profile: Profile, probe: Case) -> Subject:
         layer = subject.fresh(2, seed=0).to(dtype)
         with torch.no_grad():
             subject.output(layer, probe)
+            subject = _with_taps(subject, layer, probe)
     except TargetError as error:
         call = "f(*, c_s, c_z, c_hidden, no_heads, no_qk_points, no_v_points) -> Module; forward(s, z, r, mask)"
         raise ValueError(f"{target.name} cannot be called as a layer, {call}: {error}") from error
@@ -232,6 +265,19 @@ def layer_subject(target: Target, profile: Profile, probe: Case) -> Subject:
         return subject
     require_parts(target.name, missing)
     return traced
+
+
+def _with_taps(subject: Subject, layer: nn.Module, probe: Case) -> Subject:
+    """The subject with what a call of it, with two points, lets see; TargetError for what it shows wrongly."""
+    sizes = {"n": probe.s.shape[-2], "h": subject.profile.no_heads, "p": 2, "c": subject.profile.c_hidden}
+    hooks = hooks_of(subject.claims.taps, layer, sizes, lambda: subject.output(layer, probe))
+    subject = replace(subject, hooks=hooks)
+    plain = replace(subject, catches=False)
+    try:
+        taps = subject.seen(layer, probe).sources
+    except TargetError:  # some operators run under no mode (FlexAttention's): then what is shown is all there is
+        return replace(plain, taps=plain.seen(layer, probe).sources)
+    return replace(subject, taps=taps, catches="caught" in taps.values())
 
 
 def require_parts(name: str, missing: list[str]) -> None:

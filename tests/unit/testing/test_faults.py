@@ -52,9 +52,7 @@ def filled(value: float):
 
 # The others look at outputs alone, and are fed garbage in test_layer_checks.py.
 OF_TRACES = [
-    one
-    for one in JUDGES["layer"]
-    if one.needs == "trace" or one.name in ("se3_invariance", "mask_inertness", "reduced_precision")
+    one for one in JUDGES["layer"] if one.needs or one.name in ("se3_invariance", "mask_inertness", "reduced_precision")
 ]
 
 

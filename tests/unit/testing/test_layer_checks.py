@@ -20,7 +20,7 @@ from iga.testing.faults.patched import patched
 from iga.testing.layer.subject import Subject
 from iga.testing.targets import Claims
 
-BY_OUTPUT = [c for c in CHECKS if c.kind == "layer" and c.needs == "output" and c.name != "compiled_calls"]
+BY_OUTPUT = [c for c in CHECKS if c.kind == "layer" and not c.needs and c.name != "compiled_calls"]
 
 
 @pytest.mark.parametrize("check", BY_OUTPUT, ids=lambda check: check.name)
