@@ -24,6 +24,7 @@ __all__ = [
     "CommandError",
     "Context",
     "UsageError",
+    "check_folder",
     "check_names",
     "check_outputs",
     "complain",
@@ -131,6 +132,20 @@ def check_outputs(**files: Path | None) -> None:
         if place in seen and path.is_file():
             raise typer.BadParameter(f"{path} is the file of {seen[place]} too; name another", param_hint=option)
         seen[place] = option
+
+
+def check_folder(**folders: Path | None) -> None:
+    """A folder that can't be made, or written to, is misuse, before anything is computed. Keywords: the options."""
+    for name, path in folders.items():
+        if path is None:
+            continue
+        try:
+            if not path.name:
+                raise ValueError(f"expected the name of a folder, got {os.fspath(path)!r}")
+            path.mkdir(parents=True, exist_ok=True)
+            check_target(path / "case.json")
+        except (ValueError, OSError) as error:
+            raise typer.BadParameter(words(error), param_hint=f"--{name}") from error
 
 
 @contextmanager

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from iga.cli.terminal import Bars, Context, check_names, check_outputs, finish, misuse, say, typed, whole_numbers
+from iga.cli.terminal import (
+    Bars,
+    Context,
+    check_folder,
+    check_names,
+    check_outputs,
+    finish,
+    misuse,
+    say,
+    typed,
+    whole_numbers,
+)
 
 __all__ = ["verify"]
 
@@ -65,6 +76,10 @@ def verify(
             show_default="60; ci: 300; nightly: 3600",
         ),
     ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Write the inputs of each broken check's worst example to this folder: CHECK/case.json."),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
 ) -> None:
     """Check the numerical invariants of a preset, of a layer or of an overlap function of yours.
@@ -82,6 +97,7 @@ def verify(
     if timeout is not None and not 0 < timeout < math.inf:
         raise typer.BadParameter(f"must be above 0, got {timeout}", param_hint="--timeout")
     check_outputs(json=json)
+    check_folder(save=save)
     check_names(structures=structures or [])
     counts = None if points is None else whole_numbers(points)
     from iga.report.verify import blocks
@@ -99,6 +115,7 @@ def verify(
         "seed": seed,
         "only": only,
         "implementation": implementation,
+        "save": None if save is None else str(save),
     }
     printed: list[str] = []
     if target is None:
@@ -114,5 +131,5 @@ def verify(
     for line in printed:
         say(f"the target printed: {line}")
     document = report.document(context.obj)
-    add_commands(document, typed(context, "only", "seed", "structures", "json"), structures or [])
+    add_commands(document, typed(context, "only", "seed", "structures", "json", "save"), structures or [])
     finish(document, blocks(document), json)

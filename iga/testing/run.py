@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ import torch
 from iga._runtime import Progress, threads
 from iga.structure import Structure
 from iga.structure.synthetic import synthetic_structures
+from iga.testing import latest
+from iga.testing.cases_file import write_case
 from iga.testing.check import Check
 from iga.testing.checks import LIBRARIES, checks_of
 from iga.testing.contract import Contract, Profile
@@ -49,6 +52,7 @@ class Run:
     skipped          invariant → why it does not apply
     expected_broken  invariant → reason, as the target claims
     on_progress      called as on_progress(what, done, total)
+    save             a folder, to which the inputs of the worst example of each broken check are written
     """
 
     kind: str
@@ -62,6 +66,7 @@ class Run:
     skipped: dict[str, str] = field(default_factory=dict)
     expected_broken: Mapping[str, str] = field(default_factory=dict)
     on_progress: Progress | None = None
+    save: Path | None = None
     _interrupted: Callable[[], bool] = field(default=lambda: False, init=False, repr=False)
 
     def run(self, on_progress: Progress | None = None) -> Report:
@@ -94,17 +99,36 @@ class Run:
         report = on_progress or self.on_progress or (lambda what, done, total: None)
         start = on_start or (lambda names: None)
         tallies = {check.name: Tally(check.name, check.unit) for check in self.checks}
-        with threads(1), real_interrupts() as self._interrupted:  # small tensors: a second thread waits more than works
+        keeping = latest.keeping(on=self.save is not None)
+        # small tensors: a second thread waits more than it works
+        with keeping, threads(1), real_interrupts() as self._interrupted:
             traced = [check for check in self.checks if check.each_trace is not None]
             if traced:
                 start([check.name for check in traced])
                 self._traces(tallies, report)
-                yield from (tallies[check.name].finding() for check in traced if check.measure is None)
+                yield from (self._finding(tallies[check.name]) for check in traced if check.measure is None)
             for check in self.checks:
                 if check.measure is not None:
                     start([check.name])
                     self._measure(check, tallies[check.name], report)
-                    yield tallies[check.name].finding()
+                    yield self._finding(tallies[check.name])
+
+    def _finding(self, tally: Tally) -> Finding:
+        """The verdict; with `save`, what it was called with is written, and the note says where to, or why not."""
+        finding = tally.finding()
+        if self.save is None or finding.verdict != "broken":
+            return finding
+        path = self.save / finding.name / "case.json"
+        facts = {"check": finding.name, "unit": finding.unit, "where": finding.worst_example, "note": finding.note}
+        numbers = {"target": self.name, "value": finding.worst, "limit": finding.budget, "seed": self.seed}
+        try:
+            if tally.call is None:
+                raise ValueError("it is not known which call it was")
+            write_case(path, tally.call, facts | numbers)
+            words = f"inputs: {path}"
+        except (ValueError, OSError) as error:
+            words = f"inputs not written: {error}"
+        return replace(finding, note="; ".join(part for part in (finding.note, words) if part))
 
     def _measure(self, check: Check, tally: Tally, report: Progress) -> None:
         if self._unsupported(check, tally):

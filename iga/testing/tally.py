@@ -6,17 +6,28 @@ A value that is not finite is broken whatever the limit, and is looked at first.
 
 import math
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from iga._typing import Tensor
+from iga.testing.latest import Call, taken
 from iga.testing.result import Finding
 
-__all__ = ["VACUOUS_SHARE", "Tally"]
+__all__ = ["VACUOUS_SHARE", "Row", "Tally"]
 
 # Under this share of examples that could have failed, a check that found nothing has shown nothing.
 VACUOUS_SHARE = 0.5
 FAILURES = 3  # failures without a number whose words are kept: the first few say what there is to say
+
+
+@runtime_checkable
+class Row(Protocol):
+    """A name of examples, each of which has inputs of its own: those of a row of a batch."""
+
+    def __call__(self, index: tuple[int, ...]) -> str: ...
+
+    def inputs(self, index: tuple[int, ...]) -> dict[str, Tensor]: ...
 
 
 class Tally:
@@ -37,6 +48,7 @@ class Tally:
         self._unsupported: list[str] = []
         self._highest: dict[str, float] = {}
         self._severity = -math.inf
+        self.call: Call | None = None  # that of the worst example, where it is broken and calls are kept
 
     def add(
         self,
@@ -78,6 +90,8 @@ class Tally:
             self.limit = float(limit.flatten()[worst])
             index = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), value.shape)) if value.ndim else ()
             self.worst_example = where if isinstance(where, str) else where(index)
+            if top > 0:
+                self.call = taken(where.inputs(index)) if isinstance(where, Row) else taken()
 
     def leave_out(self, count: int) -> None:
         """Examples that no implementation in this dtype could decide: counted, not judged."""
@@ -92,7 +106,7 @@ class Tally:
             self.note(note)
         self._failures += 1
         if self._severity < math.inf:
-            self._severity, self.worst_example = math.inf, where
+            self._severity, self.worst_example, self.call = math.inf, where, taken()
 
     def void(self, note: str) -> None:
         """What was examined cannot show this invariant at all: vacuous unless broken, whatever else was added."""

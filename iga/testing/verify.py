@@ -49,6 +49,7 @@ def prepare(
     only: Sequence[str] | None = None,
     implementation: str | None = None,
     on_progress: Progress | None = None,
+    save: str | Path | None = None,
 ) -> Run:
     """Everything that misuse can stop, before anything is measured: arguments as for `verify`, ValueError likewise."""
     profile = the_profile(profile)
@@ -85,7 +86,8 @@ def prepare(
     entries, records = _structures(structures, profile, seed)
     checks, skipped = choose(found.kind, subject, profile.name, only)
     expected = found.expected_broken
-    return Run(found.kind, subject, contract, profile, seed, checks, entries, records, skipped, expected, on_progress)
+    facts = (records, skipped, expected, on_progress, None if save is None else Path(save))
+    return Run(found.kind, subject, contract, profile, seed, checks, entries, *facts)
 
 
 def options_of_prepare(_: Callable[P, Any]) -> Callable[[Callable[..., R]], Callable[P, R]]:
@@ -118,6 +120,7 @@ def verify(*target: Any, **options: Any) -> Report:
     implementation  of `iga.kernels`, for a preset or config: "reference", "cpu", "fused" or "auto"; None: "reference"
                  in the fast profile, "auto" in the others
     on_progress  called as on_progress(what, done, total)
+    save         a folder: the inputs of each broken check's worst example are written to save/<check>/case.json
 
     Raises ValueError for misuse: an unknown preset, profile or invariant, no readable structure, a bad number, a target
     that does not import or has the wrong signature or shapes.

@@ -14,6 +14,7 @@ from iga.functional import Trace
 from iga.gaussian import GaussianRigid
 from iga.presets import IGAConfig
 from iga.taps import NAMES
+from iga.testing import latest
 from iga.testing.contract import Contract, Profile
 from iga.testing.layer.cases import Case
 from iga.testing.layer.references import Reference
@@ -143,23 +144,41 @@ class Subject:
 
     def fresh(self, points: int, seed: int) -> nn.Module:
         """The layer as it is at the start of a training run."""
-        p = self.profile
-        sizes = {"c_s": p.c_s, "c_z": p.c_z, "c_hidden": p.c_hidden, "no_heads": p.no_heads}
-        sizes |= {"no_qk_points": points, "no_v_points": p.no_v_points}
+        sizes = self._sizes(points)
         with torch.random.fork_rng(devices=[]), self._named("building it"):
             torch.manual_seed(seed)
             built = self.layer(**sizes) if self.foreign else self.layer(*sizes.values(), config=self.config)
         if not isinstance(built, nn.Module):
             raise TargetError(f"the factory must return a torch.nn.Module, got {type(built).__name__}")
+        self._note("fresh", points, seed)
         return built.eval()
 
     def random(self, points: int, seed: int, *, gain: float = 1.0) -> nn.Module:
         """The layer with all parameters re-randomised; a large gain drives every bounded amount to its bound."""
-        return randomise(self.fresh(points, seed), seed, gain=gain)
+        layer = randomise(self.fresh(points, seed), seed, gain=gain)
+        self._note("random", points, seed, gain)
+        return layer
 
     def coherent(self, points: int, seed: int) -> nn.Module:
         """The layer with all points equal, and the same for every number of points."""
-        return tie_points(self.fresh(points, seed), self.fresh(1, seed), points)
+        layer = tie_points(self.fresh(points, seed), self.fresh(1, seed), points)
+        self._note("coherent", points, seed)
+        return layer
+
+    def _sizes(self, points: int) -> dict[str, int]:
+        p = self.profile
+        sizes = {"c_s": p.c_s, "c_z": p.c_z, "c_hidden": p.c_hidden, "no_heads": p.no_heads}
+        return sizes | {"no_qk_points": points, "no_v_points": p.no_v_points}
+
+    def _note(self, made: str, points: int, seed: int, gain: float = 1.0) -> None:
+        """What builds the layer again, for a finding's inputs."""
+        latest.built(self.name, {**self._sizes(points), "made": made, "seed": seed, "gain": gain})
+
+    def _called(self, case: Case) -> None:
+        r = case.rigid
+        inputs = {"s": case.s, "z": case.z if self.pair_features else None, "mask": case.mask, **self.inputs(case)}
+        geometry = {"rot": r.rot, "trans": r.trans, "local_mean": r.local_mean, "log_scale": r.log_scale}
+        latest.called("layer", inputs | geometry, self.name)
 
     def inputs(self, case: Case) -> dict[str, Any]:
         """What forward needs beyond the case: the flow time, late, where a time gate asks for it."""
@@ -173,11 +192,13 @@ class Subject:
 
     def trace(self, layer: nn.Module, case: Case) -> Trace:
         """The layer's trace of the case."""
+        self._called(case)
         with self._named(case.label):
             return layer.trace(*self.call(case), **self.inputs(case))  # pyright: ignore[reportCallIssue]
 
     def output(self, layer: nn.Module, case: Case) -> Tensor:
         """The layer's output on the case, [*b, n, c_s]."""
+        self._called(case)
         with self._named(case.label):
             output = layer(*self.call(case), **self.inputs(case))
         if not isinstance(output, Tensor) or output.shape != case.s.shape:

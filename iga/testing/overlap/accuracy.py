@@ -5,6 +5,8 @@ the rounded inputs themselves leave open by more than the required digits are co
 (`iga.testing.judges.rigorous`).
 """
 
+from dataclasses import dataclass
+
 import torch
 
 from iga._typing import Tensor
@@ -12,7 +14,7 @@ from iga.testing.check import check
 from iga.testing.judges import overlap as oracle
 from iga.testing.overlap import budgets, pairs
 from iga.testing.overlap.pairs import PairSource
-from iga.testing.overlap.subject import OverlapSubject, Pair
+from iga.testing.overlap.subject import ARGUMENTS, OverlapSubject, Pair
 from iga.testing.tally import Tally
 
 __all__ = ["accuracy", "judge_values", "label_of"]
@@ -75,17 +77,27 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def label_of(pair: Pair, where: str, keep: Tensor | None = None):
-    """Names a pair by what makes it hard, for the report."""
-    kept = None if keep is None else keep.nonzero().flatten()
+@dataclass(frozen=True, eq=False)
+class label_of:  # noqa: N801 - called like a function
+    """Names a pair by what makes it hard, for the report; `keep` says which pairs are judged, if not all."""
 
-    def label(index: tuple[int, ...]) -> str:
-        k = index[0] if kept is None else int(kept[index[0]])
+    pair: Pair
+    where: str
+    keep: Tensor | None = None
+
+    def __call__(self, index: tuple[int, ...]) -> str:
+        k, pair = self._row(index), self.pair
         sigma = " ".join(f"{x:.3g}" for x in (*pair[2][k].tolist(), *pair[5][k].tolist()))
         delta = float((pair[1][k].double() - pair[4][k].double()).norm())
-        return f"{where}, pair {k}: sigma {sigma}, |delta| {delta:.3g} nm"
+        return f"{self.where}, pair {k}: sigma {sigma}, |delta| {delta:.3g} nm"
 
-    return label
+    def inputs(self, index: tuple[int, ...]) -> dict[str, Tensor]:
+        """The pair itself, by the names of the function's arguments."""
+        k = self._row(index)
+        return {name: x[k] for name, x in zip(ARGUMENTS, self.pair, strict=True)}
+
+    def _row(self, index: tuple[int, ...]) -> int:
+        return index[0] if self.keep is None else int(self.keep.nonzero().flatten()[index[0]])
 
 
 def _excused(pair: Pair, dtype: torch.dtype, digits: int | None, kappa: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,13 +7,15 @@ from typing import Any
 import torch
 
 from iga._typing import Tensor
+from iga.testing.latest import called
 from iga.testing.tally import Tally
 from iga.testing.targets import DTYPES, Claims, Target, TargetError, one_line
 
-__all__ = ["OverlapSubject", "Pair", "overlap_subject", "require_answers"]
+__all__ = ["ARGUMENTS", "OverlapSubject", "Pair", "overlap_subject", "require_answers"]
 
 # (q_rot [..., 3, 3], q_mean [..., 3], q_sigma [..., 3], k_rot, k_mean, k_sigma): nm, leading dimensions broadcast
 Pair = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+ARGUMENTS = ("q_rot", "q_mean", "q_sigma", "k_rot", "k_mean", "k_sigma")
 CALL = "f(q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma) -> (dist_sq, log_det)"
 
 
@@ -30,6 +32,7 @@ class OverlapSubject:
 
     def __call__(self, *pair: Tensor) -> tuple[Tensor, Tensor]:
         """(dist_sq [...], log_det [...]). Raises TargetError for an exception, a wrong shape, device or type."""
+        called("overlap", dict(zip(ARGUMENTS, pair, strict=False)))
         try:
             returned = self.function(*pair)
         except Exception as error:  # whatever somebody else's function raises is a finding about that function
