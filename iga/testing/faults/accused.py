@@ -5,11 +5,13 @@ the parameters. Without a trace `layer` is the Module inside; with one it is the
 what comes of the slip. Both are found by name, so that a copy or a pickle makes the same slip.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn.utils.stateless import _reparametrize_module
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 Wrong = Callable[..., Tensor]
+SWAPPING = threading.RLock()
 CALLS = ("calls_agree",)
 
 
@@ -124,10 +127,13 @@ def _reweighted(
 
 def swapped(call: Any, layer: nn.Module, change: Callable[[Any], Mapping[str, Tensor]], *inputs: Any) -> Tensor:
     """The call with other numbers in some of the layer's parameters: name → tensor, made by change(right layer)."""
-    if isinstance(call, nn.Module):
+    if torch.compiler.is_compiling():
         return functional_call(call, dict(change(call)), inputs)
-    with _reparametrize_module(layer, dict(change(layer))):
-        return call(*inputs)
+    with SWAPPING:  # the module holds them for the length of the call
+        if isinstance(call, nn.Module):
+            return functional_call(call, dict(change(call)), inputs)
+        with _reparametrize_module(layer, dict(change(layer))):
+            return call(*inputs)
 
 
 def layer_slip(

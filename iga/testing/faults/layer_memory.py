@@ -127,7 +127,7 @@ MEMORY = layer_slips(
         ("a parameter that is swapped in is not seen", "torch.func.functional_call", _first_parameters),
         ("outputs are remembered by the address of s", "an input changed in place", _kept_by_address, "determinism"),
         ("z is remembered by its address", "z changed in place", _pair_bias_kept, "determinism"),
-        ("a copy computes with the first one's parameters", "copy.deepcopy", _shared_by_copies, "batch_independence"),
+        ("a copy computes with the first one's parameters", "copy.deepcopy", _shared_by_copies, "calls_agree"),
         ("an option is not in the pickle", "torch.save of the module", _forgets),
         ("z is scaled in place, and back", "an ulp of z", _in_place, "determinism"),
     ],

@@ -209,21 +209,29 @@ def _first_mask(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) 
     return call(s, z, r, mask[:1].expand(mask.shape) if mask.ndim == 2 else mask)
 
 
-SHAPES = layer_slips(
-    "shapes",
-    [
-        ("two batch dimensions are flattened in two orders", "[a, b, N], a, b > 1", _exchanged),
-        ("without a batch z's residues are exchanged", "[N]", _unbatched),
-        (
-            "three batch dimensions: the frames of the first",
-            "[a, b, c, N]",
-            lambda call, layer, s, z, r, mask: call(
-                s, z, rigid_of(r, lambda x: x[:1].expand(x.shape)) if s.ndim == 5 else r, mask
+SHAPES = (
+    *layer_slips(
+        "shapes",
+        [
+            ("two batch dimensions are flattened in two orders", "[a, b, N], a, b > 1", _exchanged),
+            ("without a batch z's residues are exchanged", "[N]", _unbatched),
+            (
+                "three batch dimensions: the frames of the first",
+                "[a, b, c, N]",
+                lambda call, layer, s, z, r, mask: call(
+                    s, z, rigid_of(r, lambda x: x[:1].expand(x.shape)) if s.ndim == 5 else r, mask
+                ),
             ),
-        ),
-        ("the gradient of a z that serves a batch is a mean", "z [1, N, N, c], batch > 1", _mean_for_sum),
-        ("the first sample's mask serves the batch", "masks that differ", _first_mask, "batch_independence"),
-    ],
+            ("the first sample's mask serves the batch", "masks that differ", _first_mask, "calls_agree"),
+        ],
+    ),
+    layer_slip(
+        "shapes",
+        "the gradient of a z that serves a batch is a mean",
+        "z [1, N, N, c], batch > 1",
+        _mean_for_sum,
+        traced=True,
+    ),
 )
 
 
