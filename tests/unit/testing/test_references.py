@@ -18,7 +18,7 @@ from iga.testing.result import Finding
 from iga.testing.targets import Claims, Target, load_target, target
 from iga.testing.verify import prepare, verify
 
-FAST = replace(SMALL, name="fast")
+FAST = replace(SMALL, name="fast", focus_residues=12, others=())  # one set of sizes
 NAME = "reference_agrees"
 
 
