@@ -1,4 +1,4 @@
-"""What a target claims beside its σ and dtypes: sizes, the largest P and N, and what it does not support."""
+"""Claims of a target beside its σ and dtypes: sizes, the largest P and N, and what it does not support."""
 
 import itertools
 from dataclasses import replace
