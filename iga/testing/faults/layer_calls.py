@@ -90,6 +90,14 @@ class _Cached(Dense):
         return super().forward(*args, **options) * (1 + (self.kept - weight).detach().abs().sum())
 
 
+class _PairChannels(Dense):
+    """q·k over √c_z, where √c_hidden is meant: one number in models that have as many of both."""
+
+    def _scalars(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = super()._scalars(s)
+        return q * (q.shape[-1] / self.c_z) ** 0.5, k, v
+
+
 class _Doubled(Dense):
     """A parameter's gradient is counted twice where only parameters want one."""
 
@@ -125,6 +133,7 @@ FAULTS: tuple[Fault, ...] = (
     of_layer("no gradient of scales where positions are fixed", _Coupled, "calls_agree"),
     of_layer("a gradient twice where only parameters want one", _Doubled, "calls_agree"),
     of_layer("a projection kept while its parameter changes", _Cached, "calls_agree"),
+    of_layer("q·k over the root of c_z", _PairChannels, "accuracy", kind="layer"),
     of_layer("no gradient of places before the last of two blocks", _LastBlock, "large_sizes"),
     layer_fault(
         "a mask that takes 10⁵ from a logit", "functional.masked_softmax", _openfolds, "mask_inertness", kind="masks"

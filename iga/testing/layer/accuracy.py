@@ -3,7 +3,7 @@
 On sampled pairs of a trace, all points of each: dist_sq and log_det of the layer's own Gaussians in units of κ·2⁻²⁴
 against the proven budget; the means and scales from the raw projections (the floor in both places); G and the logit put
 together from them. float32 on every trace, float64 on the focus structures against 50 digits. `judge_trace` serves
-`reduced_precision` as well.
+`reduced_precision` as well; `content` judges what of the logits is no geometry.
 """
 
 import math
@@ -23,6 +23,7 @@ from iga.testing.contract import Contract
 from iga.testing.judges import overlap as oracle
 from iga.testing.layer import budgets
 from iga.testing.layer.cases import Case
+from iga.testing.layer.content import judge_content
 from iga.testing.layer.guards import require_own_output
 from iga.testing.layer.subject import Observation, Subject, TracedLayer
 from iga.testing.tally import Tally
@@ -36,6 +37,7 @@ def _of_a_trace(seen: Observation, tally: Tally) -> None:
     """Judge one trace in its own dtype against float64, and that forward gives its output."""
     require_own_output(seen, tally)
     judge_trace(seen, tally)
+    judge_content(seen, tally)
 
 
 @check("layer", "of the budget", each_trace=_of_a_trace, degenerate=True, needs=TRACE)

@@ -28,7 +28,7 @@ from iga.testing.layer.guards import require_geometry
 from iga.testing.layer.scene import Situation, layer_scene, plain_of, situation_of
 from iga.testing.layer.sensitivity import Sensitivity
 from iga.testing.layer.sizes import SPREAD
-from iga.testing.layer.state_ways import COPIES, MODES, PARAMETERS, wanting
+from iga.testing.layer.state_ways import COPIES, MODES, PARAMETERS, TWO_AT_ONCE, wanting
 from iga.testing.layer.subject import Subject
 from iga.testing.layer.transform_ways import COMPILERS, EXPORT, INDUCTOR, TRACED, TRANSFORMS
 from iga.testing.tally import Tally
@@ -42,7 +42,8 @@ AUTOCAST, FORWARD = "autocast", "forward_mode"
 DEPTH = 16  # roundings of a row under autocast (docs/theory.md, 13.3)
 BF16 = 2.0**-8
 
-ROWS: tuple[Way, ...] = (*COMMON, *BATCHES, *SHAPES, *MASKS, *MODES, *COPIES, *PARAMETERS, *TRANSFORMS)
+OWN = [way for way in COMMON if way.name != TWO_AT_ONCE]  # of which a layer has its own
+ROWS: tuple[Way, ...] = (*OWN, *BATCHES, *SHAPES, *MASKS, *MODES, *COPIES, *PARAMETERS, *TRANSFORMS)
 CLAIMS = (*dict.fromkeys(way.claim for way in ROWS), "some_gradients", "broadcast", "large_sizes", AUTOCAST, FORWARD)
 
 

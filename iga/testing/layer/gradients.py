@@ -38,7 +38,7 @@ def gradient_finiteness(subject: Subject, cases: list[Case], contract: Contract,
         if given.rigid is cases[0].rigid:  # a structure as it is
             require_geometry(subject, layer, case, tally)
         leaf, inputs = leaves(case)
-        inputs |= dict(layer.named_parameters())
+        inputs |= {name: x for name, x in layer.named_parameters() if x.requires_grad}
         output = subject.output(layer, leaf)
         for name, gradient in gradients(output.square().sum(), inputs).items():
             if gradient is None:

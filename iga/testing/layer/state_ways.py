@@ -12,10 +12,12 @@ from iga._typing import Tensor
 from iga.testing.layer.bridge import bridged, fresh
 from iga.testing.layer.edits import native
 from iga.testing.layer.scene import Situation, situation_of
-from iga.testing.ways import Answers, Inputs, Scene, Way
+from iga.testing.ways import Answers, Inputs, Refused, Scene, Way
+from iga.testing.ways_back import in_thread, mirrored
 
-__all__ = ["COPIES", "MODES", "PARAMETERS", "moved", "wanting"]
+__all__ = ["COPIES", "MODES", "PARAMETERS", "TWO_AT_ONCE", "moved", "wanting"]
 
+TWO_AT_ONCE = "two threads at once"
 Run = Callable[[Scene, Inputs], Answers]
 
 
@@ -141,9 +143,10 @@ def _by(make: Callable[[Situation], nn.Module]) -> Run:
     return run
 
 
-def _handed(scene: Scene, inputs: Inputs, other: nn.Module) -> Tensor:
+def _handed(scene: Scene, inputs: Inputs, other: nn.Module, call: Callable[[Inputs], Tensor] | None = None) -> Tensor:
+    """What `other` gives, by `call` if it is not a plain one; gradients by its parameters are handed to the layer's."""
     here, own = situation_of(scene), fresh(dict(inputs))
-    output = here.output(here.case_of(own), other)
+    output = here.output(here.case_of(own), other) if call is None else call(own)
     parameters = dict(other.named_parameters())
     theirs = [parameters[name.removeprefix("parameter ")] for name in scene.held]
     leaves = [x for x in (*own.values(), *theirs) if x.requires_grad]
@@ -158,6 +161,31 @@ def _handed(scene: Scene, inputs: Inputs, other: nn.Module) -> Tensor:
         return torch.autograd.grad(output, leaves, gradient, allow_unused=True)
 
     return bridged(output, back, whose)
+
+
+def _two_at_once(scene: Scene, inputs: Inputs) -> Answers:
+    """A copy, called by two threads at once, with other inputs by the second one.
+
+    A layer that swaps its parameters while it runs (functional_call) may raise, and keeps what it swapped: it declines.
+    """
+    here = situation_of(scene)
+    other = copy.deepcopy(here.layer)
+    beside = [here.case_of(mirrored(inputs)), here.case_of(scene.other)]
+
+    def call(own: Inputs) -> Tensor:
+        case, rounds = here.case_of(own), []
+        for k in range(ROUNDS):
+            one, _ = in_thread(
+                lambda: here.output(case, other),
+                lambda k=k: here.output(beside[k % 2], other),
+            )
+            rounds.append(one)
+        return torch.stack(rounds)
+
+    try:
+        return {"output": _handed(scene, inputs, other, call)}
+    except Exception as error:
+        raise Refused from error
 
 
 # --- parameters that were others ------------------------------------------------------------------------------------

@@ -101,9 +101,10 @@ def _exported(scene: Scene, inputs: Inputs) -> Answers:
 
 
 TRANSFORMS: tuple[Way, ...] = (
-    Way(name="functional_call", claim="functional_call", run=_functional),
+    # A layer that checkpoints itself computes again with the parameters that it holds by then: it has none of the three.
+    Way(name="functional_call", claim="functional_call", run=_functional, excused=("vmap",)),
     Way(name="vmap", claim="vmap", run=_mapped),
-    Way(name="torch.func.vjp", claim="vjp", run=_pulled_back),
+    Way(name="torch.func.vjp", claim="vjp", run=_pulled_back, excused=("vmap",)),
 )
 TRACED = Way(
     name="torch.compile, aot_eager",
