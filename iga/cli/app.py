@@ -3,6 +3,8 @@
 Nothing heavy is imported before a command runs: `iga --help` never waits for torch.
 """
 
+import atexit
+import os
 import shlex
 import sys
 from functools import partial
@@ -20,6 +22,8 @@ from iga.cli.verify import verify
 from iga.cli.warm import warm
 
 __all__ = ["app", "main"]
+
+INTERRUPTED = 130  # as a shell says of a command that SIGINT ended
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -47,7 +51,12 @@ app.command()(warm)
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    sys.exit(guarded(partial(_run, sys.argv[1:] if arguments is None else arguments)))
+    code = guarded(partial(_run, sys.argv[1:] if arguments is None else arguments))
+    if code == INTERRUPTED and arguments is None:
+        # at once: what the interpreter tidies beside that takes seconds
+        atexit._run_exitfuncs()  # pyright: ignore[reportAttributeAccessIssue]
+        os._exit(code)
+    sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
@@ -60,9 +69,9 @@ def _run(arguments: list[str]) -> int:
             say(cast(Any, error).format_message())  # the help
             return 2
         complain(cast(Any, error).format_message())
-        return 130 if getattr(error, "exit_code", 2) == 130 else 2
+        return INTERRUPTED if getattr(error, "exit_code", 2) == INTERRUPTED else 2
     except typer.Abort:
-        code = 130
-    if code == 130 and arguments[:1] != ["compare"]:  # Ctrl-C, of which typer makes a code; compare says more
+        code = INTERRUPTED
+    if code == INTERRUPTED and arguments[:1] != ["compare"]:  # Ctrl-C, of which typer makes a code; compare says more
         complain("interrupted")
     return code if isinstance(code, int) else 0

@@ -4,7 +4,10 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from iga.cli.terminal import complain, words
@@ -26,7 +29,8 @@ def guarded(run: Callable[[], int]) -> int:
             reconfigure(errors="replace")
     code = _CLOSED
     try:
-        code = _code(run)
+        with _insistent():
+            code = _code(run)
     except BrokenPipeError:
         pass  # quietly: `iga … | head -1` has what it wanted
     sys.stdout, sys.stderr = streams  # typer puts others in their place
@@ -34,6 +38,28 @@ def guarded(run: Callable[[], int]) -> int:
         if stream is not None and not _flushed(stream):
             _abandon(stream)
     return code
+
+
+@contextmanager
+def _insistent() -> Iterator[None]:
+    """A Ctrl-C that is swallowed, as by a package that is imported, comes again each second until it is heeded."""
+    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not own or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 1.0)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    alarm = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, alarm)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _code(run: Callable[[], int]) -> int:

@@ -4,15 +4,18 @@ Found where σ on an ascii terminal ended in a traceback and 1, which means "bro
 file in its place.
 """
 
+import contextlib
 import errno
 import io
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -129,6 +132,24 @@ def test_what_stops_a_run_from_outside_is_one_line(
     monkeypatch.setattr(Run, "run", stopped)
     ended = called(capfd, *HOLDS)
     assert ended.code == code and len(ended.lines) == 1 and ended.lines[0].startswith(f"iga: {words}")
+
+
+def test_an_interrupt_that_a_package_swallows_comes_again(monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
+    """From a trial of `iga faults`: one in twenty interrupts while torch was imported did nothing."""
+
+    def swallowing(*given: object) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(10)
+
+    monkeypatch.setattr(Run, "run", swallowing)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a script in the background is deaf to it
+    try:
+        ended = called(capfd, *HOLDS)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (ended.code, ended.lines) == (130, ["iga: interrupted"])
 
 
 def test_an_error_of_ours_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:

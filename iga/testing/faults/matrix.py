@@ -1,9 +1,11 @@
 """The matrix fault × check: what each check sees, the smallest size that it detects, and no alarm on clean targets."""
 
 import os
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any
@@ -152,11 +154,12 @@ def measure_matrix(
     clean += [(bench, bench, list(seeds)) for bench in ("frames", "diagnostics")]
     matrix = Matrix(seed=seed, profile=profile, catalogue=sum(len(some) for some in FAULTS.values()))
     rows: dict[tuple[str, int], Row] = {}
-    with ProcessPoolExecutor(workers or min(os.cpu_count() or 1, 4), get_context("spawn")) as pool:
-        asked: dict[Future[Any], tuple[str, Any]] = {
-            pool.submit(_row, bench, index, seed): ("fault", (bench, index)) for bench, index in faults
-        }
-        asked |= {pool.submit(_alarms, *task): ("clean", task) for task in clean}
+    with _workers(workers or min(os.cpu_count() or 1, 4)) as pool:
+        with _deaf():  # a worker starts where its first task is given
+            asked: dict[Future[Any], tuple[str, Any]] = {
+                pool.submit(_row, bench, index, seed): ("fault", (bench, index)) for bench, index in faults
+            }
+            asked |= {pool.submit(_alarms, *task): ("clean", task) for task in clean}
         for done, future in enumerate(as_completed(asked), start=1):
             what, key = asked[future]
             if what == "fault":
@@ -170,6 +173,30 @@ def measure_matrix(
     matrix.false_alarms.sort()
     matrix.seconds = time.perf_counter() - started
     return matrix
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of processes that ends with the block: where an error or an interrupt ends it, at once."""
+    pool = ProcessPoolExecutor(count, get_context("spawn"))
+    try:
+        yield pool
+    except BaseException:
+        for process in list((pool._processes or {}).values()):  # the pool itself would wait for what they have begun
+            process.kill()
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that start meanwhile never hear of a Ctrl-C, which a terminal sends to all: they end from here."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _row(bench: str, index: int, seed: int) -> Row:

@@ -121,7 +121,8 @@ def _forked(up: int, out: int, request: str, ours: tuple[int, int]) -> int:
         sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
         faulthandler.enable(sys.stderr, all_threads=False)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, signal.SIG_DFL)
         _work(up, request)
     finally:
         os._exit(1)
@@ -142,7 +143,8 @@ def _work(up: int, request: str) -> None:
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
-            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")  # it, rather than anything else
+            with open("/proc/self/oom_score_adj", "w", encoding="ascii") as switch:
+                switch.write("1000")  # rather than anything else
     room = min(max(MEMORY[0], available() * 3 // 4), MEMORY[1])
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_DATA, (room, room))

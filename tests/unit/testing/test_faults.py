@@ -6,6 +6,9 @@
 import io
 import json
 import math
+import os
+import signal
+import time
 from dataclasses import replace
 
 import pytest
@@ -17,7 +20,7 @@ from iga.report.faults import blocks
 from iga.structure.synthetic import synthetic_structures
 from iga.testing.faults import FAULTS, SLIPS, Fault
 from iga.testing.faults.clean import CLEAN
-from iga.testing.faults.matrix import Matrix, Row, examine, measure_matrix
+from iga.testing.faults.matrix import Matrix, Row, _deaf, _workers, examine, measure_matrix
 from iga.testing.faults.patched import patched
 from iga.testing.faults.sample import DRAWN, OWN, sampled
 from iga.testing.faults.subjects import CHECKS, JUDGES, clean_subject, looks_at, run_checks
@@ -171,3 +174,17 @@ def test_the_clean_targets_are_of_three_algorithms() -> None:
 def test_an_unknown_profile_is_refused_before_anything_runs() -> None:
     with pytest.raises(ValueError, match="profiles: fast, ci, nightly"):
         measure_matrix(profile="slow")
+
+
+@pytest.mark.process
+def test_an_interrupt_ends_the_matrix_and_its_workers_which_hear_of_none_themselves() -> None:
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), _workers(1) as pool:
+        with _deaf():
+            pool.submit(time.sleep, 60)
+        (worker,) = (pool._processes or {}).values()
+        os.kill(worker.pid, signal.SIGINT)  # of a terminal, to all
+        worker.join(0.3)
+        assert worker.is_alive()
+        raise KeyboardInterrupt
+    assert not worker.is_alive() and time.monotonic() - began < 10

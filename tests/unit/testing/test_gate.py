@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -153,3 +154,20 @@ def test_only_messages_of_the_child_itself_are_believed(tmp_path: Path) -> None:
     descriptor = os.open(tmp_path / "pipe", os.O_WRONLY | os.O_CREAT)
     Channel(descriptor).send(finding=float("nan"))
     assert b"NaN" in (tmp_path / "pipe").read_bytes()
+
+
+def test_an_interrupt_ends_the_child(bad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    children: list[start.Child] = []
+
+    class Kept(start.Child):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            children.append(self)
+
+    def interrupted(what: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parent, "Child", Kept)
+    with pytest.raises(KeyboardInterrupt):
+        judge(f"{bad}:leaves", only=ONLY, on_progress=interrupted)
+    assert [child.ended() for child in children] == [True]
