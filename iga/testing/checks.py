@@ -21,6 +21,7 @@ from iga.testing.layer import (
     symmetry,
     weights,
 )
+from iga.testing.layer import state as layer_state
 from iga.testing.library.diagnostics import DIAGNOSTICS, diagnostics_agree
 from iga.testing.library.frame_laws import FRAMES, frame_laws
 from iga.testing.library.quaternion_sign import quaternion_sign
@@ -29,6 +30,7 @@ from iga.testing.overlap import calls as overlap_calls
 from iga.testing.overlap import gradients as overlap_gradients
 from iga.testing.overlap import laws as overlap_laws
 from iga.testing.overlap import modes as overlap_modes
+from iga.testing.overlap import state as overlap_state
 
 __all__ = ["CHECKS", "LIBRARIES", "checks_of", "choose", "require_known"]
 
@@ -55,6 +57,7 @@ CHECKS: tuple[Check, ...] = (
     gradients.gradient_bounds,
     modes.reduced_precision,
     second_derivatives.second_derivatives,
+    layer_state.process_state,
     frame_laws,
     quaternion_sign,
     diagnostics_agree,
@@ -69,6 +72,7 @@ CHECKS: tuple[Check, ...] = (
     overlap_gradients.second_derivatives,
     overlap_modes.reduced_precision,
     overlap_modes.transforms,
+    overlap_state.process_state,
 )
 # This package's own functions, by the kind of their checks. They are judged beside its layer.
 LIBRARIES: dict[str, Any] = {"frames": FRAMES, "diagnostics": DIAGNOSTICS}

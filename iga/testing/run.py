@@ -34,6 +34,7 @@ from iga.testing.layer.edits import observed
 from iga.testing.modes import real_interrupts
 from iga.testing.overlap.pairs import PairSource
 from iga.testing.result import Finding, Report
+from iga.testing.state.watch import Watch, left_alone, watching
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError, one_line
 
@@ -53,6 +54,7 @@ class Run:
     expected_broken  invariant → reason, as the target claims
     on_progress      called as on_progress(what, done, total)
     save             a folder, to which the inputs of the worst example of each broken check are written
+    watch            what calls did to the process: those of the run, and before it those of its preparation
     """
 
     kind: str
@@ -67,6 +69,7 @@ class Run:
     expected_broken: Mapping[str, str] = field(default_factory=dict)
     on_progress: Progress | None = None
     save: Path | None = None
+    watch: Watch = field(default_factory=Watch)
     _interrupted: Callable[[], bool] = field(default=lambda: False, init=False, repr=False)
 
     def run(self, on_progress: Progress | None = None) -> Report:
@@ -101,11 +104,12 @@ class Run:
         tallies = {check.name: Tally(check.name, check.unit) for check in self.checks}
         keeping = latest.keeping(on=self.save is not None)
         # small tensors: a second thread waits more than it works
-        with keeping, threads(1), real_interrupts() as self._interrupted:
+        with keeping, watching(self.watch), threads(1), real_interrupts() as self._interrupted:
             traced = [check for check in self.checks if check.each_trace is not None]
             if traced:
                 start([check.name for check in traced])
-                self._traces(tallies, report)
+                with left_alone("checks of traces", whole=True):
+                    self._traces(tallies, report)
                 yield from (self._finding(tallies[check.name]) for check in traced if check.measure is None)
             for check in self.checks:
                 if check.measure is not None:
@@ -136,7 +140,7 @@ class Run:
         assert check.measure is not None
         report(check.name, 0, 1)
         for inputs in self._inputs(check, tally):
-            with self._failing(self.name, tally):
+            with self._failing(self.name, tally), left_alone(check.name, whole=True):
                 check.measure(*inputs, self.seed, tally)
         report(check.name, 1, 1)
 

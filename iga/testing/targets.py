@@ -21,6 +21,7 @@ import torch
 
 from iga.presets import IGAConfig, preset
 from iga.taps import NAMES
+from iga.testing.state.watch import unchanged
 
 __all__ = [
     "KINDS",
@@ -134,6 +135,7 @@ class Target:
     expected_broken  invariant → reason: failures that are known; one that holds after all fails the gate
     claims           what else it claims
     place            where it was loaded from, as the command line names it
+    changed          what loading it did to the process (`iga.testing.state`); it was put back
     """
 
     name: str
@@ -145,6 +147,7 @@ class Target:
     expected_broken: Mapping[str, str] = field(default_factory=dict)
     claims: Claims = field(default_factory=Claims)
     place: str | None = None
+    changed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -248,13 +251,15 @@ def load_target(spec: str, *, kind: str | None = None) -> Target:
     place, colon, attribute = spec.rpartition(":")
     if not colon or not place or not attribute:
         raise ValueError(f"{spec!r} names no target: expected package.module:attribute or path/to/file.py:attribute")
-    module = _from_file(place) if place.endswith(".py") else _from_package(place)
+    changed: list[str] = []
+    with unchanged(changed):
+        module = _from_file(place) if place.endswith(".py") else _from_package(place)
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise ValueError(f"{place} has no attribute {attribute!r}")
         found = getattr(found, part)
-    return replace(as_target(found, kind=kind, name=spec), place=spec)
+    return replace(as_target(found, kind=kind, name=spec), place=spec, changed=tuple(changed))
 
 
 def one_line(error: BaseException) -> str:

@@ -27,6 +27,7 @@ from iga.testing.layer.subject import LayerFactory, Subject, lacking, layer_subj
 from iga.testing.overlap.subject import overlap_subject
 from iga.testing.result import Report
 from iga.testing.run import Run
+from iga.testing.state.watch import Watch, watching
 from iga.testing.targets import DTYPES, Claims, OwnLayer, Target, resolve, staying
 
 __all__ = ["Report", "options_of_prepare", "prepare", "verify"]
@@ -68,6 +69,9 @@ def prepare(
         digits=digits,
     )
     profile = profile.rounded(claims.multiple_of).within(claims.max_residues)
+    watch = Watch()
+    for words in getattr(found, "changed", ()):
+        watch.note("when it was loaded", words)
     if isinstance(found, OwnLayer):
         subject = _own_subject(found, contract, profile, layer, implementation)
     elif implementation is not None:
@@ -75,11 +79,11 @@ def prepare(
     elif found.kind == "overlap":
         if points is not None:
             raise ValueError("points are a layer's: an overlap function has none")
-        with staying(f"calling {found.name}"):
+        with watching(watch), staying(f"calling {found.name}"):
             subject = overlap_subject(replace(found, sigma_range=(contract.sigma_min, contract.sigma_max)))
     else:
         probe = make_case(synthetic_structures(1, seed=seed)[0], profile, residues=6, seed=seed)
-        with staying(f"calling {found.name}"):
+        with watching(watch), staying(f"calling {found.name}"):
             subject = layer_subject(found, profile, probe)
             if claims.reference is not None:
                 subject = with_reference(subject, found.place, probe)
@@ -87,7 +91,8 @@ def prepare(
     checks, skipped = choose(found.kind, subject, profile.name, only)
     expected = found.expected_broken
     facts = (records, skipped, expected, on_progress, None if save is None else Path(save))
-    return Run(found.kind, subject, contract, profile, seed, checks, entries, *facts)
+    run = Run(found.kind, subject, contract, profile, seed, checks, entries, *facts)
+    return replace(run, watch=watch)
 
 
 def options_of_prepare(_: Callable[P, Any]) -> Callable[[Callable[..., R]], Callable[P, R]]:

@@ -21,6 +21,7 @@ from iga.testing.faults import (
     overlap_gradients,
     overlap_sizes,
     overlap_ways,
+    process,
 )
 from iga.testing.faults.fault import Fault
 
@@ -42,8 +43,8 @@ SLIPS: dict[str, tuple[Fault, ...]] = {
     "layer": _with_checks("layer", layer_sizes.FAULTS + layer_ways.FAULTS + layer_memory.FAULTS),
 }
 FAULTS: dict[str, tuple[Fault, ...]] = {
-    "overlap": overlap.FAULTS + SLIPS["overlap"],
-    "layer": layer_scores.FAULTS + layer_outputs.FAULTS + layer_calls.FAULTS + SLIPS["layer"],
+    "overlap": overlap.FAULTS + process.OVERLAP + SLIPS["overlap"],
+    "layer": layer_scores.FAULTS + layer_outputs.FAULTS + layer_calls.FAULTS + process.LAYER + SLIPS["layer"],
     "frames": frames.FAULTS,
     "diagnostics": diagnostics.FAULTS,
 }

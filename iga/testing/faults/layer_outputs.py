@@ -105,11 +105,6 @@ def _constant(trace: Trace, size: float) -> Trace:
     return replace(trace, output=trace.output * 0)
 
 
-def _draws(trace: Trace, size: float) -> Trace:
-    torch.rand(())
-    return trace
-
-
 def _dishonest(trace: Trace, size: float) -> Trace:
     return replace(trace, weights=trace.weights * (1 + size))
 
@@ -243,7 +238,6 @@ FAULTS: tuple[Fault, ...] = (
     ),
     shown("a constant output", _constant, "se3_invariance"),
     layer_fault("a standard deviation over the keys", LOGITS, _by_spread, "small_sizes"),
-    shown("a draw from the global generator, unused", _draws, "determinism"),
     _factory("every second call an ulp larger", _Alternating, "determinism"),
     _factory("answers remembered by shape", _Remembering, "determinism"),
     _factory("a random direction that is not saved", _Forgetful, "calls_agree"),

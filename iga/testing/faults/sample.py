@@ -21,6 +21,7 @@ OWN: dict[str, dict[str, str]] = {
         "second_derivatives": "a second derivative off by a share of the gradient's square",
         "reduced_precision": "geometry by matrix products",
         "transforms": "a Python branch on a value",
+        "process_state": "the default dtype becomes float64",
     },
     "layer": {
         "log_det_floor": "a floor too low by a share",
@@ -35,7 +36,7 @@ OWN: dict[str, dict[str, str]] = {
         "accuracy": "wrong in float64 only, by a share",
         "attention_weights": "weights that do not sum to one, by",
         "permutations": "a first key that is larger by a share",
-        "determinism": "a draw from the global generator, unused",
+        "determinism": "z is scaled in place, and back",
         "small_sizes": "a standard deviation over the keys",
         "gradient_values": "a gradient wrong by a share",
         "gradient_bounds": "gradients of collapsed scales too large",
@@ -45,6 +46,7 @@ OWN: dict[str, dict[str, str]] = {
         "calls_agree": "a factor of training",
         "compiled_calls": "half the gradient when compiled",
         "large_sizes": "no gradient of places before the last of two blocks",
+        "process_state": "a draw from the global generator, unused",
     },
 }
 # How many others are drawn; of the benches that are not named, all.

@@ -15,9 +15,9 @@ from iga.testing.verify import prepare
 __all__ = ["main", "serve"]
 
 
-def serve(channel: Channel, options: dict[str, Any], done: list[str]) -> None:
+def serve(channel: Channel, options: dict[str, Any], done: list[str], changes: dict[str, tuple[int, str]]) -> None:
     """Prepare a run with `options` (those of `prepare`; `target` is a place, "file.py:name"), and send what it finds by
-    the checks that are not `done`."""
+    the checks that are not `done`. `changes` are those of the process that an earlier child saw."""
     try:
         plan = prepare(load_target(options.pop("target"), kind=options["kind"]), **options)
     except Unloadable as error:
@@ -27,9 +27,11 @@ def serve(channel: Channel, options: dict[str, Any], done: list[str]) -> None:
         channel.send(misuse=_words(error))
         return
     channel.send(plan=_facts(plan))
+    plan.watch.changes.update(changes)
     rest = replace(plan, checks=[check for check in plan.checks if check.name not in done])
     progress = lambda what, now, total: channel.send(progress=[what, now, total])  # noqa: E731
     for finding in rest.findings(progress, lambda names: channel.send(start=names)):
+        channel.send(changes=plan.watch.changes)
         channel.send(finding=vars(finding))
     channel.send(end=rest.records)
 

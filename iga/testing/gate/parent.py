@@ -44,6 +44,7 @@ class _Known:
     died: set[str] = field(default_factory=set)
     measured: list[str] = field(default_factory=list)
     records: list[dict[str, object]] = field(default_factory=list)
+    changes: dict[str, Any] = field(default_factory=dict)  # of the process, not yet judged
     finished: bool = False  # the child said that it had reported everything
     printed: bytes = b""  # the first of what the accused printed
 
@@ -96,7 +97,7 @@ def judge(
     torch.broadcast_shapes((1,), (1,))  # at its first call it loads much, which no child has to do again
     while not known.finished:
         known.measured = []
-        child = Child({"options": options, "done": list(known.found)}, fork=fork)
+        child = Child({"options": options, "done": list(known.found), "changes": known.changes}, fork=fork)
         try:
             _follow(child, known, limit, report)
         except _Ended as end:
@@ -170,6 +171,8 @@ def _take(message: dict[str, Any], known: _Known, report: Progress) -> bool:
                 return True
             case {"finding": dict(row)} if row.get("name") in known.measured and row["name"] not in known.found:
                 known.found[row["name"]] = _finding(row)
+            case {"changes": dict(changes)}:
+                known.changes = changes
             case {"plan": dict(plan)}:
                 if known.plan is None:
                     known.plan, known.records = plan, plan["records"]

@@ -19,6 +19,7 @@ from iga.testing.contract import Contract, Profile
 from iga.testing.layer.cases import Case
 from iga.testing.layer.references import Reference
 from iga.testing.layer.seen import Hook, Seen, hooks_of, watched
+from iga.testing.state.watch import left_alone
 from iga.testing.targets import DTYPES, Claims, Target, TargetError, one_line
 
 __all__ = ["Observation", "Subject", "TracedLayer", "lacking", "layer_subject", "randomise", "tie_points"]
@@ -145,7 +146,7 @@ class Subject:
     def fresh(self, points: int, seed: int) -> nn.Module:
         """The layer as it is at the start of a training run."""
         sizes = self._sizes(points)
-        with torch.random.fork_rng(devices=[]), self._named("building it"):
+        with torch.random.fork_rng(devices=[]), self._named("building it", draws=True):
             torch.manual_seed(seed)
             built = self.layer(**sizes) if self.foreign else self.layer(*sizes.values(), config=self.config)
         if not isinstance(built, nn.Module):
@@ -199,7 +200,7 @@ class Subject:
     def output(self, layer: nn.Module, case: Case) -> Tensor:
         """The layer's output on the case, [*b, n, c_s]."""
         self._called(case)
-        with self._named(case.label):
+        with self._named(case.label, draws=layer.training):
             output = layer(*self.call(case), **self.inputs(case))
         if not isinstance(output, Tensor) or output.shape != case.s.shape:
             got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -214,9 +215,10 @@ class Subject:
             return made(self.output(layer, case))
 
     @contextmanager
-    def _named(self, doing: str) -> Iterator[None]:
+    def _named(self, doing: str, *, draws: bool = False) -> Iterator[None]:
         try:
-            yield
+            with left_alone(doing, draws=draws):
+                yield
         except TargetError:
             raise
         except Exception as error:  # whatever somebody else's layer raises is a finding about that layer

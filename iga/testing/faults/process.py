@@ -1,0 +1,68 @@
+"""Faults that change nothing but the process: a default, a generator, or the filters of warnings after a call."""
+
+import random
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from iga._typing import Tensor
+from iga.attention import InvariantGaussianAttention
+from iga.testing.faults.fault import Fault
+from iga.testing.faults.overlap import Values, fault
+
+__all__ = ["LAYER", "OVERLAP"]
+
+KIND = "process"
+
+
+def _widen() -> None:
+    torch.set_default_dtype(torch.float64)
+
+
+def _reseed() -> None:
+    random.seed(0)
+
+
+def _silence() -> None:
+    warnings.simplefilter("ignore")
+
+
+def _draw() -> None:
+    torch.rand(())
+
+
+ACTS: dict[str, Callable[[], None]] = {
+    "the default dtype becomes float64": _widen,
+    "Python's generator is seeded": _reseed,
+    "warnings are silenced for good": _silence,
+    "a draw from the global generator, unused": _draw,
+}
+
+
+def _after_a_call(act: Callable[[], None]) -> Callable[..., Values]:
+    def wrong(right: Any, size: float, *pair: Tensor) -> Values:
+        answers = right(*pair)
+        act()
+        return answers
+
+    return wrong
+
+
+def _in_a_layer(act: Callable[[], None]) -> Callable[[Any, float], Any]:
+    class Leaving(InvariantGaussianAttention):
+        def forward(self, *args: Any, **options: Any) -> Tensor:
+            output = super().forward(*args, **options)
+            act()
+            return output
+
+    def factory(*sizes: Any, **options: Any) -> Leaving:
+        return Leaving(*sizes, implementation="reference", **options)
+
+    return lambda clean, size: replace(clean, layer=factory)
+
+
+OVERLAP = tuple(fault(name, _after_a_call(act), "process_state", kind=KIND) for name, act in ACTS.items())
+LAYER = tuple(Fault(name, KIND, _in_a_layer(act), ("process_state",)) for name, act in ACTS.items())

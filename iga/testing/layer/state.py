@@ -1,0 +1,38 @@
+"""`process_state`: a call leaves the process as it was: torch's modes and defaults, random generators, streams, …
+
+Every call of a run is watched (`iga.testing.state`), and what it changed is put back, so that it is found here and not
+by way of other checks. Building the layer may draw random numbers; calling it in eval mode may not. Here, calls with
+their backward passes are added.
+"""
+
+import torch
+
+from iga.testing.check import check
+from iga.testing.contract import Contract
+from iga.testing.layer.cases import Case
+from iga.testing.layer.edits import build, cast, gradients, leaves, native
+from iga.testing.layer.subject import Subject
+from iga.testing.state.watch import current, left_alone
+from iga.testing.tally import Tally
+
+__all__ = ["process_state"]
+
+
+@check("layer", "changes")
+def process_state(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
+    """How often each kind of change came, which has to be never."""
+    watch = current()
+    assert watch is not None, "a run watches"
+    for index, given in enumerate(cases):
+        points = contract.points[index % len(contract.points)]
+        layer = build(subject, points, seed + index)
+        for _ in range(2):  # the first may load what it needs
+            case = cast(given, native(subject))
+            with left_alone(f"{given.label}, P = {points}, forward"), torch.no_grad():
+                subject.output(layer, case)
+            if "gradients" in subject.claims.lacking:
+                continue
+            leaf, inputs = leaves(case)
+            with left_alone(f"{given.label}, P = {points}, forward and backward"):
+                gradients(subject.output(layer, leaf).square().sum(), inputs)
+    watch.judge(tally)
