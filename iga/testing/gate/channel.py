@@ -7,6 +7,7 @@ goes on where its parent was, cannot speak for it. Nothing that comes is unpickl
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 __all__ = ["CLOSED", "LONGEST", "Channel", "Garbled", "Lines"]
@@ -47,12 +48,9 @@ class Lines:
     def __init__(self, pid: int) -> None:
         self._pid, self._rest = pid, b""
 
-    def messages(self, data: bytes) -> list[dict[str, Any]]:
-        """The messages that `data` completes. Raises Garbled for what is none, or too long for one."""
+    def messages(self, data: bytes) -> Iterator[dict[str, Any]]:
+        """The messages that `data` completes. Raises Garbled at what is none, or too long for one."""
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > LONGEST:
-            raise Garbled
-        found = []
         for line in lines:
             try:
                 message = json.loads(line)
@@ -60,5 +58,6 @@ class Lines:
                 raise Garbled from error
             if not isinstance(message, dict) or message.get("pid") != self._pid:
                 raise Garbled
-            found.append(message)
-        return found
+            yield message
+        if len(self._rest) > LONGEST:
+            raise Garbled

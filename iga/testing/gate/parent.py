@@ -29,7 +29,7 @@ LIMITS = {"fast": 60.0, "ci": 300.0, "nightly": 3600.0}
 OUTPUT = 1 << 20  # bytes that the accused may print during one check
 SHOWN = 200  # characters of them in a note
 LINES = 20  # of them that are shown where all went well
-HANGS = 3  # after so many checks that did not come back, the others are not begun
+HANGS = 2  # after so many checks that did not come back, the others are not begun
 TICK = 0.05
 VERDICTS = ("holds", "broken", "vacuous", "not supported")
 

@@ -147,10 +147,14 @@ def test_a_check_that_hangs_is_broken_and_after_some_of_them_the_others_are_not_
 
 def test_only_messages_of_the_child_itself_are_believed(tmp_path: Path) -> None:
     lines = Lines(7)
-    assert lines.messages(b'{"pid": 7, "a"') == [] and lines.messages(b": 1}\n") == [{"pid": 7, "a": 1}]
+    assert not list(lines.messages(b'{"pid": 7, "a"')) and list(lines.messages(b": 1}\n")) == [{"pid": 7, "a": 1}]
     for data in (b"verdict: holds\n", b'{"pid": 8}\n', b'["pid"]\n', b"{}\n"):
         with pytest.raises(Garbled):
-            Lines(7).messages(data)
+            list(Lines(7).messages(data))
+    mixed = Lines(7).messages(b'{"pid": 7}\nholds\n')
+    assert next(mixed) == {"pid": 7}  # what came before is believed
+    with pytest.raises(Garbled):
+        next(mixed)
     descriptor = os.open(tmp_path / "pipe", os.O_WRONLY | os.O_CREAT)
     Channel(descriptor).send(finding=float("nan"))
     assert b"NaN" in (tmp_path / "pipe").read_bytes()
