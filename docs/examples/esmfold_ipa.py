@@ -43,7 +43,7 @@ class EsmFoldIPA(nn.Module):
         return self.attention(s, z, r, mask.to(s.dtype))
 
 
-@target(kind="layer")
+@target(kind="layer", reference="ipa")
 def layer(**sizes: int) -> nn.Module:
     """With frames of this package."""
     return EsmFoldIPA(sizes)

@@ -18,12 +18,14 @@ from iga.testing import target
 
 
 def on_a_cpu(qkv: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, softmax_scale: float) -> torch.Tensor:
-    """softmax(q kᵀ) v of each sequence: operands and weights in bf16 as they come, sums in float32, one rounding."""
+    """softmax(q kᵀ) v of each sequence, operands and weights in bf16 as they come, sums in float32."""
     outputs = []
     for start, end in zip(cu_seqlens.tolist(), cu_seqlens.tolist()[1:], strict=False):
         q, k, v = qkv[start:end].transpose(0, 2).unbind(1)  # [h, n, d]
-        weights = (softmax_scale * (q.float() @ k.float().mT)).softmax(-1)
-        outputs.append((weights.to(v.dtype).float() @ v.float()).transpose(0, 1).to(v.dtype))
+        logits = softmax_scale * (q.float() @ k.float().mT)
+        weights = (logits - logits.amax(-1, keepdim=True)).exp()  # as the kernel does: no softmax to be caught
+        mean = weights.to(v.dtype).float() @ v.float() / weights.sum(-1, keepdim=True)
+        outputs.append(mean.transpose(0, 1).to(v.dtype))
     return torch.cat(outputs) if outputs else qkv[:, 2]
 
 
@@ -37,9 +39,8 @@ class FlashIPA(nn.Module):
         from flash_ipa.ipa import InvariantPointAttention, IPAConfig
         from flash_ipa.rigid import Rigid, Rotation
 
-        pairs = {"c_z": 0, "z_factor_rank": 0} if flash else {}
-        precision = {"use_flash_attn": flash, "attn_dtype": "bf16" if flash else "fp32"}
-        self.attention = InvariantPointAttention(IPAConfig(**(sizes | pairs | precision)))
+        pairs = {"c_z": 0, "z_factor_rank": 0, "attn_dtype": "bf16"} if flash else {"attn_dtype": "fp32"}
+        self.attention = InvariantPointAttention(IPAConfig(**(sizes | pairs), use_flash_attn=flash))
         self.rigid, self.rotation = Rigid, Rotation
 
     def forward(self, s: torch.Tensor, z: torch.Tensor | None, r, mask: torch.Tensor) -> torch.Tensor:

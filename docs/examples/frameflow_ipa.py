@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
+from iga import InvariantPointAttention
 from iga.testing import target
 
 
@@ -28,17 +29,22 @@ class Configured(nn.Module):
         return self.attention(s, z, r, mask.to(s.dtype))
 
 
-@target(kind="layer")
+def equal(**sizes: int) -> nn.Module:
+    """This package's IPA with pair values of a quarter of the channels: what it has to equal with its weights."""
+    return InvariantPointAttention(**sizes, pair_value_dim=sizes["c_z"] // 4)
+
+
+@target(kind="layer", reference=equal)
 def layer(**sizes: int) -> nn.Module:
     """FrameFlow's, from models.ipa_pytorch."""
-    from models.ipa_pytorch import InvariantPointAttention
+    from models.ipa_pytorch import InvariantPointAttention as FrameFlowIPA
 
-    return Configured(InvariantPointAttention, sizes)
+    return Configured(FrameFlowIPA, sizes)
 
 
 @target(kind="layer")
 def foldflow(**sizes: int) -> nn.Module:
-    """FoldFlow's, from foldflow.models.components.ipa_pytorch."""
-    from foldflow.models.components.ipa_pytorch import InvariantPointAttention
+    """FoldFlow's, from foldflow.models.components.ipa_pytorch; it has weights that it does not use."""
+    from foldflow.models.components.ipa_pytorch import InvariantPointAttention as FoldFlowIPA
 
-    return Configured(InvariantPointAttention, sizes)
+    return Configured(FoldFlowIPA, sizes)

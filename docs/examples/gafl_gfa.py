@@ -33,7 +33,7 @@ class GeometricFrames(nn.Module):
         return self.attention(s, None, z, motors, mask.to(s.dtype))[0]
 
 
-@target(kind="layer", multiple_of={"no_v_points": 2})
+@target(kind="layer", multiple_of={"no_v_points": 2}, unsupported=("no_batch_dimension", "vmap"))
 def layer(**sizes: int) -> nn.Module:
     """With no failure expected: `iga verify` says what breaks. It is built with even numbers of value points alone."""
     return GeometricFrames(sizes)
@@ -51,7 +51,7 @@ class OneSign(nn.Module):
         return torch.where(between[..., :1] < 0, -between, between)
 
 
-@target(kind="layer", multiple_of={"no_v_points": 2})
+@target(kind="layer", multiple_of={"no_v_points": 2}, unsupported=("no_batch_dimension", "vmap"))
 def one_sign(**sizes: int) -> nn.Module:
     """The same with one sign chosen for each pair of residues: what that mends was broken by the sign."""
     built = GeometricFrames(sizes)

@@ -28,7 +28,7 @@ class GenieIPA(nn.Module):
         return self.attention(s, z, frames, mask.to(s.dtype))
 
 
-@target(kind="layer")
+@target(kind="layer", reference="ipa")
 def layer(**sizes: int) -> nn.Module:
     """With no failure expected: `iga verify` says what breaks."""
     return GenieIPA(sizes)

@@ -20,6 +20,9 @@ from iga.testing import target
 warnings.filterwarnings("ignore", message=".*torch.cuda.amp.autocast", category=FutureWarning)
 
 
+ONE_BATCH = ("no_batch_dimension", "several_batch_dimensions")  # it takes [b, n, …] and nothing else
+
+
 class LucidrainsIPA(nn.Module):
     """The layer behind forward(s, z, r, mask) -> [b, n, c_s]; lengths in nm.
 
@@ -44,7 +47,7 @@ class LucidrainsIPA(nn.Module):
         return self.attention(s, z, rotations=rotations, translations=translations, mask=mask.bool())
 
 
-@target(kind="layer")
+@target(kind="layer", unsupported=ONE_BATCH)
 def layer(**sizes: int) -> nn.Module:
     """With no failure expected: `iga verify` ends 1 and names them."""
     return LucidrainsIPA(**sizes)
@@ -52,6 +55,7 @@ def layer(**sizes: int) -> nn.Module:
 
 @target(
     kind="layer",
+    unsupported=ONE_BATCH,
     expected_broken={
         "mask_inertness": "masked values enter as 0 times themselves, and 0 times NaN is NaN",
         "reduced_precision": "on a CPU, autocast rounds the points after they were moved into global coordinates",
@@ -77,7 +81,7 @@ class Mended(LucidrainsIPA):
         return self.attention(s, z, rotations=rotations, translations=translations, mask=valid)
 
 
-@target(kind="layer")
+@target(kind="layer", unsupported=ONE_BATCH)
 def mended(**sizes: int) -> nn.Module:
     """All invariants hold."""
     return Mended(**sizes)

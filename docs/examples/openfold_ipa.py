@@ -36,7 +36,7 @@ def its_frames(r: Any) -> Any:
     return Rigid(Rotation(rot_mats=r.get_rots().get_rot_mats()), r.get_trans())
 
 
-@target(kind="layer")
+@target(kind="layer", reference="ipa")
 def layer(**sizes: int) -> nn.Module:
     """OpenFold's, from openfold.model.structure_module."""
     from openfold.model.structure_module import InvariantPointAttention
@@ -52,7 +52,7 @@ def with_its_frames(**sizes: int) -> nn.Module:
     return OpenFoldIPA(InvariantPointAttention, sizes, its_frames)
 
 
-@target(kind="layer")
+@target(kind="layer", reference="ipa")
 def iga_layer(**sizes: int) -> nn.Module:
     """This package's baseline through the same adapter."""
     from iga import InvariantPointAttention
