@@ -16,6 +16,7 @@ from iga.testing.faults import (
     layer_outputs,
     layer_scores,
     layer_sizes,
+    layer_taps,
     layer_ways,
     overlap,
     overlap_gradients,
@@ -44,7 +45,12 @@ SLIPS: dict[str, tuple[Fault, ...]] = {
 }
 FAULTS: dict[str, tuple[Fault, ...]] = {
     "overlap": overlap.FAULTS + process.OVERLAP + SLIPS["overlap"],
-    "layer": layer_scores.FAULTS + layer_outputs.FAULTS + layer_calls.FAULTS + process.LAYER + SLIPS["layer"],
+    "layer": layer_scores.FAULTS
+    + layer_taps.FAULTS
+    + layer_outputs.FAULTS
+    + layer_calls.FAULTS
+    + process.LAYER
+    + SLIPS["layer"],
     "frames": frames.FAULTS,
     "diagnostics": diagnostics.FAULTS,
 }
