@@ -32,7 +32,7 @@ from iga.testing.overlap import laws as overlap_laws
 from iga.testing.overlap import modes as overlap_modes
 from iga.testing.overlap import state as overlap_state
 
-__all__ = ["CHECKS", "LIBRARIES", "checks_of", "choose", "require_known"]
+__all__ = ["CHECKS", "LIBRARIES", "checks_of", "choose", "require_claims", "require_known"]
 
 CHECKS: tuple[Check, ...] = (
     scores.log_det_floor,
@@ -102,3 +102,11 @@ def require_known(names: Iterable[str], kind: str, where: str = "") -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"{where}unknown invariant {name!r}; invariants: {', '.join(known)}")
+
+
+def require_claims(names: Iterable[str], kind: str) -> None:
+    """Raises ValueError for something claimed as unsupported that no check of this kind asks for."""
+    known = sorted({name for check in CHECKS if check.kind == kind for name in (*check.requires, *check.claims)})
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unsupported: nothing asks a {kind} for {name!r}; asked for are {', '.join(known)}")

@@ -19,7 +19,7 @@ from iga.kernels import choose as choose_implementation
 from iga.presets import DEFAULT_PRESET, IGAConfig
 from iga.structure import Structure, read_structures, record
 from iga.structure.synthetic import synthetic_structures
-from iga.testing.checks import choose, require_known
+from iga.testing.checks import choose, require_claims, require_known
 from iga.testing.contract import DEFAULT_POINTS, Contract, Profile, check_seed, the_profile
 from iga.testing.layer.cases import make_case
 from iga.testing.layer.reference_agrees import with_reference
@@ -59,6 +59,8 @@ def prepare(
     found = resolve(target, kind=kind)
     require_known(found.expected_broken, found.kind, "expected_broken: ")
     claims = found.claims
+    if found.kind == "layer":
+        require_claims(claims.unsupported, found.kind)
     if claims.reference is not None and found.kind != "layer":
         raise ValueError(f"reference {claims.reference!r} is for a layer: an overlap function has its judge")
     low, high = found.sigma_range

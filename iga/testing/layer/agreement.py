@@ -38,13 +38,13 @@ __all__ = ["calls_agree", "compiled_calls"]
 
 RESIDUES = (19, 11)  # over and under the sixteen that blocks of many kernels have
 FEW = 4  # points: no way of calling sees how many there are
-AUTOCAST, FORWARD = "autocast", "forward_mode"
+AUTOCAST, FORWARD = "autocast", "forward_ad"
 DEPTH = 16  # roundings of a row under autocast (docs/theory.md, 13.3)
 BF16 = 2.0**-8
 
 OWN = [way for way in COMMON if way.name != TWO_AT_ONCE]  # of which a layer has its own
 ROWS: tuple[Way, ...] = (*OWN, *BATCHES, *SHAPES, *MASKS, *MODES, *COPIES, *PARAMETERS, *TRANSFORMS)
-CLAIMS = (*dict.fromkeys(way.claim for way in ROWS), "some_gradients", "broadcast", "large_sizes", AUTOCAST, FORWARD)
+CLAIMS = (*dict.fromkeys(way.claim for way in ROWS), "partial_gradients", "broadcast", "large_sizes", AUTOCAST, FORWARD)
 
 
 @check("layer", "of the budget", claims=CLAIMS, seen_faults=("calls", "control flow"), every=2)

@@ -119,7 +119,7 @@ def _place(count: int, place: int) -> str:
 
 
 BATCHES: tuple[Way, ...] = tuple(
-    Way(name=_place(count, place), claim="batches", run=_among(count, place)) for count, place in PLACES
+    Way(name=_place(count, place), claim="batch_size", run=_among(count, place)) for count, place in PLACES
 )
 SHAPES: tuple[Way, ...] = (
     Way(name="no batch dimension", claim="no_batch_dimension", run=_without_batch),

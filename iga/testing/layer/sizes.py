@@ -31,7 +31,7 @@ from iga.testing.ways import ALL, Answers, Inputs, Scene, Way
 
 __all__ = ["SPREAD", "large_case", "large_sizes"]
 
-MANY = (129, 300)
+MANY = (129, 300, 520)
 MOST = 1025  # from profile ci on
 ALL_VALID = 150
 STEP = 2.0**-16  # as in `gradient_values`

@@ -71,7 +71,7 @@ def wanting(scene: Scene, inputs: Sequence[str]) -> list[Way]:
         ("only biases want a gradient", (), biases),
     ]
     return [
-        Way(name=name, claim="some_gradients", run=_with_frozen(parameters), gradients=(*wants, *parameters))
+        Way(name=name, claim="partial_gradients", run=_with_frozen(parameters), gradients=(*wants, *parameters))
         for name, wants, parameters in rows
         if wants or parameters
     ]

@@ -102,9 +102,9 @@ def _exported(scene: Scene, inputs: Inputs) -> Answers:
 
 TRANSFORMS: tuple[Way, ...] = (
     # A layer that checkpoints itself computes again with what parameters it has by then: it lacks all three.
-    Way(name="functional_call", claim="functional_call", run=_functional, excused=("vmap",)),
+    Way(name="functional_call", claim="functional", run=_functional, excused=("vmap",)),
     Way(name="vmap", claim="vmap", run=_mapped),
-    Way(name="torch.func.vjp", claim="vjp", run=_pulled_back, excused=("vmap",)),
+    Way(name="torch.func.vjp", claim="functional", run=_pulled_back, excused=("vmap",)),
 )
 TRACED = Way(
     name="torch.compile, aot_eager",

@@ -94,3 +94,11 @@ def test_a_layer_for_inference_only_supports_no_gradients() -> None:
 
     assert one.not_supported(Claims(inference_only=True, unsupported=("vmap",))) == "gradients, vmap"
     assert not one.not_supported(as_target(once).claims)
+
+
+def test_a_way_of_calling_that_nothing_asks_for_is_refused_with_those_that_are() -> None:
+    claimed = target(kind="layer", unsupported=("vmapp",))(lambda **sizes: iga.InvariantPointAttention(**sizes))
+    with pytest.raises(ValueError, match="'vmapp'; asked for are .*vmap"):
+        prepare(claimed)
+    right = target(kind="layer", unsupported=("vmap", "export", "forward_ad", "double_backward", "empty_batch"))
+    assert prepare(right(lambda **sizes: iga.InvariantPointAttention(**sizes)), profile=SMALL).checks
