@@ -93,6 +93,11 @@ def _reversed_batch(x: Tensor) -> Tensor:
     return x.transpose(0, 1).contiguous().transpose(0, 1) if x.ndim > 1 else x
 
 
+def _exchanged_before_last(x: Tensor) -> Tensor:
+    """The two dimensions before the last exchanged in memory: pairs of residues, keys outermost."""
+    return x.transpose(-3, -2).contiguous().transpose(-3, -2) if x.ndim > 2 else x
+
+
 def _offset(x: Tensor) -> Tensor:
     """Behind one other number in a larger tensor: at an address that is not aligned."""
     return torch.cat([x.new_ones(1), x.flatten(), x.new_ones(1)])[1:-1].view(x.shape)
@@ -234,6 +239,7 @@ COMMON: tuple[Way, ...] = (
     Way(name="last dimension outermost in memory", claim="strided", run=in_memory(_outermost)),
     Way(name="last two dimensions exchanged in memory", claim="strided", run=in_memory(_transposed)),
     Way(name="first two dimensions exchanged in memory", claim="strided", run=in_memory(_reversed_batch)),
+    Way(name="two dimensions before the last exchanged", claim="strided", run=in_memory(_exchanged_before_last)),
     Way(name="at an odd place in memory", claim="strided", run=in_memory(_offset)),
     Way(name="negative zeros", claim="negative_zero", run=in_memory(_negative_zeros)),
     Way(name="after another size", claim="repeat", run=with_answers_of(lambda scene, inputs: scene.call(scene.other))),
