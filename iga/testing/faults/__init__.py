@@ -25,23 +25,25 @@ from iga.testing.faults import (
     process,
 )
 from iga.testing.faults.fault import Fault
+from iga.testing.faults.missed import MISSED
 
 __all__ = ["FAULTS", "SLIPS", "Fault"]
 
 
-def _with_checks(bench: str, faults: tuple[Fault, ...]) -> tuple[Fault, ...]:
-    """The faults; one that only a check could see which this package does not have is missed, and says so."""
+def _judged(bench: str, faults: tuple[Fault, ...]) -> tuple[Fault, ...]:
+    """The faults; those of `MISSED`, and those of a check that this package does not have, say why they are missed."""
     known = {check.name for check in CHECKS if check.kind == bench}
-    lacking = {fault.name: ", ".join(set(fault.expected) - known) for fault in faults}
-    return tuple(
-        replace(fault, expected=(), missed=f"there is no check {lacking[fault.name]}") if lacking[fault.name] else fault
-        for fault in faults
-    )
+    made = []
+    for fault in faults:
+        lacking = ", ".join(sorted(set(fault.expected) - known))
+        why = MISSED[bench].get(fault.name) or (f"there is no check {lacking}" if lacking else "")
+        made.append(replace(fault, expected=(), missed=why) if why else fault)
+    return tuple(made)
 
 
 SLIPS: dict[str, tuple[Fault, ...]] = {
-    "overlap": _with_checks("overlap", overlap_sizes.FAULTS + overlap_ways.FAULTS + overlap_gradients.FAULTS),
-    "layer": _with_checks("layer", layer_sizes.FAULTS + layer_ways.FAULTS + layer_memory.FAULTS),
+    "overlap": _judged("overlap", overlap_sizes.FAULTS + overlap_ways.FAULTS + overlap_gradients.FAULTS),
+    "layer": _judged("layer", layer_sizes.FAULTS + layer_ways.FAULTS + layer_memory.FAULTS),
 }
 FAULTS: dict[str, tuple[Fault, ...]] = {
     "overlap": overlap.FAULTS + process.OVERLAP + SLIPS["overlap"],

@@ -20,10 +20,12 @@ from iga._layers import masked_softmax, value_points_out
 from iga._typing import Tensor
 from iga.attention import InvariantGaussianAttention
 from iga.functional import Trace, joined
+from iga.structure.synthetic import synthetic_structures
 from iga.testing.faults.fault import Fault
+from iga.testing.layer.cases import make_case
 from iga.testing.layer.reference_agrees import with_reference
-from iga.testing.layer.subject import Subject
-from iga.testing.targets import Claims
+from iga.testing.layer.subject import Subject, layer_subject
+from iga.testing.targets import Claims, Target
 
 __all__ = [
     "CALLS",
@@ -178,4 +180,7 @@ def _planted(name: str, traced: bool, clean: Subject, size: float) -> Subject:
         shown = replace(clean, layer=partial(TracedAccused, slip=name), claims=claims)
         return shown if claims.reference is None else with_reference(shown)
     bare = replace(clean, config=None, layer=partial(Accused, slip=name), foreign=True, claims=claims)
+    if SLIPS[name].preset != "bounded":  # a layer that obeys no law is judged by what it shows, as a user's is
+        probe = make_case(synthetic_structures(1, seed=0)[0], clean.profile, residues=6, seed=0)
+        bare = layer_subject(Target(name, "layer", bare.layer, claims=claims), clean.profile, probe)
     return bare if claims.reference is None else with_reference(bare)

@@ -59,7 +59,14 @@ def _samples(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> 
 
 
 SIZES = [
-    layer_slip("sizes", "keys from the 129th on get no weight", "N > 128", _keys(lambda i, n: i < 128), traced=True),
+    layer_slip(
+        "sizes",
+        "keys from the 129th on get no weight",
+        "N > 128",
+        _keys(lambda i, n: i < 128),
+        "large_sizes",
+        traced=True,
+    ),
     layer_slip("sizes", "keys from the 257th on get no weight", "N > 256", _keys(lambda i, n: i < 256)),
     layer_slip("sizes", "keys from the 1025th on get no weight", "N > 1024", _keys(lambda i, n: i < 1024)),
     layer_slip(
@@ -67,6 +74,7 @@ SIZES = [
         "keys past the last whole tile of 64 get no weight",
         "N > 64, N ≠ 64 k",
         _keys(lambda i, n: (i < n // 64 * 64) | (n < 64)),
+        "large_sizes",
     ),
     layer_slip(
         "sizes", "the last key of an odd number gets no weight", "N odd", _keys(lambda i, n: (i < n - 1) | (n % 2 == 0))
@@ -78,9 +86,15 @@ SIZES = [
         _keys(lambda i, n: (i < 128) | (n != 129)),
     ),
     layer_slip(
-        "sizes", "the second tile of keys overwrites the first", "N > 128", _keys(lambda i, n: (i >= 128) | (n <= 128))
+        "sizes",
+        "the second tile of keys overwrites the first",
+        "N > 128",
+        _keys(lambda i, n: (i >= 128) | (n <= 128)),
+        "large_sizes",
     ),
-    layer_slip("sizes", "queries from the 97th on get no update", "N > 96", _queries(lambda i, n: i < 96)),
+    layer_slip(
+        "sizes", "queries from the 97th on get no update", "N > 96", _queries(lambda i, n: i < 96), "large_sizes"
+    ),
     layer_slip("sizes", "queries from the 257th on get no update", "N > 256", _queries(lambda i, n: i < 256)),
     layer_slip("sizes", "the last query of seven gets no update", "N = 7", _queries(lambda i, n: (i < 6) | (n != 7))),
     layer_slip("sizes", "the frames of a sample are those of its number modulo four", "batch > 4", _samples),
@@ -297,14 +311,14 @@ MASKS = [
         "a chain whose ends are valid counts as whole",
         "masked residues amid others, last and first valid",
         _mask(lambda m: torch.where((m[..., :1] * m[..., -1:]).bool(), torch.ones_like(m), m)),
-        missed="its masks have masked ends",
+        "mask_inertness",
     ),
     layer_slip(
         "masks",
         "−10⁵ for a mask, under a z of 10⁵",
         "|z| ≥ 10⁵ behind the mask",
         _negative,
-        missed="what it puts behind a mask is smaller",
+        "mask_inertness",
     ),
 ]
 

@@ -175,6 +175,7 @@ GRADIENTS = layer_slips(
             "frames' gradient of the last block of sixteen only",
             "N > 16",
             _residues(lambda i, n: i >= (n - 1) // 16 * 16, frames=True),
+            "large_sizes",
         ),
         (
             "s has no gradient from the 129th residue on",

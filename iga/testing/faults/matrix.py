@@ -24,7 +24,6 @@ __all__ = ["SEEDS", "Matrix", "Row", "examine", "measure_matrix"]
 
 # Seeds of the clean targets, by profile.
 SEEDS = {"fast": 20, "ci": 20, "nightly": 200}
-LAYER_SHARE = 10  # one in ten of the seeds runs the layer's checks, which cost more
 
 
 @dataclass(frozen=True)
@@ -149,9 +148,11 @@ def measure_matrix(
         if fault in chosen[bench]
     ]
     seeds = range(seed, seed + SEEDS[profile])
-    clean: list[tuple[str, str, list[int]]] = [("layer", name, [s]) for name in LAYERS for s in seeds[::LAYER_SHARE]]
-    clean += [("overlap", name, list(seeds)) for name in CLEAN]
-    clean += [(bench, bench, list(seeds)) for bench in ("frames", "diagnostics")]
+    clean: list[tuple[str, str, list[int], int]] = [
+        ("layer", name, [one], seed) for name, share in LAYERS.items() for one in seeds[::share]
+    ]
+    clean += [("overlap", name, list(seeds), seed) for name in CLEAN]
+    clean += [(bench, bench, list(seeds), seed) for bench in ("frames", "diagnostics")]
     matrix = Matrix(seed=seed, profile=profile, catalogue=sum(len(some) for some in FAULTS.values()))
     rows: dict[tuple[str, int], Row] = {}
     with _workers(workers or min(os.cpu_count() or 1, 4)) as pool:
@@ -234,11 +235,13 @@ def _broken(bench: str, subject: Any, seed: int, checks: Sequence[Check]) -> tup
     return tuple(one.name for one in run_checks(bench, subject, checks, seed) if one.verdict != "holds")
 
 
-def _alarms(bench: str, name: str, seeds: list[int]) -> list[tuple[str, int, str]]:
-    """Checks that do not hold on a clean target; runs in a process of its own."""
+def _alarms(bench: str, name: str, seeds: list[int], first: int) -> list[tuple[str, int, str]]:
+    """Checks that do not hold on a clean target; runs in a process of its own.
+
+    The `first` of all seeds sees every check."""
     subject = clean_subject(bench, name)
     alarms = []
-    for k, seed in enumerate(seeds):
-        checks = [check for check in JUDGES[bench] if k % check.every == 0 and applies(check, subject)]
+    for seed in seeds:
+        checks = [one for one in JUDGES[bench] if (seed - first) % one.every == 0 and applies(one, subject)]
         alarms += [(name, seed, finding) for finding in _broken(bench, subject, seed, checks)]
     return alarms

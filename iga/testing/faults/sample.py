@@ -50,7 +50,7 @@ OWN: dict[str, dict[str, str]] = {
     },
 }
 # How many others are drawn; of the benches that are not named, all.
-DRAWN = {"overlap": 24, "layer": 8}
+DRAWN = {"overlap": 10, "layer": 4}
 
 
 def sampled(seed: int) -> dict[str, list[Fault]]:

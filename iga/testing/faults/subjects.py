@@ -42,7 +42,8 @@ JUDGES: dict[str, tuple[Check, ...]] = {
 CHECKS: dict[str, tuple[str, ...]] = {kind: tuple(one.name for one in checks) for kind, checks in JUDGES.items()}
 
 
-LAYERS = ("bounded", "untraced")
+# Right layers, and which share of a clean run's seeds each sees: one in ten, one in twenty.
+LAYERS: dict[str, int] = {"bounded": 10, "untraced": 20}
 # What a fault is like beside its kind, by the names in `Check.seen_faults`.
 LIKE: dict[str, Callable[[Fault], bool]] = {
     "calls": lambda fault: bool(fault.region),

@@ -1,0 +1,20 @@
+"""Slips that no check sees yet, with the reason: listed openly, so that nobody takes them for caught."""
+
+__all__ = ["MISSED"]
+
+OTHER_MODE = "no way of calling sets this mode"
+MISSED: dict[str, dict[str, str]] = {
+    "overlap": {},
+    "layer": {
+        "a chain whose ends are valid counts as whole": "the masks that are drawn have a masked end",
+        "the last query of seven gets no update": "seven residues are a size that nothing tries",
+        "the output is a tenth larger under deterministic algorithms": OTHER_MODE,
+        "a constant is made on the default device": OTHER_MODE,
+        "the output has the default dtype": OTHER_MODE,
+        "a mask that is a slice is read from the beginning": "masks are not stored in other ways",
+        "keys from the 1025th on get no weight": "1025 residues come with profile ci, and not in the matrix",
+        "inputs are kept in one place for all": "two threads were not seen to meet in one copy of the layer",
+        "float64 through float32 while gradients are recorded": "float64 calls that record are compared with such only",
+        "weights are kept from the first call on": "parameters are changed between calls that record gradients only",
+    },
+}
