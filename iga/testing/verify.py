@@ -27,7 +27,7 @@ from iga.testing.layer.subject import LayerFactory, Subject, lacking, layer_subj
 from iga.testing.overlap.subject import overlap_subject
 from iga.testing.result import Report
 from iga.testing.run import Run
-from iga.testing.state.watch import Watch, watching
+from iga.testing.state.watch import Watch, left_alone, watching
 from iga.testing.targets import DTYPES, Claims, OwnLayer, Target, resolve, staying
 
 __all__ = ["Report", "options_of_prepare", "prepare", "verify"]
@@ -81,11 +81,11 @@ def prepare(
     elif found.kind == "overlap":
         if points is not None:
             raise ValueError("points are a layer's: an overlap function has none")
-        with watching(watch), staying(f"calling {found.name}"):
+        with watching(watch), left_alone("its first calls", whole=True), staying(f"calling {found.name}"):
             subject = overlap_subject(replace(found, sigma_range=(contract.sigma_min, contract.sigma_max)))
     else:
         probe = make_case(synthetic_structures(1, seed=seed)[0], profile, residues=6, seed=seed)
-        with watching(watch), staying(f"calling {found.name}"):
+        with watching(watch), left_alone("its first calls", whole=True), staying(f"calling {found.name}"):
             subject = layer_subject(found, profile, probe)
             if claims.reference is not None:
                 subject = with_reference(subject, found.place, probe)

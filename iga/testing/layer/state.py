@@ -23,16 +23,18 @@ def process_state(subject: Subject, cases: list[Case], contract: Contract, seed:
     """How often each kind of change came, which has to be never."""
     watch = current()
     assert watch is not None, "a run watches"
-    for index, given in enumerate(cases):
-        points = contract.points[index % len(contract.points)]
-        layer = build(subject, points, seed + index)
-        for _ in range(2):  # the first may load what it needs
-            case = cast(given, native(subject))
-            with left_alone(f"{given.label}, P = {points}, forward"), torch.no_grad():
-                subject.output(layer, case)
-            if "gradients" in subject.claims.lacking:
-                continue
-            leaf, inputs = leaves(case)
-            with left_alone(f"{given.label}, P = {points}, forward and backward"):
-                gradients(subject.output(layer, leaf).square().sum(), inputs)
-    watch.judge(tally)
+    try:
+        for index, given in enumerate(cases):
+            points = contract.points[index % len(contract.points)]
+            layer = build(subject, points, seed + index)
+            for _ in range(2):  # the first may load what it needs
+                case = cast(given, native(subject))
+                with left_alone(f"{given.label}, P = {points}, forward"), torch.no_grad():
+                    subject.output(layer, case)
+                if "gradients" in subject.claims.lacking:
+                    continue
+                leaf, inputs = leaves(case)
+                with left_alone(f"{given.label}, P = {points}, forward and backward"):
+                    gradients(subject.output(layer, leaf).square().sum(), inputs)
+    finally:  # what they raise may come of what an earlier one changed
+        watch.judge(tally)

@@ -21,15 +21,17 @@ def process_state(function: OverlapSubject, inputs: PairSource, seed: int, tally
     """How often each kind of change came, which has to be never."""
     watch = current()
     assert watch is not None, "a run watches"
-    for dtype in function.dtypes:
-        for round in range(2):  # the first may load what it needs
-            pair = inputs.few(dtype, seed + round)
-            with left_alone(f"{name_of(dtype)}, forward"), torch.no_grad():
-                function(*pair)
-            if "gradients" in function.claims.lacking:
-                continue
-            leaves = [x.clone().requires_grad_() for x in pair]
-            with left_alone(f"{name_of(dtype)}, forward and backward"):
-                dist_sq, log_det = function(*leaves)
-                torch.autograd.grad((dist_sq + log_det).sum(), leaves, allow_unused=True)
-    watch.judge(tally)
+    try:
+        for dtype in function.dtypes:
+            for round in range(2):  # the first may load what it needs
+                pair = inputs.few(dtype, seed + round)
+                with left_alone(f"{name_of(dtype)}, forward"), torch.no_grad():
+                    function(*pair)
+                if "gradients" in function.claims.lacking:
+                    continue
+                leaves = [x.clone().requires_grad_() for x in pair]
+                with left_alone(f"{name_of(dtype)}, forward and backward"):
+                    dist_sq, log_det = function(*leaves)
+                    torch.autograd.grad((dist_sq + log_det).sum(), leaves, allow_unused=True)
+    finally:  # what they raise may come of what an earlier one changed
+        watch.judge(tally)

@@ -51,6 +51,11 @@ def forks(*pair):
     return iga.gaussian_overlap(*pair)
 
 @target(kind="overlap")
+def shuts(*pair):
+    os.closerange(0, 3)
+    return iga.gaussian_overlap(*pair)
+
+@target(kind="overlap")
 def leaves(*pair):
     return iga.gaussian_overlap(*pair)
 
@@ -158,6 +163,13 @@ def test_only_messages_of_the_child_itself_are_believed(tmp_path: Path) -> None:
     descriptor = os.open(tmp_path / "pipe", os.O_WRONLY | os.O_CREAT)
     Channel(descriptor).send(finding=float("nan"))
     assert b"NaN" in (tmp_path / "pipe").read_bytes()
+
+
+def test_a_call_that_forks_or_shuts_the_standard_streams_is_broken(bad: Path) -> None:
+    for name, words in (("forks", "it forked the process"), ("shuts", "a standard stream's descriptor")):
+        report = judge(f"{bad}:{name}", only=["coincident_means", "process_state"])
+        assert report["coincident_means"].verdict == "holds" and report.exit_code == 1
+        assert words in report["process_state"].worst_example
 
 
 def test_an_interrupt_ends_the_child(bad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
