@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,30 @@ def test_the_readmes_commands_are_single_lines_that_install_with_the_constraints
     assert found is not None
     command = found.group(1)
     assert "\n" not in command and "-c constraints.txt" in command
+
+
+def test_the_first_layer_of_the_verification_guide_breaks_where_it_says_and_holds_once_it_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from iga.testing.contract import PROFILES
+    from iga.testing.verify import verify
+
+    monkeypatch.setitem(
+        PROFILES, "fast", replace(PROFILES["fast"], focus=1, focus_residues=20, synthetic=2, seeds=1, others=())
+    )
+    (tmp_path / "mine.py").write_text(blocks("docs/verification.md", "python")[0], encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| .* \| .* \|$", _section("## Ten minutes", "## Verdicts"), flags=re.MULTILINE)
+    options = {"only": rows, "points": [1, 4]}
+    naive = verify(f"{tmp_path / 'mine.py'}:layer", **options)
+    mended = verify(f"{ROOT / 'docs/examples/first_steps.py'}:layer", **options)
+    assert len(rows) == 3 and {finding.verdict for finding in naive.findings} == {"broken"}
+    assert {finding.verdict for finding in mended.findings} == {"holds"}
+    lines = (ROOT / "docs/examples/first_steps.py").read_text(encoding="utf-8").split()
+    (change,) = blocks("docs/verification.md", "diff")
+    added = [line[1:].split() for line in change.splitlines() if line.startswith("+")]
+    assert added and all(set(words) <= set(lines) for words in added)  # what the guide adds stands in the file
+
+
+def _section(begin: str, end: str) -> str:
+    text = (ROOT / "docs/verification.md").read_text(encoding="utf-8")
+    return text[text.index(begin) : text.index(end)]
