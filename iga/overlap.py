@@ -87,7 +87,7 @@ def gaussian_overlap(
     _check_pair(q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma)
     r_i, r_j = _matrix(q_rot), _matrix(k_rot)
     delta = _difference(q_mean, k_mean)
-    return closed_form(
+    dist_sq, log_det = closed_form(
         relative_rotation(r_i, r_j),
         _into(r_i, delta),
         # R_jᵀδ directly, not Qᵀg: half the error
@@ -95,6 +95,7 @@ def gaussian_overlap(
         _squares(q_sigma),
         _squares(k_sigma),
     )
+    return dist_sq, log_det.expand(dist_sq.shape)  # many means may share frames and scales
 
 
 def gaussian_overlap_textbook(
@@ -128,7 +129,7 @@ def gaussian_overlap_textbook(
     y1 = delta[1] - l10 * y0
     y2 = delta[2] - l20 * y0 - l21 * y1
     dist_sq = y0.square() / p0 + y1.square() / p1 + y2.square() / p2
-    return dist_sq, p0.log() + p1.log() + p2.log()
+    return dist_sq, (p0.log() + p1.log() + p2.log()).expand(dist_sq.shape)
 
 
 def gaussian_score(dist_sq: Tensor, log_det: Tensor, *, log_det_min: float | None = None) -> Tensor:

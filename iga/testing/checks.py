@@ -26,6 +26,7 @@ from iga.testing.library.diagnostics import DIAGNOSTICS, diagnostics_agree
 from iga.testing.library.frame_laws import FRAMES, frame_laws
 from iga.testing.library.quaternion_sign import quaternion_sign
 from iga.testing.overlap import accuracy as overlap_accuracy
+from iga.testing.overlap import agreement as overlap_agreement
 from iga.testing.overlap import calls as overlap_calls
 from iga.testing.overlap import gradients as overlap_gradients
 from iga.testing.overlap import laws as overlap_laws
@@ -67,11 +68,10 @@ CHECKS: tuple[Check, ...] = (
     overlap_gradients.gradient_values,
     overlap_gradients.gradient_finiteness,
     overlap_gradients.gradient_bounds,
-    overlap_calls.batch_independence,
+    overlap_agreement.calls_agree,
     overlap_calls.determinism,
     overlap_gradients.second_derivatives,
     overlap_modes.reduced_precision,
-    overlap_modes.transforms,
     overlap_state.process_state,
 )
 # This package's own functions, by the kind of their checks. They are judged beside its layer.

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from iga._typing import Tensor
+from iga.testing.targets import TargetError
 from iga.testing.ways import Answers, Inputs, Scene, Way
 from iga.testing.ways_back import BACK, accumulated, in_thread, mirrored, plainly, strided
 
@@ -211,7 +212,10 @@ def _checkpointed(reentrant: bool) -> Callable[[Scene, Inputs], Answers]:
         order: list[str] = []
 
         def call(*tensors: Tensor) -> tuple[Tensor, ...]:
-            answers = scene.call(dict(zip(names, tensors, strict=True)))
+            try:
+                answers = scene.call(dict(zip(names, tensors, strict=True)))
+            except TargetError as error:  # torch ends a recomputation by an exception of its own
+                raise error.__cause__ or error from None
             order[:] = list(answers)
             return tuple(answers.values())
 

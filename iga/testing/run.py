@@ -195,7 +195,7 @@ class Run:
             yield (self.subject if self.kind == check.kind else LIBRARIES[check.kind],)
         elif check.kind == "overlap":
             sizes = self.profile.pairs, self.contract.digits, self.profile.digits_pairs
-            yield self.subject, PairSource(self.structures, self.subject.sigma_range, *sizes)
+            yield self.subject, PairSource(self.structures, self.subject.sigma_range, *sizes, self.profile.name)
         else:
             for profile, cases in self._focus(check, tally):
                 yield replace(self.subject, profile=profile), cases, self.contract

@@ -152,6 +152,8 @@ def judge_ways(
     for way in ways:
         if (profile if profile in PROFILES else "fast") not in way.profiles:
             continue
+        if profile not in PROFILES and tally.broken:  # a planted fault is seen: what else sees it does not count
+            return
         claimed = [name for name in (way.claim, *way.excused) if name in lacking]
         if claimed:
             tally.not_supported(claimed[0])
@@ -229,7 +231,7 @@ def _compare(way: Way, what: str, name: str, judged: tuple[Tensor, Tensor, Tenso
     broken = tally.broken
     tally.add(ratio, 1.0, f"{where}: {what} of {name}", could_fail=able)
     if tally.broken > broken and len(tally.notes) < NOTES:
-        tally.note(f"{what}: {name} {way.name}")
+        tally.note(f"{what} of {name}: {way.name}")
 
 
 def _fail(way: Way, what: str, said: str, where: str, tally: Tally) -> None:

@@ -199,7 +199,7 @@ SHAPES = overlap_slips(
         ),
         ("three dimensions are flattened in another order", "[a, b, c], a > 1", _order_of_three),
         ("four dimensions: frames transposed", "[a, b, c, d]", _when(lambda b: len(b) == 4, _turned)),
-        ("as many queries as keys: rows for columns", "[n, 1] and [n]: a square", _square, "batch_independence"),
+        ("as many queries as keys: rows for columns", "[n, 1] and [n]: a square", _square, "calls_agree"),
         ("one σ of the keys serves all where it alone broadcasts", "k_sigma of fewer pairs than k_mean", _first_of(5)),
         ("one frame of the queries serves all where it alone broadcasts", "q_rot of fewer than q_mean", _first_of(0)),
         ("a broadcast operand's gradient is a mean for a sum", "operands that broadcast", _mean_for_sum),
@@ -288,7 +288,7 @@ STORAGE = overlap_slips(
             "numbers with gaps between are read without",
             "last stride ≠ 1, vectors",
             _read(lambda x: x.stride(-1) > 1, raw, 1, 2, 4, 5),
-            "batch_independence",
+            "calls_agree",
         ),
         (
             "pairs with gaps between are read without",
@@ -302,7 +302,7 @@ STORAGE = overlap_slips(
             _read(
                 lambda x: x.storage_offset() > 0 and x.is_contiguous(), lambda x: raw(x, stride=x.stride(), offset=0)
             ),
-            "batch_independence",
+            "calls_agree",
         ),
         (
             "an address is rounded down to sixteen bytes",
@@ -311,7 +311,7 @@ STORAGE = overlap_slips(
                 lambda x: _misaligned(x) and x.is_contiguous(),
                 lambda x: raw(x, offset=int(x.storage_offset()) - 8 // x.element_size()),
             ),
-            "batch_independence",
+            "calls_agree",
         ),
         ("an operand without a stride: the first pair for all", "expanded operands", _spread),
         ("frames at one address are taken for one frame", "q_rot and k_rot views of one tensor", _equal_frames),

@@ -312,10 +312,10 @@ def _constant_in_float32(right: Any, *pair: Tensor) -> Values:
 TRANSFORMS = overlap_slips(
     "transforms",
     [
-        ("a vmap rule takes the first sample's means for all", "vmap over k_mean", _first_sample, "transforms"),
+        ("a vmap rule takes the first sample's means for all", "vmap over k_mean", _first_sample, "calls_agree"),
         ("forward-mode derivatives are half", "torch.func.jvp", _steeper(moving)),
         ("forward-mode derivatives are dropped", "torch.func.jvp", _still),
-        ("log_det without its constant when compiled", "torch.compile", _halved(lambda *_: compiled()), "transforms"),
+        ("log_det without its constant when compiled", "torch.compile", _halved(lambda *_: compiled()), "calls_agree"),
         ("half the gradient when compiled", "torch.compile, backward", _steeper(lambda *_: compiled())),
         ("log_det without its constant when exported", "torch.export", _halved(lambda *_: exported())),
         (

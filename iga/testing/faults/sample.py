@@ -16,11 +16,10 @@ OWN: dict[str, dict[str, str]] = {
         "gradient_values": "the same in float32 only",
         "gradient_finiteness": "the square of a square root",
         "gradient_bounds": "a gradient too large beyond κ = 1000, in float32",
-        "batch_independence": "pairs made by broadcasting are off by a share",
+        "calls_agree": "pairs made by broadcasting are off by a share",
         "determinism": "every second call an ulp larger",
         "second_derivatives": "a second derivative off by a share of the gradient's square",
         "reduced_precision": "geometry by matrix products",
-        "transforms": "a Python branch on a value",
         "process_state": "the default dtype becomes float64",
     },
     "layer": {

@@ -24,7 +24,15 @@ from iga.testing.overlap.subject import OverlapSubject, Pair
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError, one_line
 
-__all__ = ["NAMES", "derivatives", "gradient_bounds", "gradient_finiteness", "gradient_values", "second_derivatives"]
+__all__ = [
+    "NAMES",
+    "derivatives",
+    "gradient_bounds",
+    "gradient_finiteness",
+    "gradient_values",
+    "second_derivatives",
+    "torque",
+]
 
 MODERATE = 10.0  # κ up to which a wrong per cent shows in float32
 SINGLE = 2  # pairs of the second derivatives
@@ -182,12 +190,12 @@ def derivatives(function: OverlapSubject, pair: Pair) -> tuple[Tensor, Tensor, d
         result[f"{name} by mean"] = torch.cat([full[1], full[4]], dim=-1)
         by_sigma = [g * s.detach().double() for g, s in zip((full[2], full[5]), sigmas, strict=True)]
         result[f"{name} by log sigma"] = torch.cat(by_sigma, dim=-1)
-        turned = [_torque(r.detach().double(), g) for r, g in zip(rots, (full[0], full[3]), strict=True)]
+        turned = [torque(r.detach().double(), g) for r, g in zip(rots, (full[0], full[3]), strict=True)]
         result[f"{name} by rotation"] = torch.cat(turned, dim=-1)
     return values[0].detach().double(), values[1].detach().double(), result
 
 
-def _torque(rot: Tensor, grad: Tensor) -> Tensor:
+def torque(rot: Tensor, grad: Tensor) -> Tensor:
     """The derivative by ω: twice the skew part of Rᵀ ∂R, as a vector [..., 3]."""
     m = (rot[..., :, :, None] * grad[..., :, None, :]).sum(-3)
     return torch.stack([m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]], dim=-1)

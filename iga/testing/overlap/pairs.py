@@ -112,6 +112,7 @@ class PairSource:
 
     digits        significant digits required: pairs that no implementation could give them for are left out
     digits_pairs  pairs judged against 50 digits
+    profile       name of the run's profile, by which ways of calling are chosen
     """
 
     structures: list[Structure]
@@ -119,6 +120,7 @@ class PairSource:
     count: int
     digits: int = 2
     digits_pairs: int = 50
+    profile: str = "fast"
 
     def sampled(self, dtype: torch.dtype, seed: int) -> Iterator[tuple[str, Pair]]:
         """Labelled batches: pairs of residues as they are, and degenerate pairs over the whole range of σ."""

@@ -193,3 +193,11 @@ def test_the_overlap_module_never_multiplies_matrices():
     source = inspect.getsource(overlap)
     for word in ("matmul", "einsum", "bmm", "torch.mm", " @ "):
         assert word not in source
+
+
+@pytest.mark.parametrize("form", [gaussian_overlap, overlap.gaussian_overlap_textbook])
+def test_many_means_may_share_frames_and_scales(form) -> None:
+    """log_det had the shape of frames and scales alone."""
+    rot, sigma = torch.eye(3)[None], torch.tensor([[0.1, 0.2, 0.3]])
+    dist_sq, log_det = form(rot, torch.randn(5, 3), sigma, rot, torch.zeros(3), sigma)
+    assert dist_sq.shape == log_det.shape == (5,)

@@ -22,9 +22,9 @@ import iga
 from iga.testing import target
 
 def bad(act):
-    @target(kind="overlap", expected_broken={"batch_independence": "not by a death"})
+    @target(kind="overlap", expected_broken={"score_laws": "not by a death"})
     def overlap(*pair):
-        if pair[0].shape[0] == 240:  # a batch of batch_independence
+        if pair[0].shape[0] == 15_000:  # a batch of score_laws
             act()
         return iga.gaussian_overlap(*pair)
     return overlap
@@ -65,8 +65,8 @@ def leave():
     threading.Thread(target=time.sleep, args=[1e6]).start()
     sys.stdout = None
 """
-ONLY = ["coincident_means", "batch_independence"]
-HOLDS = {"coincident_means": "holds", "batch_independence": "holds"}
+ONLY = ["coincident_means", "score_laws"]
+HOLDS = {"coincident_means": "holds", "score_laws": "holds"}
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +96,8 @@ def test_what_ends_the_process_breaks_the_check_by_name_and_the_others_are_judge
 ) -> None:
     monkeypatch.setattr(start, "MEMORY", (1 << 35, 1 << 35))
     report = judge(f"{bad}:{name}", only=ONLY)
-    assert {one.name: one.verdict for one in report.findings} == HOLDS | {"batch_independence": "broken"}
-    assert words in report["batch_independence"].note
+    assert {one.name: one.verdict for one in report.findings} == HOLDS | {"score_laws": "broken"}
+    assert words in report["score_laws"].note
     if name not in ("exits", "fills"):  # what is raised is a finding like others, which the target may expect
         assert report.exit_code == 1
 
@@ -133,8 +133,8 @@ def test_a_target_that_is_not_there_after_loading_has_a_table_of_one_row_and_a_r
 
 def test_a_fresh_interpreter_does_where_a_fork_is_not_safe(bad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iga.testing.gate.parent.forkable", lambda: False)
-    report = judge(f"{bad}:ends", only=["batch_independence"])
-    assert "with exit code 0" in report["batch_independence"].note
+    report = judge(f"{bad}:ends", only=["score_laws"])
+    assert "with exit code 0" in report["score_laws"].note
 
 
 def test_a_check_that_hangs_is_broken_and_after_some_of_them_the_others_are_not_begun(

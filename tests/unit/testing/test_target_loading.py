@@ -179,7 +179,7 @@ def test_misuse_ends_2_with_one_clear_line(
         ["verify", "--kind", "overlap"],
         ["verify", "mine.py:narrow", "--points", "1,2"],
         ["verify", "mine.py:narrow", "--digits", "0"],
-        ["verify", "mine.py:narrow", "--only", "transforms"],
+        ["verify", "mine.py:narrow", "--only", "second_derivatives"],
         ["faults", "--profile", "slow"],
         ["faults", "--json", "no/such/folder/m.json"],
     ],

@@ -186,7 +186,7 @@ def test_a_function_that_calls_exit_is_broken_and_the_user_s_interrupt_is_not() 
     acts: list[Callable[[], object]] = []
 
     def leaving(*pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if pair[0].shape[0] == 240:  # a batch of batch_independence
+        if pair[0].shape[0] == 15_000:  # a batch of score_laws
             acts[0]()
         return iga.gaussian_overlap(*pair)
 
@@ -195,14 +195,14 @@ def test_a_function_that_calls_exit_is_broken_and_the_user_s_interrupt_is_not() 
 
     for act, words in ((sys.exit, "SystemExit"), (interrupted, "KeyboardInterrupt")):
         acts[:] = [act]
-        report = iga.verify(leaving, kind="overlap", only=["coincident_means", "batch_independence"])
+        report = iga.verify(leaving, kind="overlap", only=["coincident_means", "score_laws"])
         assert report["coincident_means"].verdict == "holds" and report.exit_code == 1
-        assert words in report["batch_independence"].note
+        assert words in report["score_laws"].note
     acts[:] = [partial(signal.raise_signal, signal.SIGINT)]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a script in the background is deaf to it
     try:
         with pytest.raises(KeyboardInterrupt):
-            iga.verify(leaving, kind="overlap", only=["batch_independence"])
+            iga.verify(leaving, kind="overlap", only=["score_laws"])
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)

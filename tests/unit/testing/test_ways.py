@@ -41,8 +41,8 @@ def test_a_wrong_value_and_a_lost_gradient_are_told_apart():
     value = judged(way(lambda scene, inputs: {"y": scene.call(inputs)["y"] + 1}))
     lost = judged(way(lambda scene, inputs: scene.call({**inputs, "b": inputs["b"].detach()})))
     assert (value.verdict, lost.verdict) == ("broken", "broken")
-    assert "value: y so" in value.note and "gradient" not in value.note
-    assert "gradient: b so" in lost.note and "value" not in lost.note
+    assert "value of y: so" in value.note and "gradient" not in value.note
+    assert "gradient of b: so" in lost.note and "value" not in lost.note
 
 
 def test_what_raises_is_a_capability_that_may_be_claimed_away():
