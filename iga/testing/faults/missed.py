@@ -4,7 +4,7 @@ __all__ = ["MISSED"]
 
 OTHER_MODE = "no way of calling sets this mode"
 MISSED: dict[str, dict[str, str]] = {
-    "overlap": {},
+    "overlap": {"another form under deterministic algorithms": OTHER_MODE},
     "layer": {
         "a chain whose ends are valid counts as whole": "the masks that are drawn have a masked end",
         "the last query of seven gets no update": "seven residues are a size that nothing tries",
