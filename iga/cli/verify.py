@@ -73,7 +73,7 @@ def verify(
         float | None,
         typer.Option(
             help="Seconds that a check of TARGET may take, and loading it.",
-            show_default="60; ci: 300; nightly: 3600",
+            show_default="120; ci: 600; nightly: 3600",
         ),
     ] = None,
     save: Annotated[

@@ -161,6 +161,18 @@ def _changed_in_place(scene: Scene, inputs: Inputs) -> Answers:
     return scene.call(held)
 
 
+def _changed_unrecorded(scene: Scene, inputs: Inputs) -> Answers:
+    """The same where nothing is recorded, as in inference, one input after the other."""
+    held = {name: x.detach().clone() for name, x in mirrored(inputs).items()}
+    answers: Answers = {}
+    with torch.no_grad():
+        scene.call(held)
+        for name, x in inputs.items():
+            held[name].copy_(x)
+            answers = scene.call(held)
+    return answers
+
+
 def _same_memory(scene: Scene, inputs: Inputs) -> Answers:
     """Other tensors in the memory of the first, which autograd knows nothing of."""
     held = mirrored(inputs)
@@ -251,6 +263,7 @@ COMMON: tuple[Way, ...] = (
     Way(name="after a call that fails", claim="repeat", run=with_answers_of(bad_call)),
     Way(name="answers held while others are computed", claim="repeat", run=_held),
     Way(name="inputs changed in place between calls", claim="in_place", run=_changed_in_place),
+    Way(name="inputs changed in place, unrecorded", claim="in_place", run=_changed_unrecorded, gradients=False),
     Way(name="other inputs in the same memory", claim="in_place", run=_same_memory, gradients=False),
     Way(name="inputs overwritten afterwards", claim="in_place", run=_inputs_overwritten, gradients=False),
     Way(name="2 threads", claim="threads", run=_threads(2)),

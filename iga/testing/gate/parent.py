@@ -25,7 +25,7 @@ from iga.testing.result import LOADS, PROCESS, Finding, Report
 __all__ = ["LIMITS", "OUTPUT", "judge"]
 
 # Seconds that a check may take, by profile; a check of the fast profile takes some seconds, of ci a minute at most.
-LIMITS = {"fast": 60.0, "ci": 300.0, "nightly": 3600.0}
+LIMITS = {"fast": 120.0, "ci": 600.0, "nightly": 3600.0}
 OUTPUT = 1 << 20  # bytes that the accused may print during one check
 SHOWN = 200  # characters of them in a note
 LINES = 20  # of them that are shown where all went well

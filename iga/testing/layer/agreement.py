@@ -21,7 +21,7 @@ from iga import bounds, rotation
 from iga.testing.check import THOROUGH, check
 from iga.testing.common_ways import COMMON
 from iga.testing.contract import PROFILES, Contract, Profile
-from iga.testing.layer.batch_ways import BATCHES, MASKS, ONE_FOR_ALL, SHAPES
+from iga.testing.layer.batch_ways import BATCHES, MASKS, SHAPES
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import build, cast, kept, masked, native, redrawn, skew
 from iga.testing.layer.guards import require_geometry
@@ -44,7 +44,7 @@ BF16 = 2.0**-8
 
 OWN = [way for way in COMMON if way.name != TWO_AT_ONCE]  # of which a layer has its own
 ROWS: tuple[Way, ...] = (*OWN, *BATCHES, *SHAPES, *MASKS, *MODES, *COPIES, *PARAMETERS, *TRANSFORMS)
-CLAIMS = (*dict.fromkeys(way.claim for way in ROWS), "partial_gradients", "broadcast", "large_sizes", AUTOCAST, FORWARD)
+CLAIMS = (*dict.fromkeys(way.claim for way in ROWS), "partial_gradients", "large_sizes", AUTOCAST, FORWARD)
 
 
 @check("layer", "of the budget", claims=CLAIMS, seen_faults=("calls", "control flow"), every=2)
@@ -53,7 +53,7 @@ def calls_agree(subject: Subject, cases: list[Case], contract: Contract, seed: i
     for index, given in enumerate(cases):
         scene, where = _scene(subject, given, index, contract, seed, tally)
         plain, rounding = plain_of(scene, tally, where)
-        rows = [*ROWS, *wanting(scene, tuple(plain.inputs)), *(() if subject.foreign else (ONE_FOR_ALL,))]
+        rows = [*ROWS, *wanting(scene, tuple(plain.inputs))]
         if situation_of(scene).points == contract.points[0]:  # of N² P pairs as few as there can be
             most = subject.claims.max_residues
             rows += [way for count, way in SPREAD.items() if most is None or count <= most]

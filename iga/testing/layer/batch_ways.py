@@ -11,6 +11,7 @@ from iga.gaussian import GaussianRigid
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import native, stacked
 from iga.testing.layer.scene import Situation, situation_of
+from iga.testing.targets import TargetError
 from iga.testing.ways import Answers, Inputs, Scene, Way
 
 __all__ = ["BATCHES", "MASKS", "SHAPES", "mask_dtypes"]
@@ -75,14 +76,24 @@ def _by_operand(case: Case, change: Callable[[str, Tensor], Tensor]) -> Case:
     )
 
 
-def _one_for_all(scene: Scene, inputs: Inputs) -> Answers:
-    """z, r and mask of one sample beside several of s."""
-    here = situation_of(scene)
-    case = here.case_of(inputs)
-    s = torch.cat([here.neighbours[0].s, case.s, here.neighbours[1].s])
-    full = replace(case, s=s, z=case.z.expand(3, *case.z.shape[1:]))
-    answer = here.layer(full.s, case.z if here.subject.pair_features else None, case.rigid, case.mask)
-    return {"output": answer[1:2]}
+def _one_for_all(*names: str) -> Callable[[Scene, Inputs], Answers]:
+    """Three times the sample, of the operands `names` one alone, whose gradients are sums over the three."""
+
+    def run(scene: Scene, inputs: Inputs) -> Answers:
+        here = situation_of(scene)
+
+        def many(name: str, x: Tensor) -> Tensor:
+            return x if name in names else x.expand(COPIES, *x.shape[1:]).clone()
+
+        case = _by_operand(here.case_of(inputs), many)
+        arguments, options = here.arguments(case)
+        answer = here.layer(*arguments, **options)
+        if not isinstance(answer, Tensor) or answer.shape != case.s.shape:
+            got = list(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+            raise TargetError(f"expected an output of shape {list(case.s.shape)}, got {got}")
+        return {"output": answer.mean(dim=0, keepdim=True)}
+
+    return run
 
 
 def _masked(change: Callable[[Situation, Tensor], Tensor]) -> Callable[[Scene, Inputs], Answers]:
@@ -130,8 +141,11 @@ SHAPES: tuple[Way, ...] = (
         Way(name=f"{' and '.join(names)} expanded over a batch", claim="expanded", run=_expanded(*names))
         for names in (("s",), ("z",), ("r",), ("mask",), ("s", "z", "r", "mask"))
     ),
+    *(
+        Way(name=f"{' and '.join(names)} of one sample for several", claim="broadcast", run=_one_for_all(*names))
+        for names in (("z",), ("mask",), ("z", "r", "mask"))
+    ),
 )
-ONE_FOR_ALL = Way(name="z, r and mask of one sample for several of s", claim="broadcast", run=_one_for_all)
 MASKS: tuple[Way, ...] = (
     *(Way(name=name, claim=claim, run=_masked(change)) for name, claim, change in mask_dtypes()),
     Way(name="a strided mask", claim="strided", run=_masked(_strided)),
