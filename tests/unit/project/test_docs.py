@@ -144,6 +144,16 @@ def test_the_first_layer_of_the_verification_guide_breaks_where_it_says_and_hold
     assert added and all(set(words) <= set(lines) for words in added)  # what the guide adds stands in the file
 
 
+def test_the_verification_guide_lists_every_claim_that_excuses_something() -> None:
+    from iga.testing.checks import CHECKS
+
+    listed = _section("<!-- claims -->", "<!-- end of claims -->")
+    for kind in ("layer", "overlap"):
+        known = {name for one in CHECKS if one.kind == kind for name in (*one.requires, *one.claims)}
+        (line,) = re.findall(rf"^- {kind}: (.*)$", listed, flags=re.MULTILINE)
+        assert set(re.findall(r"`(\w+)`", line)) == known
+
+
 def _section(begin: str, end: str) -> str:
     text = (ROOT / "docs/verification.md").read_text(encoding="utf-8")
     return text[text.index(begin) : text.index(end)]
