@@ -52,9 +52,13 @@ class Seen:
     _tensors: dict[str, list[Tensor]] = field(default_factory=dict)
     _sides: dict[str, list[str]] = field(default_factory=dict)
 
+    def has(self, name: str) -> bool:
+        """Whether this call let see it: a layer that leaves residues out may do other things in other calls."""
+        return name in self._tensors
+
     def all(self, name: str) -> list[Tensor]:
         """Every tensor of this tap. Raises TargetError where there is none."""
-        if name not in self._tensors:
+        if not self.has(name):
             raise TargetError(f"{name} was not shown in this call, though it was in others")
         return self._tensors[name]
 

@@ -55,8 +55,15 @@ def attention_weights(subject: Subject, cases: list[Case], contract: Contract, s
 
 
 def _judge_seen(seen: Observation, taps: Seen, label: str, tally: Tally) -> None:
-    """Rows of valid queries. A caught softmax may leave masked keys to what follows: of those it is not asked."""
-    mask, logits = seen.case.mask, taps.all("logits")
+    """Rows of valid queries. A caught softmax may leave masked keys to what follows: of those it is not asked.
+
+    A call without a softmax over all residues, such as of a layer that leaves masked ones out before, has no such
+    weights: it is passed over.
+    """
+    if not taps.has("weights"):
+        tally.note("calls whose softmax is not seen over all residues, as with masked ones left out, are not judged")
+        return
+    mask, logits = seen.case.mask, taps.all("logits") if taps.has("logits") else []
     keys = mask if taps.sources["weights"] == "shown" else torch.ones_like(mask)
     for index, weights in enumerate(taps.all("weights")):
         its = logits[index] if len(logits) == len(taps.all("weights")) else None

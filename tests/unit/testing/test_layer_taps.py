@@ -59,6 +59,30 @@ def test_laws_hold_for_right_layers_by_their_softmax_alone(name: str, layer: typ
     assert finding.verdict == "holds", finding
 
 
+class LeavesOut(nn.Module):
+    """A layer of one sample that computes valid residues alone: its softmax is not over all of them."""
+
+    def __init__(self, **sizes) -> None:
+        super().__init__()
+        self.inner, self.wrong = Plain(**sizes), False
+
+    def forward(self, s, z, r, mask):
+        index = mask[0].bool().nonzero()[:, 0]
+        output = torch.zeros_like(s)
+        if len(index):
+            z = z[:, index][:, :, index]
+            found = self.inner(s[:, index], z, r[:, index], mask[:, index])
+            output[:, index] = found
+        return output
+
+
+def test_calls_without_a_softmax_over_all_residues_are_passed_over_and_the_others_judged() -> None:
+    caught = {"logits": "caught", "weights": "caught"}
+    finding = judged("attention_weights", foreign(LeavesOut, taps=caught))
+    assert finding.verdict == "holds", finding
+    assert "softmax is not seen over all residues" in finding.note
+
+
 def test_a_claimed_exponent_is_what_growth_is_judged_against() -> None:
     (growing,) = (one for one in FAULTS if one.name == "a sum over points, and nothing shown")
     subject = growing.planted(clean_subject("layer"))
