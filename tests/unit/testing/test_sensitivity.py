@@ -159,6 +159,30 @@ def test_a_layer_in_float64_follows_what_float32_does_not(layer, label: str | No
         assert keeps_float64(subject, build(subject, 2, 0).double(), few, 0)
 
 
+class Bent(Linear):
+    """A slope that turns by 1/8 within a step of 2⁻²⁴, of curvature 2²²."""
+
+    sharp = 2.0**22
+
+    def forward(self, s, z, r, mask):
+        x = self.w * s + self.a * r.trans[..., :1]
+        return x + torch.sin(self.sharp * x) / self.sharp
+
+
+class BentShort(Bent):
+    """The same with one way through float32."""
+
+    def forward(self, s, z, r, mask):
+        return super().forward(s, z, r, mask) + (self.w * s).float().to(s.dtype)
+
+
+@pytest.mark.parametrize(("layer", "kept"), [(Bent, True), (BentShort, False)])
+def test_a_layer_that_bends_within_a_step_is_not_taken_for_one_that_rounds_to_float32(layer, kept: bool) -> None:
+    for seed in range(5):
+        case = cast(some_case(seed), torch.float64)
+        assert keeps_float64(foreign(layer), layer().double(), case, seed) == kept
+
+
 def test_float32_inside_a_float64_call_is_one_finding() -> None:
     """OpenFold's Rigid does it, and was called broken under rigid motions: 10³ nm away its origins stood still."""
     far = replace(PROFILES["ci"], synthetic=2, focus=1, focus_residues=20)
