@@ -147,6 +147,15 @@ def _points_modulo_eight(layer: Any) -> dict[str, Tensor]:
     return {"linear_v_points.weight": chosen.flatten(0, 2)}
 
 
+def _last_of_four(layer: Any) -> dict[str, Tensor]:
+    """The last of four query points takes the weights of the one before."""
+    if layer.no_qk_points != 4:
+        return {}
+    chosen = torch.tensor([0, 1, 2, 2])
+    rows = _per_head(layer.linear_q_offsets.weight, layer.no_heads).unflatten(1, (-1, 3))
+    return {"linear_q_offsets.weight": rows[:, chosen].flatten(0, 2)}
+
+
 def _eight_channels(layer: Any) -> dict[str, Tensor]:
     weight = _per_head(layer.linear_q.weight, layer.no_heads)
     return {"linear_q.weight": (weight * (torch.arange(layer.c_hidden) < 8)[:, None]).flatten(0, 1)}
@@ -179,6 +188,13 @@ WIDTHS = [
         "P_v > 8",
         _parameters(_points_modulo_eight),
         REFERENCE,
+    ),
+    layer_slip(
+        "sizes",
+        "the last of four query points takes the weights of the one before",
+        "P = 4",
+        _parameters(_last_of_four),
+        "gradient_finiteness",
     ),
     layer_slip("sizes", "of queries eight channels are read", "c_hidden > 8", _parameters(_eight_channels), REFERENCE),
     layer_slip("sizes", "heads from the fifth on have no pair bias", "H > 4", _parameters(_four_biases), REFERENCE),

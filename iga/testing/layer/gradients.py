@@ -1,6 +1,7 @@
 """Checks of a layer's gradients: finite, and within their bounds.
 
-`gradient_finiteness`: every gradient of the layer is finite on every degenerate geometry.
+`gradient_finiteness`: every gradient of the layer is finite on every degenerate geometry, and each row of its
+projections of s gets one, for every P, where nothing is degenerate (`rows`).
 
 `gradient_bounds`: autograd's derivatives of every pair's dist_sq and log_det within docs/theory.md, 9.1.
 
@@ -23,6 +24,7 @@ from iga.testing.layer import budgets
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import build, cast, gradients, kept, leaves, native
 from iga.testing.layer.guards import require_geometry
+from iga.testing.layer.rows import unread_rows
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 
@@ -31,7 +33,10 @@ __all__ = ["gradient_bounds", "gradient_finiteness"]
 
 @check("layer", "entries", degenerate=True, requires=("gradients",))
 def gradient_finiteness(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
-    """Counts entries that are not finite among the gradients to features, frames, Gaussians and parameters."""
+    """Counts entries that are not finite among the gradients to features, frames, Gaussians and parameters.
+
+    And rows of weights that never get any gradient.
+    """
     for index, given in enumerate(cases):
         points = contract.points[index % len(contract.points)]
         layer, case = build(subject, points, seed), cast(given, native(subject))
@@ -47,6 +52,22 @@ def gradient_finiteness(subject: Subject, cases: list[Case], contract: Contract,
             bad = (~gradient.isfinite()).double().sum()
             reached = bool((gradient != 0).any())
             tally.add(bad, 0.0, f"{case.label}, P = {points}: gradient of {name}", could_fail=reached)
+    noted: set[str] = set()
+    for points in contract.points:
+        for name, rows in unread_rows(subject, cases[0], points, seed):
+            where = f"{cases[0].label}, P = {points}: rows of {name} without gradient"
+            tally.add(float(len(rows)), 0.0, where)
+            if rows and name not in noted:
+                noted.add(name)
+                tally.note(f"value: {_spans(rows)} of {name} never reach the output, P = {points}")
+
+
+def _spans(rows: list[int]) -> str:
+    """ "rows 3, 12–14", counted from 0; the first three spans of many."""
+    starts = [row for row in rows if row - 1 not in rows]
+    ends = [row for row in rows if row + 1 not in rows]
+    spans = [f"{a}" if a == b else f"{a}–{b}" for a, b in zip(starts, ends, strict=True)]
+    return f"rows {', '.join(spans[:3])}{', …' if len(spans) > 3 else ''}"
 
 
 RESIDUES = 6

@@ -29,7 +29,11 @@ from iga.testing.overlap.pairs import degenerate
 
 SAMPLE = {
     "overlap": ("log sigma detached", "a mean over the batch leaks in", "numbers with gaps between are read without"),
-    "layer": ("rotations transposed", "only how many are valid counts"),
+    "layer": (
+        "rotations transposed",
+        "only how many are valid counts",
+        "the last of four query points takes the weights of the one before",
+    ),
     "frames": ("from_quaternion takes |w| for w",),
     "diagnostics": ("entropy off by a factor",),
 }
