@@ -15,6 +15,7 @@ from iga.testing.contract import PROFILES, Contract
 from iga.testing.layer.cases import Case, make_case, perturbed_case
 from iga.testing.layer.subject import Subject
 from iga.testing.result import Finding
+from iga.testing.state.watch import Watch, watching
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
 
@@ -79,7 +80,8 @@ def judged(check: Check | str, subject: Subject, seed: int = 0) -> Finding:
     tally = Tally(check.name, check.unit)
     try:
         # a deep copy: some faults write into their inputs
-        check(subject, copy.deepcopy(cases(check.degenerate, seed)), CONTRACT, seed, tally)
+        with watching(Watch()):
+            check(subject, copy.deepcopy(cases(check.degenerate, seed)), CONTRACT, seed, tally)
     except TargetError as error:
         tally.fail(subject.name, str(error))
     return tally.finding()

@@ -184,7 +184,9 @@ def test_trivial_outputs_never_hold(how: Callable, verdicts: set[str]) -> None:
         def forward(self, s, z, r, mask):
             return how(s)
 
-    found = {check.name: judged(check, foreign(Filled)).verdict for check in BY_OUTPUT}
+    # whatever a layer gives may leave the process as it was
+    checks = [check for check in BY_OUTPUT if check.name != "process_state"]
+    found = {check.name: judged(check, foreign(Filled)).verdict for check in checks}
     assert set(found.values()) <= verdicts, found
 
 
@@ -241,4 +243,4 @@ def doubled(layer, output, s, r, mask):
 
 def test_a_wrong_gradient_of_one_way_is_called_a_gradient() -> None:
     finding = judged("calls_agree", tampered(after=doubled))
-    assert finding.verdict == "broken" and "gradient: s parameters are frozen" in finding.note
+    assert finding.verdict == "broken" and "gradient of s: parameters are frozen" in finding.note
