@@ -87,9 +87,10 @@ def filled(value: float, *, graph: bool):
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 0.0, 1.5], ids=["NaN", "infinity", "zeros", "a constant"])
 def test_no_check_accepts_garbage(value: float, graph: bool) -> None:
     costly = value == 1.5 and graph  # compiled and differentiated twice for one of them
-    names = [name for name, check in checks_of("overlap").items() if costly or check.every == 1]
+    judging = {name: check for name, check in checks_of("overlap").items() if name != "process_state"}  # no answers
+    names = [name for name, check in judging.items() if costly or check.every == 1]
     found = findings(filled(value, graph=graph), names, profile=replace(TINY, pairs=640))
-    assert len(found) == (11 if costly else 9)
+    assert len(found) == (10 if costly else 8)
     assert [name for name, finding in found.items() if finding.verdict == "holds"] == []
 
 
