@@ -143,7 +143,7 @@ FAULTS: tuple[Fault, ...] = overlap_slips(
             lambda right, *pair: right(*(x.detach() if isinstance(x, torch.nn.Parameter) else x for x in pair)),
         ),
         ("float32 gradients a tenth too large for needles", "κ > 10", _beyond(10.0), "gradient_values"),
-        ("float32 gradients a tenth too large for long needles", "κ > 100", _beyond(100.0), "gradient_bounds"),
+        ("float32 gradients a tenth too large for long needles", "κ > 100", _beyond(100.0), "gradient_values"),
         (
             "equal frames get no turning gradient",
             "frames equal to the bit",
