@@ -4,8 +4,10 @@ Each is a row of `COMMON`. What they need they make of the inputs themselves: ot
 inputs `mirrored`, other shapes are the scene's `other`.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,9 +17,10 @@ from iga.testing.targets import TargetError
 from iga.testing.ways import Answers, Inputs, Scene, Way
 from iga.testing.ways_back import BACK, accumulated, in_thread, mirrored, plainly, strided
 
-__all__ = ["COMMON", "bad_call", "in_memory", "threads_of", "with_answers_of"]
+__all__ = ["COMMON", "bad_call", "in_memory", "one_changed", "threads_of", "with_answers_of", "without_recording"]
 
 ROUNDS = 3  # of two threads that call at once
+OFTEN = 24  # calls of each in a round in which nothing is recorded: they cost little
 
 
 def in_memory(lay: Callable[[Tensor], Tensor]) -> Callable[[Scene, Inputs], Answers]:
@@ -135,6 +138,15 @@ def with_answers_of(before: Callable[[Scene, Inputs], object]) -> Callable[[Scen
     return run
 
 
+def one_changed(scene: Scene, inputs: Inputs) -> Answers:
+    """After a call that shares all tensors but one with it, of each in turn."""
+    rounds = []
+    for name, other in mirrored(inputs).items():
+        scene.call({**inputs, name: other})
+        rounds.append(scene.call(inputs))
+    return {name: torch.stack([answers[name] for answers in rounds]) for name in rounds[0]}
+
+
 def _other_recorded(scene: Scene, inputs: Inputs) -> None:
     leaves = {name: x.detach().clone().requires_grad_(x.is_floating_point()) for name, x in scene.other.items()}
     total = sum(answer.sum() for answer in scene.call(leaves).values())
@@ -204,11 +216,22 @@ def _threads(count: int) -> Callable[[Scene, Inputs], Answers]:
 
 
 def _two_at_once(scene: Scene, inputs: Inputs) -> Answers:
+    """The interpreter goes from one to the other as often as it can, so that a short call is interrupted too."""
     other = [mirrored(inputs), scene.other]
-    rounds = []
-    for k in range(ROUNDS):
-        answers, _ = in_thread(lambda: scene.call(inputs), lambda k=k: scene.call(other[k % 2]))
-        rounds.append(answers)
+    rounds: list[Answers] = []
+    calls = 1 if torch.is_grad_enabled() else OFTEN
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for k in range(ROUNDS):
+            theirs = other[k % 2]
+            mine, _ = in_thread(
+                lambda: [scene.call(inputs) for _ in range(calls)],
+                lambda theirs=theirs: [scene.call(theirs) for _ in range(calls)],
+            )
+            rounds += mine
+    finally:
+        sys.setswitchinterval(before)
     return {name: torch.stack([answers[name] for answers in rounds]) for name in rounds[0]}
 
 
@@ -235,6 +258,16 @@ def _checkpointed(reentrant: bool) -> Callable[[Scene, Inputs], Answers]:
         return dict(zip(order, given, strict=True))
 
     return run
+
+
+def without_recording(way: Way) -> Way:
+    """The way while autograd records nothing, where caches and buffers are most often kept."""
+
+    def run(scene: Scene, inputs: Inputs) -> Answers:
+        with torch.no_grad():
+            return way.run(scene, inputs)
+
+    return replace(way, name=f"{way.name}, under no_grad", run=run, gradients=False, excused=(*way.excused, "no_grad"))
 
 
 COMMON: tuple[Way, ...] = (

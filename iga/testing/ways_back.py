@@ -21,7 +21,11 @@ def plainly(scene: Scene, inputs: Inputs) -> Answers:
 
 
 def in_thread(*work: Callable[[], Any]) -> list[Any]:
-    """What each function gives, each in a thread of its own, all at once; an exception is raised here."""
+    """What each function gives, each in a thread of its own, all at once; an exception is raised here.
+
+    Whether autograd records is a thread's own: they record where the caller does.
+    """
+    recording = torch.is_grad_enabled()
     given: list[Any] = [None] * len(work)
     raised: list[BaseException] = []
     start = threading.Barrier(len(work))
@@ -29,7 +33,8 @@ def in_thread(*work: Callable[[], Any]) -> list[Any]:
     def run(k: int) -> None:
         try:
             start.wait()
-            given[k] = work[k]()
+            with torch.set_grad_enabled(recording):
+                given[k] = work[k]()
         except BaseException as error:
             raised.append(error)
 

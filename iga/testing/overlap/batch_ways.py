@@ -13,7 +13,7 @@ from itertools import combinations
 import torch
 
 from iga._typing import Tensor
-from iga.testing.common_ways import threads_of, with_answers_of
+from iga.testing.common_ways import one_changed, threads_of, with_answers_of
 from iga.testing.overlap.scenes import OPERANDS
 from iga.testing.overlap.subject import OverlapSubject
 from iga.testing.ways import THOROUGH, Answers, Inputs, Scene, Way
@@ -144,6 +144,7 @@ BATCHES: tuple[Way, ...] = (
     Way(name="each beside another", claim="order", run=_among),
     Way(name="every second one", claim="order", run=_every_other),
     Way(name="with an empty batch", claim="empty_batch", run=_none_first),
+    Way(name="after calls that share all operands but one", claim="repeat", run=one_changed),
     Way(name="after another dtype", claim="repeat", run=with_answers_of(_other_dtype)),
     Way(name="another default dtype", claim="default_dtype", run=_default_dtype),
     Way(name="another default device", claim="device_context", run=_elsewhere),
