@@ -10,6 +10,8 @@ First derivatives are taken in a residue's own coordinates: means, log scales, t
 R → R exp([ω]×): off SO(3) two forms of one function differ, along it they do not (docs/theory.md, 9.3).
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from iga import bounds
@@ -38,7 +40,7 @@ MODERATE = 10.0  # κ up to which a wrong per cent shows in float32
 SINGLE = 2  # pairs of the second derivatives
 
 
-@check("overlap", "of the budget")
+@check("overlap", "of the budget", requires=("gradients",))
 def gradient_values(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """Each derivative over its budget, which grows with κ: for κ up to 10, where it is tightest, and for any κ.
 
@@ -49,9 +51,10 @@ def gradient_values(function: OverlapSubject, inputs: PairSource, seed: int, tal
     for dtype in function.dtypes:
         batches = {"moderate": inputs.few(dtype, seed, spread=MODERATE), "degenerate": inputs.few(dtype, seed)}
         for label, pair in batches.items():
-            _, _, found = derivatives(function, pair)
+            *values, found = derivatives(function, pair)
             double: Pair = tuple(x.double() for x in pair)  # pyright: ignore[reportAssignmentType] - six of them
             dist_sq, _, expected = derivatives(reference, double)
+            agrees = _agree(values, pair, dtype)
             kappa, smallest = oracle.condition(pair[2], pair[5]), _smallest(pair)
             allowed = budgets.gradient_budgets(dist_sq, kappa, smallest, dtype)
             for name in NAMES:
@@ -59,10 +62,13 @@ def gradient_values(function: OverlapSubject, inputs: PairSource, seed: int, tal
                 size, limit = expected[name].norm(dim=-1), allowed[name]
                 keep, able = limit.isfinite(), (limit <= 0.5 * size) | (limit == 0)
                 where = label_of(pair, f"{label}, {name_of(dtype)}: d {name}", keep)
+                broken = tally.broken
                 tally.add(budgets.share(error, limit)[keep], 1.0, where, could_fail=able[keep])
+                if tally.broken > broken and agrees:
+                    tally.note(f"gradient: {name}; values agree")
 
 
-@check("overlap", "entries")
+@check("overlap", "entries", requires=("gradients",))
 def gradient_finiteness(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """Counts derivatives that are not finite; with equal means those of dist_sq have to be 0."""
     for dtype in function.dtypes:
@@ -72,19 +78,22 @@ def gradient_finiteness(function: OverlapSubject, inputs: PairSource, seed: int,
         itself: Pair = (*pair[:3], *(x.clone() for x in pair[:3]))  # pyright: ignore[reportAssignmentType]
         batches = {"degenerate": pair, "equal means": together, "equal frames": shared, "a Gaussian and itself": itself}
         for label, batch in batches.items():
-            _, _, found = derivatives(function, batch)
+            *values, found = derivatives(function, batch)
+            agrees = _agree(values, batch, dtype)
             if label == "degenerate" and not bool((found["dist_sq by mean"] != 0).any()):
                 tally.void("no mean leads to dist_sq")
             for name in NAMES:
                 where = label_of(batch, f"{label}, {name_of(dtype)}: d {name}")
                 lost = (~found[name].isfinite()).any(dim=-1).double()
+                if bool(lost.any()) and agrees:
+                    tally.note(f"gradient: {name} is not finite; values agree")
                 reached = bool((found[name] != 0).any()) or name == "log_det by mean"
                 tally.add(lost, 0.0, where, could_fail=reached or label in ("equal means", "a Gaussian and itself"))
                 if name.startswith("dist_sq") and torch.equal(batch[1], batch[4]):
                     tally.add(found[name].abs().amax(dim=-1), 0.0, where)
 
 
-@check("overlap", "of the bound")
+@check("overlap", "of the bound", requires=("gradients",))
 def gradient_bounds(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """Sizes of derivatives over what theory allows them, rounding included, on pairs of any κ."""
     for dtype in function.dtypes:
@@ -127,7 +136,7 @@ def gradient_bounds(function: OverlapSubject, inputs: PairSource, seed: int, tal
     dtype=torch.float64,
     seen_faults=SMOOTH,
     every=4,
-    requires=("double_backward",),
+    requires=("gradients", "double_backward"),
 )
 def second_derivatives(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """torch.autograd.gradgradcheck, float64, by means, log scales and turns of both frames; and that there are any."""
@@ -161,6 +170,15 @@ def second_derivatives(function: OverlapSubject, inputs: PairSource, seed: int, 
             agrees = 1.0
             tally.note(one_line(error))
         tally.add(agrees, 0.0, where)
+
+
+def _agree(values: Sequence[Tensor], pair: Pair, dtype: torch.dtype) -> bool:
+    """Whether a call's values are right where its gradients are asked for: what is off is then the gradient alone."""
+    expected = oracle.overlap_reference(*(x.double() for x in pair))
+    allowed = budgets.value_budgets(*expected, oracle.condition(pair[2], pair[5]), dtype)
+    limits = (allowed["dist_sq"], allowed["log_det"])
+    errors = [(value - right).abs() for value, right in zip(values, expected, strict=True)]
+    return all(bool((error <= limit)[expected[0] > 0].all()) for error, limit in zip(errors, limits, strict=True))
 
 
 def _smallest(pair: Pair) -> Tensor:

@@ -13,7 +13,7 @@ from iga.testing.checks import checks_of
 from iga.testing.contract import PROFILES
 from iga.testing.faults.clean import CLEAN
 from iga.testing.result import Finding
-from iga.testing.targets import Target, target
+from iga.testing.targets import Claims, Target, target
 from iga.testing.verify import verify
 
 TINY = replace(PROFILES["fast"], name="tiny", synthetic=2, pairs=2000, digits_pairs=8)
@@ -69,6 +69,27 @@ def test_a_wrong_function_ends_1_and_what_it_raises_is_said(function) -> None:
     report = verify(function, kind="overlap", profile=TINY, only=["accuracy"])
     assert report.exit_code == 1 and report["accuracy"].verdict == "broken"
     assert function is off_in_float32 or "not positive definite" in report["accuracy"].note
+
+
+def lossy_for_spheres(q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma):
+    factor = torch.where((q_sigma == q_sigma[..., :1]).all(-1, keepdim=True), torch.nan, 1.0)
+    if q_sigma.requires_grad:
+        q_sigma = q_sigma * 1
+        q_sigma.register_hook(lambda g: g * factor)
+    return gaussian_overlap(q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma)
+
+
+def test_a_gradient_that_is_lost_where_values_are_right_is_said_to_be_the_gradient_alone() -> None:
+    found = findings(lossy_for_spheres, ["gradient_values", "gradient_finiteness"])
+    assert {finding.verdict for finding in found.values()} == {"broken"}
+    assert all("gradient: dist_sq by log sigma" in f.note and "values agree" in f.note for f in found.values())
+
+
+def test_who_claims_to_have_no_gradients_is_asked_for_none() -> None:
+    known = Target("f", "overlap", gaussian_overlap, (0.03, 150.0), claims=Claims(inference_only=True))
+    names = ["gradient_values", "gradient_finiteness", "gradient_bounds"]
+    report = verify(known, profile=TINY, only=names)
+    assert report.exit_code == 0 and {f.verdict for f in report.findings} == {"not supported"}
 
 
 # --- no check accepts garbage -----------------------------------------------------------------------------------
