@@ -18,7 +18,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 
 from iga import bounds, rotation
-from iga.testing.check import THOROUGH, check
+from iga.testing.check import check
 from iga.testing.common_ways import COMMON
 from iga.testing.contract import PROFILES, Contract, Profile
 from iga.testing.layer.batch_ways import BATCHES, MASKS, SHAPES
@@ -30,7 +30,7 @@ from iga.testing.layer.sensitivity import Sensitivity
 from iga.testing.layer.sizes import SPREAD
 from iga.testing.layer.state_ways import COPIES, MODES, PARAMETERS, TWO_AT_ONCE, wanting
 from iga.testing.layer.subject import Subject
-from iga.testing.layer.transform_ways import COMPILERS, EXPORT, INDUCTOR, TRACED, TRANSFORMS
+from iga.testing.layer.transform_ways import COMPILERS, DYNAMO, EXPORT, INDUCTOR, TRACED, TRANSFORMS
 from iga.testing.tally import Tally
 from iga.testing.ways import Plain, Scene, Way, judge_ways
 
@@ -65,14 +65,17 @@ def calls_agree(subject: Subject, cases: list[Case], contract: Contract, seed: i
 COMPILED_CLAIMS = tuple(dict.fromkeys(way.claim for way in COMPILERS))
 
 
-@check("layer", "of the budget", profiles=THOROUGH, claims=COMPILED_CLAIMS, seen_faults=("compiled",), every=1000)
+@check("layer", "of the budget", claims=COMPILED_CLAIMS, seen_faults=("compiled",), every=1000)
 def compiled_calls(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """The same of compilers, on one structure: the backend that only traces with one set of sizes, the default one with
-    the other, and export with both."""
+    the other, and export with both; in the fast profile dynamo alone with the one and export with the other."""
     scene, where = _scene(subject, cases[0], 0, contract, seed, tally)
     plain, _ = plain_of(scene, tally, where)
     first = not _is_other(subject.profile)
-    rows = [EXPORT, TRACED if first or subject.profile.name not in PROFILES else INDUCTOR]
+    if subject.profile.name == "fast":
+        rows = [DYNAMO if first else EXPORT]
+    else:
+        rows = [EXPORT, TRACED if first or subject.profile.name not in PROFILES else INDUCTOR]
     judge_ways(rows, scene, plain, "ci", subject.claims.lacking, where, tally)
 
 

@@ -106,6 +106,8 @@ TRANSFORMS: tuple[Way, ...] = (
     Way(name="vmap", claim="vmap", run=_mapped),
     Way(name="torch.func.vjp", claim="functional", run=_pulled_back, excused=("vmap",)),
 )
+# Python's part alone, in seconds: what a layer does otherwise while it is traced, forward and backward.
+DYNAMO = Way(name="torch.compile, dynamo alone", claim="compile", run=_compiled(backend="eager"))
 TRACED = Way(
     name="torch.compile, aot_eager",
     claim="compile",
@@ -114,5 +116,5 @@ TRACED = Way(
 )
 # The default backend; its C++ takes half a minute of a layer, whatever its sizes.
 INDUCTOR = Way(name="torch.compile", claim="compile", run=_compiled(), profiles=THOROUGH)
-EXPORT = Way(name="torch.export", claim="export", run=_exported, gradients=False, profiles=THOROUGH)
-COMPILERS: tuple[Way, ...] = (TRACED, INDUCTOR, EXPORT)
+EXPORT = Way(name="torch.export", claim="export", run=_exported, gradients=False)
+COMPILERS: tuple[Way, ...] = (DYNAMO, TRACED, INDUCTOR, EXPORT)
