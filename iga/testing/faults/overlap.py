@@ -280,7 +280,7 @@ FAULTS: tuple[Fault, ...] = (
         "calls_agree",
         kind=FLOW,
         size=1e-3,
-        sizes=powers(-1, -14),
+        sizes=(1e-1, 1e-3, 1e-6, 1e-12),
     ),
     Fault("every second call an ulp larger", "control flow", _alternating, ("determinism",)),
     Fault("answers remembered by shape", "control flow", _stale, ("determinism",)),

@@ -39,7 +39,7 @@ TABLES = (*COMMON, *UNRECORDED, *BATCHES, *SUBSETS, *SHAPED, SHARING, *MAPPED, *
 CLAIMS = tuple(sorted({name for one in TABLES for name in (one.claim, *one.excused)}))
 
 
-@check("overlap", "of the budget", claims=CLAIMS, seen_faults=("calls", "control flow"), every=10)
+@check("overlap", "of the budget", claims=CLAIMS, seen_faults=("calls", "control flow"), every=20)
 def calls_agree(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """Differences from the plain call over two budgets of one call; a way that raises is a missing capability."""
     for first, dtype in enumerate(function.dtypes):
