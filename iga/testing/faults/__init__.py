@@ -12,6 +12,7 @@ from iga.testing.faults import (
     diagnostics,
     frames,
     layer_calls,
+    layer_masks,
     layer_memory,
     layer_outputs,
     layer_scores,
@@ -43,7 +44,7 @@ def _judged(bench: str, faults: tuple[Fault, ...]) -> tuple[Fault, ...]:
 
 SLIPS: dict[str, tuple[Fault, ...]] = {
     "overlap": _judged("overlap", overlap_sizes.FAULTS + overlap_ways.FAULTS + overlap_gradients.FAULTS),
-    "layer": _judged("layer", layer_sizes.FAULTS + layer_ways.FAULTS + layer_memory.FAULTS),
+    "layer": _judged("layer", layer_sizes.FAULTS + layer_masks.FAULTS + layer_ways.FAULTS + layer_memory.FAULTS),
 }
 FAULTS: dict[str, tuple[Fault, ...]] = {
     "overlap": overlap.FAULTS + process.OVERLAP + SLIPS["overlap"],

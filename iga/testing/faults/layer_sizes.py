@@ -1,4 +1,4 @@
-"""Slips of layers in sizes, shapes, masks, and how inputs lie in memory."""
+"""Slips of layers in sizes and shapes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +10,9 @@ from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 from iga.testing.faults.accused import layer_slip, layer_slips, of_logits, swapped
 from iga.testing.faults.fault import Fault
-from iga.testing.faults.slips import graded, plain, raw
+from iga.testing.faults.slips import graded
 
-__all__ = ["FAULTS", "rigid_of"]
+__all__ = ["FAULTS", "REFERENCE", "rigid_of"]
 
 REFERENCE = "reference_agrees"
 
@@ -264,140 +264,4 @@ SHAPES = (
     ),
 )
 
-
-# --- masks ------------------------------------------------------------------------------------------------------
-
-
-def _mask(change: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    return lambda call, layer, s, z, r, mask: call(s, z, r, change(mask))
-
-
-def _whole_prefix(mask: Tensor) -> Tensor:
-    """Only how many residues are valid is asked, and they are taken to stand first."""
-    count = mask.bool().sum(-1, keepdim=True)
-    return torch.arange(mask.shape[-1], device=mask.device) < count
-
-
-def _negative(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
-    """OpenFold's −10⁵ on logits that see z behind the mask (NaN there is replaced): what keys get there is lost."""
-    trace = call.trace(s, z, r, mask)
-    logits = trace.logits
-    if z is not None:
-        logits = logits - trace.pair_bias + call.linear_b(z.nan_to_num(0.0, 0.0, 0.0)).movedim(-1, -3)
-    valid = trace.mask[..., None, None, :]
-    weights = (logits + torch.where(valid, 0.0, -1e5)).softmax(-1)
-    return trace.output * torch.where(valid, weights, 0.0).sum(-1).mean(-2)[..., None].to(trace.output.dtype)
-
-
-def _as_open(mask: Tensor) -> Tensor:
-    return mask if mask.dtype == torch.bool else torch.ones_like(mask)
-
-
-MASKS = [
-    layer_slip(
-        "masks",
-        "a float mask masks nothing",
-        "mask of floats",
-        _mask(lambda m: _as_open(m) if m.is_floating_point() else m),
-        traced=True,
-    ),
-    layer_slip(
-        "masks",
-        "a float mask masks nothing, and no trace",
-        "mask of floats",
-        _mask(lambda m: _as_open(m) if m.is_floating_point() else m),
-    ),
-    layer_slip(
-        "masks",
-        "a mask of int64 is negated bit by bit, so that all of it is true",
-        "mask of int64",
-        _mask(lambda m: (~m).bool() if m.dtype == torch.int64 else m),
-    ),
-    layer_slip(
-        "masks",
-        "a mask of bytes is taken for an index",
-        "mask of uint8",
-        _mask(lambda m: m.flip(-1) if m.dtype == torch.uint8 else m),
-    ),
-    layer_slip(
-        "masks", "only how many are valid counts", "masked residues amid others", _mask(_whole_prefix), "mask_inertness"
-    ),
-    layer_slip(
-        "masks",
-        "a chain whose ends are valid counts as whole",
-        "masked residues amid others, last and first valid",
-        _mask(lambda m: torch.where((m[..., :1] * m[..., -1:]).bool(), torch.ones_like(m), m)),
-        "mask_inertness",
-    ),
-    layer_slip(
-        "masks",
-        "−10⁵ for a mask, under a z of 10⁵",
-        "|z| ≥ 10⁵ behind the mask",
-        _negative,
-        "mask_inertness",
-    ),
-]
-
-
-# --- how inputs lie in memory -----------------------------------------------------------------------------------
-
-
-def _stored(**read: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """Inputs (s, z, rot, rest, mask) that lie in memory in a certain way are read in another."""
-
-    def wrong(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
-        if not plain(s, z, mask, r.rot, r.trans):
-            return call(s, z, r, mask)
-        if "rot" in read:
-            r = GaussianRigid(Frame(read["rot"](r.rot), r.trans), r.local_mean, r.log_scale)
-        if "trans" in read:
-            r = GaussianRigid(Frame(r.rot, read["trans"](r.trans)), r.local_mean, r.log_scale)
-        asked = {name: read.get(name, lambda x: x) for name in ("s", "z", "mask")}
-        return call(asked["s"](s), z if z is None else asked["z"](z), r, asked["mask"](mask))
-
-    return wrong
-
-
-def _back(x: Tensor) -> Tensor:
-    """A transposed view of what is dense is read in the order of memory."""
-    turned = x.transpose(-3, -2)
-    return turned if not x.is_contiguous() and turned.is_contiguous() else x
-
-
-def _gaps(x: Tensor) -> Tensor:
-    return raw(x) if x.numel() and not x.is_contiguous() and 0 not in x.stride() else x
-
-
-def _begun(x: Tensor) -> Tensor:
-    return raw(x, stride=x.stride(), offset=0) if x.numel() and x.storage_offset() and x.is_contiguous() else x
-
-
-def _one_row(x: Tensor) -> Tensor:
-    """A dimension without a stride holds one number, it is thought: the others are 0."""
-    if x.ndim < 3 or x.stride(0) != 0 or x.shape[0] < 2:
-        return x
-    return torch.cat([x[:1], torch.zeros_like(x[1:])])
-
-
-STORAGE = layer_slips(
-    "storage",
-    [
-        ("a transposed view of z is read untransposed", "z.transpose(-2, -3)", _stored(z=_back)),
-        ("features of s with gaps are read without", "s[..., ::2]", _stored(s=_gaps)),
-        (
-            "frames stored by columns are read by rows",
-            "r.rot is a transposed view",
-            _stored(rot=lambda x: x.mT if not x.is_contiguous() and x.mT.is_contiguous() else x),
-        ),
-        ("s is read from the beginning of its storage", "s[1:] of a larger tensor", _stored(s=_begun)),
-        ("origins with gaps are read without", "columns of a [N, 4] array", _stored(trans=_gaps)),
-        ("an expanded z serves the first sample only", "z.expand(batch, …)", _stored(z=_one_row)),
-        (
-            "a mask that is a slice is read from the beginning",
-            "mask[:, a:b]",
-            _stored(mask=lambda x: raw(x, offset=0) if x.numel() and x.storage_offset() else x),
-        ),
-    ],
-)
-
-FAULTS: tuple[Fault, ...] = (*SIZES, *WIDTHS, *SHAPES, *MASKS, *STORAGE)
+FAULTS: tuple[Fault, ...] = (*SIZES, *WIDTHS, *SHAPES)
