@@ -104,7 +104,7 @@ def structures_dir() -> Path:
 
 # Whole runs of the suite, the bench and the commands call layers thousands of times; regressions show what a user met,
 # whose signatures nobody checks. Shapes are checked where layers, kernels and geometry are tested.
-_PARTS = ("regression", "unit/testing", "unit/bench", "unit/cli", "unit/report")
+_PARTS = ("regression", "unit/testing", "unit/project", "unit/bench", "unit/cli", "unit/report")
 _UNCHECKED = tuple(str(Path(__file__).parent / part) for part in _PARTS)
 
 

@@ -107,7 +107,7 @@ TRANSFORMS: tuple[Way, ...] = (
     Way(name="torch.func.vjp", claim="functional", run=_pulled_back, excused=("vmap",)),
 )
 # Python's part alone, in seconds: what a layer does otherwise while it is traced, forward and backward.
-DYNAMO = Way(name="torch.compile, dynamo alone", claim="compile", run=_compiled(backend="eager"))
+DYNAMO = Way(name="torch.compile, dynamo alone", claim="compile", run=_compiled(fullgraph=True, backend="eager"))
 TRACED = Way(
     name="torch.compile, aot_eager",
     claim="compile",

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 import iga
@@ -64,6 +65,13 @@ SMALL = {
     "focus_residues": 16,
     "pairs": 2000,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compilers_are_loaded() -> None:
+    """Their modules register themselves once, and runs inside this one put sys.modules back."""
+    torch.compile(torch.sin, backend="aot_eager")(torch.ones(1, requires_grad=True)).backward()
+    torch.export.export(torch.nn.Linear(1, 1), (torch.ones(1),)).module()
 
 
 @pytest.fixture(autouse=True)
