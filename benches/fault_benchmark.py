@@ -119,7 +119,7 @@ def function_of(subject: Any, dtype: torch.dtype, *, small: bool) -> tuple[Funct
 
 
 def right_of(subject: Any, inputs: tuple[Tensor, ...]) -> Function:
-    """What the function has to equal, in float64."""
+    """The right values of the function, in float64."""
     if isinstance(subject, OverlapSubject):
         return overlap_reference
     right = clean_subject("layer") if subject.traced else bare_layer(clean_subject("layer"))
@@ -242,7 +242,7 @@ RUN: dict[str, Callable[[Any, Fault | None], str]] = {
 
 
 def measure(bench: str, name: str, approaches: Sequence[str], known: dict[str, Any]) -> dict[str, Any]:
-    """What each approach finds of one slip, or of a right target; runs in a process of its own."""
+    """The findings of each approach on one slip, or of a right target; runs in a process of its own."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     fault = next((one for one in SLIPS[bench] if one.name == name), None)
@@ -314,7 +314,7 @@ CALLS = {
 
 
 def caught(row: dict[str, Any], approach: str) -> bool | None:
-    """Whether the approach finds the slip; None if it was not run. ci has all checks of fast, and more of each."""
+    """True where the approach finds the slip; None if it was not run. ci has all checks of fast, and more of each."""
     found = row["found"]
     if approach == "ci" and found.get("fast", {}).get("finds"):
         return True

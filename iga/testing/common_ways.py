@@ -5,19 +5,19 @@ inputs `mirrored`, other shapes are the scene's `other`.
 """
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from iga._runtime import threads
 from iga._typing import Tensor
 from iga.testing.targets import TargetError
 from iga.testing.ways import Answers, Inputs, Scene, Way
 from iga.testing.ways_back import BACK, accumulated, in_thread, mirrored, plainly, strided
 
-__all__ = ["COMMON", "bad_call", "in_memory", "one_changed", "threads_of", "with_answers_of", "without_recording"]
+__all__ = ["COMMON", "bad_call", "in_memory", "one_changed", "with_answers_of", "without_recording"]
 
 ROUNDS = 3  # of two threads that call at once
 OFTEN = 24  # calls of each in a round in which nothing is recorded: they cost little
@@ -26,17 +26,6 @@ OFTEN = 24  # calls of each in a round in which nothing is recorded: they cost l
 def in_memory(lay: Callable[[Tensor], Tensor]) -> Callable[[Scene, Inputs], Answers]:
     """The run of a way that hands each input over as `lay` puts it into memory."""
     return lambda scene, inputs: scene.call({name: lay(x) for name, x in inputs.items()})
-
-
-@contextmanager
-def threads_of(count: int) -> Iterator[None]:
-    """So many threads for torch's own loops."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # --- recording --------------------------------------------------------------------------------------------------
@@ -209,7 +198,7 @@ def _inputs_overwritten(scene: Scene, inputs: Inputs) -> Answers:
 
 def _threads(count: int) -> Callable[[Scene, Inputs], Answers]:
     def run(scene: Scene, inputs: Inputs) -> Answers:
-        with threads_of(count):
+        with threads(count):
             return scene.call(inputs)
 
     return run

@@ -129,6 +129,9 @@ def verify(*target: Any, **options: Any) -> Report:
     on_progress  called as on_progress(what, done, total)
     save         a folder: the inputs of each broken check's worst example are written to save/<check>/case.json
 
+    It runs in this process. What the target raises is a finding, SystemExit too; os._exit, signals and hangs cannot be
+    contained here: the command `iga verify` judges a target in a process of its own.
+
     Raises ValueError for misuse: an unknown preset, profile or invariant, no readable structure, a bad number, a target
     that does not import or has the wrong signature or shapes.
     """

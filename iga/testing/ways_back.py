@@ -35,7 +35,7 @@ def in_thread(*work: Callable[[], Any]) -> list[Any]:
             start.wait()
             with torch.set_grad_enabled(recording):
                 given[k] = work[k]()
-        except BaseException as error:
+        except BaseException as error:  # of another thread: raised below, in the caller's
             raised.append(error)
 
     workers = [threading.Thread(target=run, args=(k,)) for k in range(len(work))]

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 
 from iga._typing import Tensor
+from iga.frame import Frame
+from iga.gaussian import GaussianRigid
 from iga.testing.faults.accused import layer_slip, layer_slips
 from iga.testing.faults.fault import Fault
 from iga.testing.faults.slips import plain, raw

@@ -1,6 +1,5 @@
 """Slips of overlap functions in how they are called: modes, memory, threads, transforms, dtypes."""
 
-import contextlib
 import math
 import threading
 import time
@@ -240,9 +239,8 @@ def _guarded(right: Any) -> Callable[..., Values]:
             dist_sq, log_det = right(*pair)
             return (dist_sq, log_det) if free else (dist_sq * 0, log_det * 0)
         finally:
-            with contextlib.suppress(RuntimeError):
-                if free:
-                    lock.release()
+            if free:
+                lock.release()
 
     return wrong
 

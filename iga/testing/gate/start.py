@@ -52,7 +52,7 @@ class Child:
         try:
             text = json.dumps(request)
             self.pid = _forked(up, out, text, (self.messages, self.output)) if fork else _fresh(up, out, text)
-        except BaseException:
+        except BaseException:  # an interrupt too: no descriptor may outlive a child that never began
             os.close(self.messages)
             os.close(self.output)
             raise

@@ -27,7 +27,7 @@ from iga.testing.layer.sensitivity import FEATURES, GEOMETRY, POSITION, chain, s
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 
-__all__ = ["gradient_values"]
+__all__ = ["gradient_values", "noise_of"]
 
 RESIDUES = 10
 STEP = 2.0**-16  # of each input's own size: truncation 2⁻³² of the third derivative, rounding 40·2⁻³⁷·p of the value
@@ -67,7 +67,7 @@ def _differences(subject: Subject, layer: nn.Module, case: Case, seed: int, wher
     leaf, inputs = leaves(case)
     parameters = {name: x for name, x in layer.named_parameters() if x.requires_grad}
     output = subject.output(layer, leaf)
-    noise = _noise(output, weights, subject, layer, case)
+    noise = noise_of(output, weights, subject, layer, case)
     found = gradients((output * weights).sum(), inputs | parameters)
     for name, x in (inputs | parameters).items():
         if name == "z" and not subject.pair_features:
@@ -97,7 +97,7 @@ def _differences(subject: Subject, layer: nn.Module, case: Case, seed: int, wher
         tally.add((actual - expected).abs() / error, 1.0, f"{where}: gradient of {name}", could_fail=could_fail)
 
 
-def _noise(output: Tensor, weights: Tensor, subject: Subject, layer: nn.Module, case: Case) -> Tensor:
+def noise_of(output: Tensor, weights: Tensor, subject: Subject, layer: nn.Module, case: Case) -> Tensor:
     """p·u of the sum of absolute values: what float64 rounds in F."""
     points = getattr(layer, "no_qk_points", 1)
     terms = chain(subject, points, case.s.shape[-2]) + weights.numel()

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from iga import bounds, rotation
+from iga import rotation
 from iga._typing import Tensor
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
@@ -22,9 +22,10 @@ from iga.testing.contract import Contract
 from iga.testing.layer.cases import Case
 from iga.testing.layer.differences import central
 from iga.testing.layer.edits import build, cast, gradients, kept, leaves, native, rebuilt, skew
+from iga.testing.layer.gradient_values import noise_of
 from iga.testing.layer.guards import require_geometry
 from iga.testing.layer.scene import situation_of
-from iga.testing.layer.sensitivity import chain, two_evaluations
+from iga.testing.layer.sensitivity import two_evaluations
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 from iga.testing.ways import ALL, Answers, Inputs, Scene, Way
@@ -132,9 +133,7 @@ def _along(subject: Subject, layer: nn.Module, case: Case, seed: int, where: str
     parameters = {name: x for name, x in layer.named_parameters() if x.requires_grad}
     output = subject.output(layer, leaf)
     found = gradients((output * weights).sum(), inputs | parameters)
-    size = (output.detach().abs() * weights.abs()).sum() + weights.abs().sum()
-    points = getattr(layer, "no_qk_points", 1)
-    noise = (chain(subject, points, case.s.shape[-2]) + weights.numel()) * bounds.unit_roundoff(torch.float64) * size
+    noise = noise_of(output, weights, subject, layer, case)
     turn = normal(case.rigid.trans)
     tensors = {name: x.detach().clone() for name, x in (inputs | parameters).items()}
     directions = {name: normal(x) * x.square().mean().sqrt().clamp(min=0.1) for name, x in tensors.items()}

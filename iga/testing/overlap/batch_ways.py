@@ -12,8 +12,9 @@ from itertools import combinations
 
 import torch
 
+from iga._runtime import threads
 from iga._typing import Tensor
-from iga.testing.common_ways import one_changed, threads_of, with_answers_of
+from iga.testing.common_ways import one_changed, with_answers_of
 from iga.testing.overlap.scenes import OPERANDS
 from iga.testing.overlap.subject import OverlapSubject
 from iga.testing.ways import THOROUGH, Answers, Inputs, Scene, Way
@@ -52,7 +53,7 @@ def _threaded(count: int) -> Way:
     one = _batches(PARALLEL, name=f"{count} threads, batches of {PARALLEL}")
 
     def run(scene: Scene, inputs: Inputs) -> Answers:
-        with threads_of(count):
+        with threads(count):
             return one.run(scene, inputs)
 
     return replace(one, claim="threads", run=run)
