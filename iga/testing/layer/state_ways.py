@@ -17,6 +17,8 @@ from iga.testing.ways_back import in_thread, mirrored
 
 __all__ = ["COPIES", "MODES", "PARAMETERS", "TWO_AT_ONCE", "moved", "wanting"]
 
+ROUNDS = 3  # of two threads that call at once
+
 TWO_AT_ONCE = "two threads at once"
 Run = Callable[[Scene, Inputs], Answers]
 
