@@ -20,7 +20,8 @@ from iga.testing import target
 warnings.filterwarnings("ignore", message=".*torch.cuda.amp.autocast", category=FutureWarning)
 
 
-ONE_BATCH = ("no_batch_dimension", "several_batch_dimensions")  # it takes [b, n, …] and nothing else
+# It takes [b, n, …] and nothing else, and each argument with the same b.
+ONE_BATCH = ("no_batch_dimension", "several_batch_dimensions", "broadcast")
 
 
 class LucidrainsIPA(nn.Module):
