@@ -3,6 +3,7 @@
 import ast
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
@@ -48,6 +49,10 @@ import torch  # noqa: E402
 from hypothesis.database import DirectoryBasedExampleDatabase  # noqa: E402
 
 from iga.kernels import blocks  # noqa: E402
+
+# What a shell starts in the background ignores Ctrl-C, and so would every command that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The tensors are small, and two OpenMP threads on a busy machine spend their time waiting for each other.
 torch.set_num_threads(1)
