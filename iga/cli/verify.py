@@ -102,6 +102,7 @@ def verify(
     counts = None if points is None else whole_numbers(points)
     from iga.report.verify import blocks
     from iga.testing.gate.parent import judge
+    from iga.testing.gate.start import side_by_side
     from iga.testing.reproduce import add_commands
     from iga.testing.targets import own_layer
     from iga.testing.verify import prepare
@@ -118,18 +119,20 @@ def verify(
         "save": None if save is None else str(save),
     }
     printed: list[str] = []
-    if target is None:
+    chosen = None if target is not None else "bounded" if preset is None else preset
+    if chosen is not None and (only or not side_by_side()):  # two processes would only take longer
         with misuse():
-            plan = prepare(own_layer("bounded" if preset is None else preset), **options)
+            plan = prepare(own_layer(chosen), **options)
         with Bars() as on_progress:
             report = plan.run(on_progress)
     else:
+        limits = {"kind": kind, "timeout": timeout}
         with misuse(), Bars() as on_progress:
             report = judge(
-                target, kind=kind, timeout=timeout, on_progress=on_progress, on_output=printed.append, **options
+                target, preset=chosen, **limits, on_progress=on_progress, on_output=printed.append, **options
             )
     for line in printed:
-        say(f"the target printed: {line}")
+        say(f"the target printed: {line}" if chosen is None else line)
     document = report.document(context.obj)
     add_commands(document, typed(context, "only", "seed", "structures", "json", "save"), structures or [])
     finish(document, blocks(document), json)

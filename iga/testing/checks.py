@@ -33,7 +33,18 @@ from iga.testing.overlap import laws as overlap_laws
 from iga.testing.overlap import modes as overlap_modes
 from iga.testing.overlap import state as overlap_state
 
-__all__ = ["CHECKS", "LIBRARIES", "checks_of", "choose", "require_claims", "require_known"]
+__all__ = [
+    "CHECKS",
+    "LAST",
+    "LIBRARIES",
+    "SIDE_BY_SIDE",
+    "TRACES",
+    "checks_of",
+    "choose",
+    "require_claims",
+    "require_known",
+    "share_of",
+]
 
 CHECKS: tuple[Check, ...] = (
     scores.log_det_floor,
@@ -76,6 +87,33 @@ CHECKS: tuple[Check, ...] = (
 )
 # This package's own functions, by the kind of their checks. They are judged beside its layer.
 LIBRARIES: dict[str, Any] = {"frames": FRAMES, "diagnostics": DIAGNOSTICS}
+
+# Checks are judged in three shares, each by a process of its own (`gate`): two side by side, of about equal work, the
+# first with the checks of traces, which share their traces, and then the one of what all calls did to the process.
+TRACES, OTHERS, LAST = 0, 1, 2
+SIDE_BY_SIDE = (TRACES, OTHERS)
+IN_OTHERS = frozenset(
+    one.name
+    for one in (
+        masks.mask_inertness,
+        calls.permutations,
+        agreement.calls_agree,
+        agreement.compiled_calls,
+        calls.determinism,
+        calls.small_sizes,
+        sizes.large_sizes,
+        reference_agrees.reference_agrees,
+        gradients.gradient_bounds,
+        modes.reduced_precision,
+        second_derivatives.second_derivatives,
+        *(one for one in CHECKS if one.kind in LIBRARIES),
+    )
+)
+
+
+def share_of(name: str) -> int:
+    """The share of a run that the check `name` belongs to."""
+    return LAST if name == layer_state.process_state.name else OTHERS if name in IN_OTHERS else TRACES
 
 
 def checks_of(kind: str) -> dict[str, Check]:

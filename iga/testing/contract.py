@@ -81,6 +81,11 @@ class Profile:
         """The profile with each of its sets of sizes."""
         return [self, *(replace(self, **sizes) for sizes in self.others)]
 
+    @property
+    def is_other(self) -> bool:
+        """Whether it has one of its further sets of sizes."""
+        return any(all(getattr(self, name) == size for name, size in other.items()) for other in self.others)
+
     def rounded(self, multiple_of: Mapping[str, int]) -> "Profile":
         """With every size raised to the next multiple that is asked for."""
 

@@ -7,19 +7,25 @@ import traceback
 from dataclasses import asdict, replace
 from typing import Any
 
+from iga.testing.checks import LAST, share_of
 from iga.testing.gate.channel import Channel
 from iga.testing.run import Run
-from iga.testing.targets import Unloadable, load_target, one_line
+from iga.testing.state.watch import Watch
+from iga.testing.targets import Unloadable, load_target, one_line, own_layer
 from iga.testing.verify import prepare
 
 __all__ = ["main", "serve"]
 
 
-def serve(channel: Channel, options: dict[str, Any], done: list[str], changes: dict[str, tuple[int, str]]) -> None:
-    """Prepare a run with `options` (those of `prepare`; `target` is a place, "file.py:name"), and send what it finds by
-    the checks that are not `done`. `changes` are those of the process that an earlier child saw."""
+def serve(channel: Channel, options: dict[str, Any], done: list[str], share: int, watched: list[Any]) -> None:
+    """Prepare a run, and send what it finds by the checks of its `share` that are not `done`.
+
+    options  those of `prepare`; `target` is a place, "file.py:name", or None where there is a `preset`
+    watched  what calls in other children did to their processes, for the last share; the others send theirs
+    """
+    place, name = options.pop("target"), options.pop("preset")
     try:
-        plan = prepare(load_target(options.pop("target"), kind=options["kind"]), **options)
+        plan = prepare(own_layer(name) if place is None else load_target(place, kind=options["kind"]), **options)
     except Unloadable as error:
         channel.send(unloadable=str(error))
         return
@@ -27,11 +33,14 @@ def serve(channel: Channel, options: dict[str, Any], done: list[str], changes: d
         channel.send(misuse=_words(error))
         return
     channel.send(plan=_facts(plan))
-    plan.watch.changes.update(changes)
-    rest = replace(plan, checks=[check for check in plan.checks if check.name not in done])
+    watch = plan.watch if share == LAST else Watch()
+    for calls, changes in watched:
+        watch.add(calls, changes)
+    mine = [check for check in plan.checks if share_of(check.name) == share and check.name not in done]
+    rest = replace(plan, checks=mine, watch=watch)
     progress = lambda what, now, total: channel.send(progress=[what, now, total])  # noqa: E731
     for finding in rest.findings(progress, lambda names: channel.send(start=names)):
-        channel.send(changes=plan.watch.changes)
+        channel.send(watch=[watch.calls, watch.changes])
         channel.send(finding=vars(finding))
     channel.send(end=rest.records)
 
@@ -43,6 +52,7 @@ def _facts(plan: Run) -> dict[str, Any]:
         "kind": plan.kind,
         "checks": [[check.name, check.unit] for check in plan.checks],
         "skipped": plan.skipped,
+        "implementation": plan.implementation,
         "taps": plan.taps,
         "missing": plan.missing,
         "expected_broken": dict(plan.expected_broken),

@@ -1,22 +1,24 @@
 """The gate's own side: it keeps the list of what has to be reported, and believes nothing but reports.
 
-A child (`gate.child`) loads the target and judges it. Whatever becomes of the child, a check that it did not report is
-broken, and says how the child ended; the checks that are left go on in a new child. A target that ends the process, or
-does not come back, as it is loaded has a table of one row, `loads`.
+Two children (`gate.child`) side by side load the target and judge a share of the checks each; a third judges what their
+calls did to the process. Shares are the same on every machine, and so is the report. Whatever becomes of a child, a
+check that it did not report is broken, and says how the child ended; the checks that are left go on in a new child. A
+target that ends the process, or does not come back, as it is loaded has a table of one row, `loads`.
 """
 
 import math
 import os
-import selectors
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from multiprocessing.connection import wait
 from typing import Any, get_type_hints
 
 import torch
 
 from iga._runtime import Progress
 from iga._text import one_line
+from iga.testing.checks import LAST, SIDE_BY_SIDE, TRACES, share_of
 from iga.testing.contract import Contract, check_seed, the_profile
 from iga.testing.gate.channel import Garbled, Lines
 from iga.testing.gate.start import Child, forkable
@@ -30,28 +32,24 @@ OUTPUT = 1 << 20  # bytes that the accused may print during one check
 SHOWN = 200  # characters of them in a note
 LINES = 20  # of them that are shown where all went well
 HANGS = 2  # after so many checks that did not come back, the others are not begun
+ENOUGH = f"not judged, since {HANGS} checks had run out of time"
 TICK = 0.05
 VERDICTS = ("holds", "broken", "vacuous", "not supported")
 
 
 @dataclass
 class _Known:
-    """What the gate knows: the plan, once the target is loaded; the findings; the checks that are being measured."""
+    """What the gate knows: the plan, once the target is loaded, and the findings."""
 
     plan: dict[str, Any] | None = None
     units: dict[str, str] = field(default_factory=dict)  # check → unit, of all that have to report
     found: dict[str, Finding] = field(default_factory=dict)
     died: set[str] = field(default_factory=set)
-    measured: list[str] = field(default_factory=list)
     records: list[dict[str, object]] = field(default_factory=list)
-    changes: dict[str, Any] = field(default_factory=dict)  # of the process, not yet judged
-    finished: bool = False  # the child said that it had reported everything
-    printed: bytes = b""  # the first of what the accused printed
 
-    @property
-    def left(self) -> list[str]:
-        """The checks that have not reported."""
-        return [name for name in self.units if name not in self.found]
+    def left(self, share: int) -> list[str]:
+        """The checks of a share that have not reported."""
+        return [name for name in self.units if name not in self.found and share_of(name) == share]
 
     def broken(self, names: list[str], note: str) -> None:
         for name in names:
@@ -60,8 +58,31 @@ class _Known:
             self.died.add(name)
 
 
+@dataclass
+class _Lane:
+    """One share of the checks, and the child that judges it: one after another, where they die."""
+
+    share: int
+    measured: list[str] = field(default_factory=list)  # the checks that are being measured, or were last
+    hangs: int = 0
+    finished: bool = False  # the child said that it had reported everything
+    printed: bytes = b""  # the first of what the accused printed
+    watched: list[Any] = field(default_factory=list)  # of each child, what its calls did to the process
+
+    def begin(self, request: dict[str, Any], *, fork: bool) -> None:
+        self.measured = []
+        self.watched.append([0, {}])
+        self.child = Child(request | {"share": self.share}, fork=fork)
+        self.lines, self.said, self.spent = Lines(self.child.pid), _Output(), _Clock()
+        self.open = {self.child.messages, self.child.output}  # the pipes that may still say something
+
+
 class _Misuse(ValueError):
     """What the child refused as an argument."""
+
+
+class _NotLoaded(Exception):
+    """The target was not loaded; the words say why."""
 
 
 class _Ended(Exception):
@@ -73,112 +94,158 @@ class _Ended(Exception):
 
 
 def judge(
-    target: str,
+    target: str | None,
     *,
+    preset: str | None = None,
     timeout: float | None = None,
     on_progress: Progress | None = None,
     on_output: Callable[[str], None] | None = None,
     **others: Any,
 ) -> Report:
-    """What `iga.verify(target, **others)` finds of a target that is named by its place, judged in a process of its own.
+    """What `iga.verify(target, **others)` finds of a target that is named by its place, judged in processes of its own.
 
-    timeout      seconds that one check may take, or loading the target; None: `LIMITS` of the profile
+    preset       judged in place of a target
+    timeout      seconds that one check may take, or loading the target; None: `LIMITS` of the profile, of a target
     on_progress  called as on_progress(what, done, total)
     on_output    called with each of the first lines that the accused printed
 
     Raises ValueError for misuse, as `iga.verify` does.
     """
     started = time.perf_counter()
-    options = {"target": target, "kind": None, "profile": "fast", "seed": 0, "digits": 2} | others
+    options = {"target": target, "preset": preset, "kind": None, "profile": "fast", "seed": 0, "digits": 2} | others
     check_seed(options["seed"])
     limit = LIMITS[the_profile(options["profile"]).name] if timeout is None else timeout
+    limit = math.inf if target is None else limit
     report = on_progress or (lambda what, done, total: None)
-    known, fork, hangs = _Known(), forkable(), 0
+    known, fork = _Known(), forkable()
     torch.broadcast_shapes((1,), (1,))  # at its first call it loads much, which no child has to do again
-    while not known.finished:
-        known.measured = []
-        child = Child({"options": options, "done": list(known.found), "changes": known.changes}, fork=fork)
-        try:
-            _follow(child, known, limit, report)
-        except _Ended as end:
-            if known.plan is None:
-                return _unloadable(options, str(end), time.perf_counter() - started)
-            hangs += end.hung
-            _blame(known, str(end), enough=hangs >= HANGS)
-            known.finished = not known.left
-        finally:
-            child.close()
-            if known.finished and on_output is not None:
-                for line in known.printed.decode(errors="replace").splitlines()[:LINES]:
-                    on_output(line)
+    wanted = {share_of(name) for name in options.get("only") or ()} or {*SIDE_BY_SIDE, LAST}
+    lanes: list[_Lane] = []
+    try:
+        for shares in (SIDE_BY_SIDE, (LAST,)):
+            if any(lane.hangs >= HANGS for lane in lanes):
+                known.broken(known.left(LAST), ENOUGH)
+            if not wanted.intersection(shares) or (lanes and not known.left(LAST)):
+                continue
+            watched = [one for lane in lanes for one in lane.watched]
+            now = [_Lane(share) for share in shares if share in wanted]
+            lanes += now
+            _follow(now, known, {"options": options, "watched": watched}, limit, report, fork=fork)
+    except _NotLoaded as end:
+        return _unloadable(options, str(end), time.perf_counter() - started)
+    finally:
+        if on_output is not None:
+            _tell(lanes, on_output)
     return _report(known, options, time.perf_counter() - started)
 
 
-def _blame(known: _Known, words: str, *, enough: bool) -> None:
-    """What ended the child is a finding of the checks that it was measuring, or had measured last."""
-    unfinished = [name for name in known.measured if name not in known.found]
-    if not known.measured:  # it did not get so far: the target no longer loads
-        known.broken(known.left, f"not judged, since loading the target again failed: {words}")
-    else:
-        known.broken(unfinished or known.measured, words)
-    if enough:
-        known.broken(known.left, f"not judged, since {HANGS} checks had run out of time")
+def _follow(
+    lanes: list[_Lane], known: _Known, request: dict[str, Any], limit: float, report: Progress, *, fork: bool
+) -> None:
+    """Take in what the children send until each has finished. A child that will not is followed by another.
 
-
-def _follow(child: Child, known: _Known, limit: float, report: Progress) -> None:
-    """Take in what the child sends until it has finished. Raises _Ended where it will not."""
-    lines, said, spent = Lines(child.pid), _Output(), _Clock()
-    with selectors.DefaultSelector() as selector:
-        for descriptor in (child.messages, child.output):
-            selector.register(descriptor, selectors.EVENT_READ)
-        while not known.finished:
-            ready = {key.fd for key, _ in selector.select(TICK)}
-            gone = not ready and child.ended()  # nothing is left in the pipes
-            if child.messages in ready:
-                data = os.read(child.messages, 1 << 16)
-                gone = gone or not data
+    Raises _NotLoaded where the first that ends has not even loaded the target.
+    """
+    waiting, working = list(lanes), list[_Lane]()
+    try:
+        while waiting or working:
+            while waiting and len(working) < (os.cpu_count() or 1):
+                working.append(waiting.pop(0))
+                working[-1].begin(request | {"done": list(known.found)}, fork=fork)
+            gone = {lane.child.pid for lane in working if lane.child.ended()}  # what is in their pipes is all there is
+            ready = wait([pipe for lane in working for pipe in lane.open], TICK)
+            for lane in list(working):
                 try:
-                    for message in lines.messages(data):
-                        if _take(message, known, report):
-                            said, spent = _Output(), _Clock()
-                except Garbled:
-                    raise _Ended(f"it wrote into the pipe to the gate{said}") from None
-            if child.output in ready:
-                if data := os.read(child.output, 1 << 16):
-                    said.add(data)
-                    known.printed += data[: max(0, LINES * SHOWN - len(known.printed))]
+                    _look(lane, known, lane.open.intersection(ready), limit, report, gone=lane.child.pid in gone)
+                except _Ended as end:
+                    if known.plan is None:
+                        raise _NotLoaded(str(end)) from end
+                    _blame(lane, known, end)
+                    if known.left(lane.share):
+                        waiting.append(lane)
+                    else:
+                        lane.finished = True
                 else:
-                    selector.unregister(child.output)
-            if known.finished:
-                return
-            if gone:
-                raise _Ended(f"{child.how() if child.ended(1.0) else 'it closed the pipe to the gate'}{said}")
-            if said.count > OUTPUT:
-                raise _Ended(f"it printed more than {OUTPUT >> 20} MB{said}")
-            allowed = limit * max(1, len(known.measured))
-            if spent.seconds() > allowed:
-                raise _Ended(f"it did not come back within {allowed:g} s (--timeout){said}", hung=True)
+                    if not lane.finished:
+                        continue
+                working.remove(lane)
+                lane.child.close()
+    finally:
+        for lane in working:
+            lane.child.close()
 
 
-def _take(message: dict[str, Any], known: _Known, report: Progress) -> bool:
+def _blame(lane: _Lane, known: _Known, end: "_Ended") -> None:
+    """What ended the child is a finding of the checks that it was measuring, or had measured last."""
+    words = str(end)
+    lane.hangs += end.hung
+    unfinished = [name for name in lane.measured if name not in known.found]
+    if not lane.measured:  # it did not get so far: the target no longer loads
+        known.broken(known.left(lane.share), f"not judged, since loading the target again failed: {words}")
+    else:
+        known.broken(unfinished or lane.measured, words)
+    if lane.hangs >= HANGS:
+        known.broken(known.left(lane.share), ENOUGH)
+
+
+def _look(lane: _Lane, known: _Known, ready: set[int], limit: float, report: Progress, *, gone: bool) -> None:
+    """Take in what one child has sent. Raises _Ended where it will send no more."""
+    child = lane.child
+    gone = gone and not ready
+    if child.messages in ready:
+        data = os.read(child.messages, 1 << 16)
+        gone = gone or not data
+        try:
+            for message in lane.lines.messages(data):
+                if _take(message, lane, known, report):
+                    lane.said, lane.spent = _Output(), _Clock()
+        except Garbled:
+            raise _Ended(f"it wrote into the pipe to the gate{lane.said}") from None
+    if child.output in ready:
+        if data := os.read(child.output, 1 << 16):
+            lane.said.add(data)
+            lane.printed += data[: max(0, LINES * SHOWN - len(lane.printed))]
+        else:
+            lane.open.remove(child.output)
+    if lane.finished:
+        return
+    if gone:
+        raise _Ended(f"{child.how() if child.ended(1.0) else 'it closed the pipe to the gate'}{lane.said}")
+    if lane.said.count > OUTPUT:
+        raise _Ended(f"it printed more than {OUTPUT >> 20} MB{lane.said}")
+    allowed = limit * max(1, len(lane.measured))
+    if lane.spent.seconds() > allowed:
+        raise _Ended(f"it did not come back within {allowed:g} s (--timeout){lane.said}", hung=True)
+
+
+def _tell(lanes: list[_Lane], on_output: Callable[[str], None]) -> None:
+    """The first lines that the accused printed; what each of its processes said as it was loaded, once."""
+    texts = [lane.printed.decode(errors="replace").splitlines() for lane in lanes]
+    for line in list(dict.fromkeys(line for lines in texts for line in lines))[:LINES]:
+        on_output(line)
+
+
+def _take(message: dict[str, Any], lane: _Lane, known: _Known, report: Progress) -> bool:
     """One message of the child's; whether a measurement begins. Raises Garbled for what none of ours can be."""
     try:
         match message:
             case {"progress": [str(what), int(done), int(total)]}:
                 report(what, done, total)
-            case {"start": [*names]} if known.plan is not None and set(names) <= set(known.left):
-                known.measured = names
+            case {"start": [*names]} if known.plan is not None and set(names) <= set(known.left(lane.share)):
+                lane.measured = names
                 return True
-            case {"finding": dict(row)} if row.get("name") in known.measured and row["name"] not in known.found:
+            case {"finding": dict(row)} if row.get("name") in lane.measured and row["name"] not in known.found:
                 known.found[row["name"]] = _finding(row)
-            case {"changes": dict(changes)}:
-                known.changes = changes
+            case {"watch": [int(calls), dict(changes)]}:
+                lane.watched[-1] = [calls, changes]
             case {"plan": dict(plan)}:
                 if known.plan is None:
                     known.plan, known.records = plan, plan["records"]
                     known.units = {str(name): str(unit) for name, unit in plan["checks"]}
-            case {"end": [*records]} if known.plan is not None and not known.left:
-                known.records, known.finished = records, True
+            case {"end": [*records]} if known.plan is not None and not known.left(lane.share):
+                lane.finished = True
+                if lane.share == TRACES:
+                    known.records = records
             case {"misuse": str(words)}:
                 raise _Misuse(words) if known.plan is None else _Ended(words)
             case {"unloadable": str(words)} | {"ended": str(words)}:
@@ -244,6 +311,7 @@ def _report(known: _Known, options: Mapping[str, Any], seconds: float) -> Report
         known.records,
         kind=plan["kind"],
         not_applicable=plan["skipped"],
+        implementation=plan["implementation"],
         taps=plan["taps"],
         missing=plan["missing"],
         # a failure that was expected is a number over its budget, not the end of the process
@@ -258,7 +326,7 @@ def _unloadable(options: Mapping[str, Any], words: str, seconds: float) -> Repor
     given |= {} if low is None else {"sigma_min": low}
     row = Finding(LOADS, "broken", math.nan, math.nan, "the process", 1, 0, 0, PROCESS, words)
     return Report(
-        options["target"],
+        options["target"] or options["preset"],
         options["profile"],
         options["seed"],
         Contract(**given, digits=options["digits"]),

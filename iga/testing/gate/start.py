@@ -25,9 +25,9 @@ from typing import Any
 from iga._runtime import available
 from iga.testing.gate.channel import CLOSED
 
-__all__ = ["Child", "forkable"]
+__all__ = ["Child", "forkable", "side_by_side"]
 
-MEMORY = (2 << 30, 12 << 30)  # bytes: three quarters of what is free, but at least, and at most, so much
+MEMORY = (2 << 30, 12 << 30)  # bytes: of what is free three eighths, two children being at work, within these
 _PDEATHSIG = 1
 
 
@@ -41,6 +41,11 @@ def forkable() -> bool:
     asked = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
     known = min(int(asked), cores) if asked.isdigit() else cores
     return len(list(tasks.iterdir())) - (threading.active_count() - 1) <= known
+
+
+def side_by_side() -> bool:
+    """Whether two children at once are faster than this process alone."""
+    return (os.cpu_count() or 1) > 1 and forkable()
 
 
 class Child:
@@ -145,7 +150,7 @@ def _work(up: int, request: str) -> None:
             ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
             with open("/proc/self/oom_score_adj", "w", encoding="ascii") as switch:
                 switch.write("1000")  # rather than anything else
-    room = min(max(MEMORY[0], available() * 3 // 4), MEMORY[1])
+    room = min(max(MEMORY[0], available() * 3 // 8), MEMORY[1])
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_DATA, (room, room))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

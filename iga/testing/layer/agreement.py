@@ -20,7 +20,7 @@ import torch.autograd.forward_ad as forward_ad
 from iga import bounds, rotation
 from iga.testing.check import check
 from iga.testing.common_ways import COMMON
-from iga.testing.contract import PROFILES, Contract, Profile
+from iga.testing.contract import PROFILES, Contract
 from iga.testing.layer.batch_ways import BATCHES, MASKS, SHAPES
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import build, cast, kept, masked, native, redrawn, skew
@@ -71,16 +71,12 @@ def compiled_calls(subject: Subject, cases: list[Case], contract: Contract, seed
     the other, and export with both; in the fast profile dynamo alone with the one and export with the other."""
     scene, where = _scene(subject, cases[0], 0, contract, seed, tally)
     plain, _ = plain_of(scene, tally, where)
-    first = not _is_other(subject.profile)
+    first = not subject.profile.is_other
     if subject.profile.name == "fast":
         rows = [DYNAMO if first else EXPORT]
     else:
         rows = [EXPORT, TRACED if first or subject.profile.name not in PROFILES else INDUCTOR]
     judge_ways(rows, scene, plain, "ci", subject.claims.lacking, where, tally)
-
-
-def _is_other(profile: Profile) -> bool:
-    return any(all(getattr(profile, name) == size for name, size in other.items()) for other in profile.others)
 
 
 def _scene(subject: Subject, given: Case, index: int, contract: Contract, seed: int, tally: Tally) -> tuple[Scene, str]:

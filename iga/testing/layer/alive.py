@@ -10,6 +10,8 @@ pairs     share of pairs whose logit moves by at least 0.01 per e-fold of the pa
 scales    share of log scales (per residue, head, point, axis) that get gradient through the floor: at least half.
 weights   total variation between the rows of weights before and after the frames are handed to other residues: at
           least 0.02, the share of a row's attention that geometry decides.
+
+Each P is seen in both states, with two sets of sizes in turn.
 """
 
 import torch
@@ -38,8 +40,10 @@ def geometry_is_alive(subject: Subject, cases: list[Case], contract: Contract, s
     """Spread, gradient and influence of the geometry logit, each within its band, for every P."""
     for case in cases:
         span = bounds.span_for_weight(case.s.shape[-2], diagnostics.SATURATION)
-        for state, build in (("initialisation", subject.fresh), ("random parameters", subject.random)):
-            for points in contract.points:
+        states = (("initialisation", subject.fresh), ("random parameters", subject.random))
+        for turn, points in enumerate(contract.points):
+            # of two sets of sizes each has one state, in turn
+            for state, build in [states[(turn + subject.profile.is_other) % 2]] if subject.profile.others else states:
                 where = f"{case.label}, P = {points}, {state}"
                 layer = build(points, seed)
                 trace = subject.trace(layer, case)

@@ -3,7 +3,7 @@ name, and put back, so that the next call and the suite find the process as it w
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import get_ident
@@ -26,8 +26,14 @@ class Watch:
     _disturbed: bool = False  # another thread has called meanwhile
 
     def note(self, where: str, words: str) -> None:
-        count, first = self.changes.get(words, (0, where))
-        self.changes[words] = (count + 1, first)
+        self.add(0, {words: (1, where)})
+
+    def add(self, calls: int, changes: Mapping[str, tuple[int, str]]) -> None:
+        """What another watch saw."""
+        self.calls += calls
+        for words, (count, where) in changes.items():
+            known, first = self.changes.get(words, (0, where))
+            self.changes[words] = (known + count, first)
 
     def judge(self, tally: Any) -> None:
         """Hand to a Tally what was seen since it was last asked: an example a call, and one for each kind of change."""
