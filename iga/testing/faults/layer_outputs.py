@@ -11,6 +11,7 @@ from torch import nn
 from iga._typing import Tensor
 from iga.attention import InvariantGaussianAttention
 from iga.functional import Trace
+from iga.testing.faults.accused import layer_slip
 from iga.testing.faults.fault import Fault, powers
 from iga.testing.faults.layer_scores import GAUSSIANS, LOGITS, OVERLAP, layer_fault, shown
 
@@ -55,6 +56,13 @@ def _first_key(right: Any, size: float, q: Tensor, k: Tensor, *rest: Any, **opti
     first = torch.ones(k.shape[-2], 1, dtype=k.dtype)
     first[:1] = 1 + size
     return right(q, k * first, *rest, **options)
+
+
+def _first_valid(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """What is masked or appended changes nothing of who is the first; another order does."""
+    valid = mask.bool()
+    first = valid & (valid.cumsum(-1) == 1)
+    return call(s, z, r, mask) * torch.where(first, 1.1, 1.0)[..., None].to(s.dtype)
 
 
 def _batch_mean(right: Any, size: float, q: Tensor, *rest: Any, **options: Any) -> Any:
@@ -202,6 +210,7 @@ FAULTS: tuple[Fault, ...] = (
     layer_fault(
         "a first key that is larger by a share", ATTENTION, _first_key, "permutations", size=0.1, sizes=powers(0, -7)
     ),
+    layer_slip("layer", "the first valid residue's update is a tenth larger", "", _first_valid, "permutations"),
     layer_fault(
         "a mean over the batch leaks in",
         ATTENTION,

@@ -66,9 +66,10 @@ def _one(change: Change) -> Change:
     """The change at one pair alone: the last query and the first key of the last head and point."""
 
     def changed(x: Tensor, size: float) -> Tensor:
-        x = x.clone()
-        place = (*(-1,) * (x.ndim - 1), 0)
-        x[place] = change(x[place], size)
+        if x.numel():  # an empty batch has no pair
+            x = x.clone()
+            place = (*(-1,) * (x.ndim - 1), 0)
+            x[place] = change(x[place], size)
         return x
 
     return changed

@@ -18,9 +18,9 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 
 from iga import bounds, rotation
-from iga.testing.check import check
+from iga.testing.check import THOROUGH, check
 from iga.testing.common_ways import COMMON
-from iga.testing.contract import PROFILES, Contract
+from iga.testing.contract import Contract
 from iga.testing.layer.batch_ways import BATCHES, MASKS, SHAPES
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import build, cast, kept, masked, native, redrawn, skew
@@ -68,14 +68,15 @@ COMPILED_CLAIMS = tuple(dict.fromkeys(way.claim for way in COMPILERS))
 @check("layer", "of the budget", claims=COMPILED_CLAIMS, seen_faults=("compiled",), every=1000)
 def compiled_calls(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """The same of compilers, on one structure: the backend that only traces with one set of sizes, the default one with
-    the other, and export with both; in the fast profile dynamo alone with the one and export with the other."""
+    the other, and export with both; in the fast profile, as on planted faults, dynamo alone with the one and export
+    with the other."""
     scene, where = _scene(subject, cases[0], 0, contract, seed, tally)
     plain, _ = plain_of(scene, tally, where)
     first = not subject.profile.is_other
-    if subject.profile.name == "fast":
-        rows = [DYNAMO if first else EXPORT]
+    if subject.profile.name in THOROUGH:
+        rows = [EXPORT, TRACED if first else INDUCTOR]
     else:
-        rows = [EXPORT, TRACED if first or subject.profile.name not in PROFILES else INDUCTOR]
+        rows = [DYNAMO if first else EXPORT]
     judge_ways(rows, scene, plain, "ci", subject.claims.lacking, where, tally)
 
 

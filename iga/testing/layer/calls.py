@@ -42,7 +42,7 @@ from iga.testing.layer.edits import (
     tensors,
 )
 from iga.testing.layer.guards import require_geometry, rolled
-from iga.testing.layer.sensitivity import two_evaluations
+from iga.testing.layer.sensitivity import allowed_of
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
@@ -64,13 +64,13 @@ def permutations(subject: Subject, cases: list[Case], contract: Contract, seed: 
         n = case.s.shape[-2]
         with torch.no_grad():
             plain = subject.output(layer, case).double()
-            allowed = two_evaluations(subject, layer, case, seed, tally)
             valid, size = case.mask, plain[case.mask].abs().amax()
 
             def judge(output: Tensor, name: str, at: Tensor = valid, plain: Tensor = plain) -> None:
                 where = f"{given.label}, P = {points}, {name}"  # noqa: B023 - called within the turn of the loop
-                ratio = (output.double() - plain)[at].abs() / allowed[at]  # noqa: B023
-                tally.add(ratio, 1.0, where, could_fail=allowed[at] < size)  # noqa: B023
+                difference = (output.double() - plain)[at].abs()
+                allowed = allowed_of(difference, subject, layer, case, seed, tally, at)  # noqa: B023
+                tally.add(difference / allowed, 1.0, where, could_fail=allowed < size)  # noqa: B023
 
             for name, order in (
                 ("residues reversed", torch.arange(n).flip(0)),

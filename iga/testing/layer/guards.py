@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 
 from iga.testing.layer.cases import Case
-from iga.testing.layer.sensitivity import two_evaluations
+from iga.testing.layer.sensitivity import allowed_of
 from iga.testing.layer.subject import Observation, Subject
 from iga.testing.tally import Tally
 
@@ -26,9 +26,8 @@ def require_own_output(seen: Observation, tally: Tally, seed: int = 0) -> None:
         if torch.equal(output, trace.output):
             return
         difference = (output - trace.output).abs()
-        for least in (True, False):  # most differences are under what a fifth of the work shows to be allowed
-            if bool((difference <= two_evaluations(subject, layer, case, seed, tally, least=least)).all()):
-                return
+        if bool((difference <= allowed_of(difference, subject, layer, case, seed, tally)).all()):
+            return
     tally.fail(seen.label, "forward does not return its trace's output")
 
 

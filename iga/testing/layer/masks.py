@@ -14,7 +14,7 @@ from iga.testing.layer import budgets
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import build, cast, gradients, kept, leaves, masked, native, rebuilt, tensors
 from iga.testing.layer.guards import require_geometry
-from iga.testing.layer.sensitivity import two_evaluations
+from iga.testing.layer.sensitivity import allowed_of, two_evaluations
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 
@@ -135,9 +135,10 @@ def _driven(subject: Subject, layer: nn.Module, whole: Case, seed: int, where: s
         here = f"{where}: every valid logit far from 0"
         tally.add((other - plain).abs(), 0.0, here)
         # what is noted of a layer at 10⁶ is not what it is like
-        allowed = two_evaluations(subject, layer, driven, seed, Tally(tally.name, tally.unit))[mask]
+        difference, unheard = (cropped - plain).abs(), Tally(tally.name, tally.unit)
+        allowed = allowed_of(difference, subject, layer, driven, seed, unheard, mask)
         able = allowed < plain.abs().amax()
-        tally.add((cropped - plain).abs(), allowed, f"{here}, masked against removed", could_fail=able)
+        tally.add(difference, allowed, f"{here}, masked against removed", could_fail=able)
 
 
 def _patterns(subject: Subject, layer: nn.Module, whole: Case, seed: int, where: str, tally: Tally) -> None:
@@ -153,9 +154,10 @@ def _patterns(subject: Subject, layer: nn.Module, whole: Case, seed: int, where:
         one = replace(case, mask=mask[None].clone())
         with torch.no_grad():
             plain, cropped = subject.output(layer, one)[0][mask], subject.output(layer, _cropped(one))[0]
-        allowed = two_evaluations(subject, layer, one, seed, tally)[0][mask]
+        difference = (cropped - plain).abs()
+        allowed = allowed_of(difference, subject, layer, one, seed, tally, one.mask)
         able = allowed < plain.abs().amax()
-        tally.add((cropped - plain).abs(), allowed, f"{where}: {name}, against the others removed", could_fail=able)
+        tally.add(difference, allowed, f"{where}: {name}, against the others removed", could_fail=able)
 
 
 def _padding(

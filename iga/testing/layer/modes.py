@@ -39,7 +39,7 @@ SHIFT = (30.0, -32.0, 24.0)  # 50 nm
 MODES: dict[str, float] = {"bf16 autocast": 2.0**-8, "fp16 autocast": 2.0**-11, "TF32, simulated": 2.0**-10}
 
 
-@check("layer", "of the budget", degenerate=True, profiles=THOROUGH, dtype=torch.float32)
+@check("layer", "of the budget", degenerate=True, profiles=THOROUGH, dtype=torch.float32, seen_faults=("dtypes",))
 def reduced_precision(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Outputs under each mode over their budgets, and for traced layers the geometry over its own."""
     if torch.float32 not in subject.dtypes:

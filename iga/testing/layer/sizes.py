@@ -25,7 +25,7 @@ from iga.testing.layer.edits import build, cast, gradients, kept, leaves, native
 from iga.testing.layer.gradient_values import noise_of
 from iga.testing.layer.guards import require_geometry
 from iga.testing.layer.scene import situation_of
-from iga.testing.layer.sensitivity import two_evaluations
+from iga.testing.layer.sensitivity import allowed_of
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 from iga.testing.ways import ALL, Answers, Inputs, Scene, Way
@@ -116,10 +116,9 @@ def _reordered(subject: Subject, layer: nn.Module, case: Case, seed: int, where:
     with torch.no_grad():
         plain = subject.output(layer, case).double()
         other = subject.output(layer, kept(case, order))[:, order.argsort()].double()
-    allowed = two_evaluations(subject, layer, case, seed, tally, least=True)
-    if bool(((other - plain).abs() > allowed).any()):  # most differences are under what a fifth of the work allows
-        allowed = two_evaluations(subject, layer, case, seed, tally)
-    tally.add((other - plain).abs() / allowed, 1.0, f"{where}: shuffled", could_fail=allowed < plain.abs().amax())
+    difference = (other - plain).abs()
+    allowed = allowed_of(difference, subject, layer, case, seed, tally)
+    tally.add(difference / allowed, 1.0, f"{where}: shuffled", could_fail=allowed < plain.abs().amax())
 
 
 def _along(subject: Subject, layer: nn.Module, case: Case, seed: int, where: str, tally: Tally) -> None:
