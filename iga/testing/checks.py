@@ -78,7 +78,6 @@ CHECKS: tuple[Check, ...] = (
     overlap_laws.score_laws,
     overlap_gradients.gradient_values,
     overlap_gradients.gradient_finiteness,
-    overlap_gradients.gradient_bounds,
     overlap_agreement.calls_agree,
     overlap_calls.determinism,
     overlap_gradients.second_derivatives,

@@ -259,7 +259,7 @@ FAULTS: tuple[Fault, ...] = (
     fault(
         "a gradient too large beyond κ = 1000, in float32",
         _exploding,
-        "gradient_bounds",
+        "gradient_values",
         kind=GRADIENTS,
         size=100.0,
         sizes=STEEP,

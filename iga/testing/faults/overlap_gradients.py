@@ -163,7 +163,7 @@ FAULTS: tuple[Fault, ...] = overlap_slips(
             "the gradient of the first block of pairs only",
             "pairs past the 256th",
             _where(_late, *range(6)),
-            "gradient_bounds",
+            "gradient_values",
         ),
         (
             "a loss of log_det alone has no gradient",

@@ -15,7 +15,6 @@ OWN: dict[str, dict[str, str]] = {
         "score_laws": "axis-aligned frames taken as equal",
         "gradient_values": "the same in float32 only",
         "gradient_finiteness": "the square of a square root",
-        "gradient_bounds": "a gradient too large beyond κ = 1000, in float32",
         "calls_agree": "a frame stored by columns is read by rows",
         "determinism": "every second call an ulp larger",
         "second_derivatives": "a second derivative off by a share of the gradient's square",

@@ -149,7 +149,8 @@ def _follow(
     waiting, working = list(lanes), list[_Lane]()
     try:
         while waiting or working:
-            while waiting and len(working) < (os.cpu_count() or 1):
+            # what does not load is loaded once
+            while waiting and len(working) < (1 if known.plan is None else os.cpu_count() or 1):
                 working.append(waiting.pop(0))
                 working[-1].begin(request | {"done": list(known.found)}, fork=fork)
             gone = {lane.child.pid for lane in working if lane.child.ended()}  # what is in their pipes is all there is
