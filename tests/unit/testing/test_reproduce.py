@@ -56,7 +56,7 @@ def folder(tmp_path: Path, structures_dir: Path) -> Path:
 def test_a_broken_row_of_many_structures_is_met_again_with_the_files_of_its_worst_example(
     capfd: Capture, tmp_path: Path, folder: Path
 ) -> None:
-    checks = ("log_det_floor", "growth_with_points", "accuracy", "calls_agree")
+    checks = ("log_det_floor", "growth_with_points", "accuracy", "determinism")
     words = ["--preset", "sigma_floor", "--points", "1,2", "--seed", "3"]
     words += [word for name in checks for word in ("--only", name)]
     rows = broken_rows(capfd, tmp_path / "all.json", *words, "--structures", str(folder))
