@@ -76,14 +76,12 @@ MASKS = [
         "a chain whose ends are valid counts as whole",
         "masked residues amid others, last and first valid",
         _mask(lambda m: torch.where((m[..., :1] * m[..., -1:]).bool(), torch.ones_like(m), m)),
-        "mask_inertness",
     ),
     layer_slip(
         "masks",
         "−10⁵ for a mask, under a z of 10⁵",
         "|z| ≥ 10⁵ behind the mask",
         _negative,
-        "mask_inertness",
     ),
 ]
 

@@ -96,7 +96,13 @@ SIZES = [
         "sizes", "queries from the 97th on get no update", "N > 96", _queries(lambda i, n: i < 96), "large_sizes"
     ),
     layer_slip("sizes", "queries from the 257th on get no update", "N > 256", _queries(lambda i, n: i < 256)),
-    layer_slip("sizes", "the last query of seven gets no update", "N = 7", _queries(lambda i, n: (i < 6) | (n != 7))),
+    layer_slip(
+        "sizes",
+        "the last query of seven gets no update",
+        "N = 7",
+        _queries(lambda i, n: (i < 6) | (n != 7)),
+        "mask_inertness",
+    ),
     layer_slip("sizes", "the frames of a sample are those of its number modulo four", "batch > 4", _samples),
     layer_slip(
         "sizes",

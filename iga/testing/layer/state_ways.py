@@ -194,11 +194,11 @@ def _two_at_once(scene: Scene, inputs: Inputs) -> Answers:
 
 
 def _after(change: Callable[[nn.Module, dict[str, Tensor]], None], *, recorded: bool) -> Run:
-    """A copy that was called with other parameters, and got those of the layer since."""
+    """A fresh layer that was called with other parameters first, and got those of the layer since."""
 
     def run(scene: Scene, inputs: Inputs) -> Answers:
         here = situation_of(scene)
-        other = moved(copy.deepcopy(here.layer))
+        other = moved(here.subject.random(here.points, here.seed).to(native(here.subject)))
         with torch.set_grad_enabled(recorded):
             here.output(here.case_of(fresh(dict(inputs))), other)
             change(other, {name: x.detach() for name, x in here.layer.named_parameters()})
