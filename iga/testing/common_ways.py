@@ -163,15 +163,16 @@ def _changed_in_place(scene: Scene, inputs: Inputs) -> Answers:
 
 
 def _changed_unrecorded(scene: Scene, inputs: Inputs) -> Answers:
-    """The same where nothing is recorded, as in inference, one input after the other."""
-    held = {name: x.detach().clone() for name, x in mirrored(inputs).items()}
-    answers: Answers = {}
+    """The same tensors where nothing is recorded, as in inference: each in turn has other numbers in the call before."""
+    rounds = []
     with torch.no_grad():
-        scene.call(held)
-        for name, x in inputs.items():
-            held[name].copy_(x)
-            answers = scene.call(held)
-    return answers
+        for name, other in mirrored(inputs).items():
+            held = {key: x.detach().clone() for key, x in inputs.items()}
+            held[name].copy_(other)
+            scene.call(held)
+            held[name].copy_(inputs[name])
+            rounds.append(scene.call(held))
+    return {name: torch.stack([answers[name] for answers in rounds]) for name in rounds[0]}
 
 
 def _same_memory(scene: Scene, inputs: Inputs) -> Answers:
@@ -191,6 +192,23 @@ def _inputs_overwritten(scene: Scene, inputs: Inputs) -> Answers:
         for x in held.values():
             x.zero_()
     return answers
+
+
+def _left_as_they_were(recording: Callable[[], Any]) -> Callable[[Scene, Inputs], Answers]:
+    """The caller's own tensors are not changed."""
+
+    def run(scene: Scene, inputs: Inputs) -> Answers:
+        before = mirrored(inputs)  # other numbers: what earlier calls changed in these would not change again
+        held = {name: x.clone() for name, x in before.items()}
+        with recording():
+            scene.call(held)
+            answers = {name: x.clone() for name, x in scene.call(inputs).items()}
+        for name, x in before.items():
+            if not torch.equal(held[name], x):
+                raise TargetError(f"it changed the {name} that it was given")
+        return answers
+
+    return run
 
 
 # --- threads ----------------------------------------------------------------------------------------------------
@@ -288,6 +306,18 @@ COMMON: tuple[Way, ...] = (
     Way(name="inputs changed in place, unrecorded", claim="in_place", run=_changed_unrecorded, gradients=False),
     Way(name="other inputs in the same memory", claim="in_place", run=_same_memory, gradients=False),
     Way(name="inputs overwritten afterwards", claim="in_place", run=_inputs_overwritten, gradients=False),
+    Way(
+        name="inputs that are looked at afterwards, under no_grad",
+        claim="no_grad",
+        run=_left_as_they_were(torch.no_grad),
+        gradients=False,
+    ),
+    Way(
+        name="inputs that are looked at afterwards, under inference_mode",
+        claim="inference_mode",
+        run=_left_as_they_were(torch.inference_mode),
+        gradients=False,
+    ),
     Way(name="2 threads", claim="threads", run=_threads(2)),
     Way(name="3 threads", claim="threads", run=_threads(3)),
     Way(name="two threads at once", claim="concurrent_calls", run=_two_at_once),

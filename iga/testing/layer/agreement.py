@@ -9,7 +9,7 @@ measured once a case. What is said to hold to the bit does: a state that was sav
 `compiled_calls`: the same for torch.compile, forward and backward, and torch.export, which take their time.
 
 Two ways have measures of their own. Under bf16 autocast the output is finite and within the budget of
-`reduced_precision`. Forward mode is right or refused: the tangent along a direction is what the gradients say it is.
+`reduced_precision`, as given and 50 nm away. Forward mode is right or refused: the tangent along a direction is what the gradients say it is.
 """
 
 import warnings
@@ -30,6 +30,7 @@ from iga.testing.layer.sensitivity import Sensitivity
 from iga.testing.layer.sizes import SPREAD
 from iga.testing.layer.state_ways import COPIES, MODES, PARAMETERS, TWO_AT_ONCE, wanting
 from iga.testing.layer.subject import Subject
+from iga.testing.layer.symmetry import moved
 from iga.testing.layer.transform_ways import COMPILERS, DYNAMO, EXPORT, INDUCTOR, TRACED, TRANSFORMS
 from iga.testing.tally import Tally
 from iga.testing.ways import Plain, Scene, Way, judge_ways
@@ -39,6 +40,7 @@ __all__ = ["calls_agree", "compiled_calls"]
 RESIDUES = (19, 11)  # over and under the sixteen that blocks of many kernels have
 FEW = 4  # points: no way of calling sees how many there are
 AUTOCAST, FORWARD = "autocast", "forward_ad"
+SHIFT = (30.0, -32.0, 24.0)  # 50 nm, where a bf16 coordinate is off by 0.1 nm
 DEPTH = 16  # roundings of a row under autocast (docs/theory.md, 13.3)
 BF16 = 2.0**-8
 
@@ -101,15 +103,20 @@ def _autocast(scene: Scene, rounding: Sensitivity, where: str, tally: Tally) -> 
         tally.not_supported(AUTOCAST)
         return
     u, valid, exact = bounds.unit_roundoff(torch.float32), here.case.mask, rounding.output
-    allowed = (rounding.budget(BF16, u_geometry=u, terms=DEPTH) + rounding.budget(u))[valid]
-    try:
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-            output = here.output(here.case).double()
-    except Exception as error:  # whatever somebody else's code raises is a finding about it
-        tally.fail(f"{where}, autocast", f"autocast: capability: it raised {error}; if known, claim {AUTOCAST!r}")
-        return
-    error = (output - exact)[valid].abs() / allowed
-    tally.add(error, 1.0, f"{where}, bf16 autocast: value", could_fail=allowed < exact[valid].abs().amax())
+    still, shift = torch.eye(3, dtype=torch.float64), torch.tensor(SHIFT, dtype=torch.float64)
+    far = rounding.reach + float(shift.norm())
+    for place, case, reach in (("", here.case, rounding.reach), (", 50 nm away", moved(here.case, still, shift), far)):
+        budgets = (rounding.budget(BF16, u_geometry=u, reach=reach, terms=DEPTH), rounding.budget(u, reach=reach))
+        allowed = (budgets[0] + budgets[1])[valid]
+        try:
+            with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+                output = here.output(case).double()
+        except Exception as error:  # whatever somebody else's code raises is a finding about it
+            tally.fail(f"{where}, autocast", f"autocast: capability: it raised {error}; if known, claim {AUTOCAST!r}")
+            return
+        off = (output - exact)[valid].abs() / allowed
+        able = allowed < exact[valid].abs().amax()
+        tally.add(off, 1.0, f"{where}{place}, bf16 autocast: value", could_fail=able)
 
 
 def _forward_mode(scene: Scene, plain: Plain, where: str, tally: Tally) -> None:

@@ -14,7 +14,7 @@ from iga.testing.layer.scene import Situation, situation_of
 from iga.testing.targets import TargetError
 from iga.testing.ways import Answers, Inputs, Scene, Way
 
-__all__ = ["BATCHES", "MASKS", "SHAPES", "mask_dtypes"]
+__all__ = ["BATCHES", "MASKS", "SHAPES", "among", "mask_dtypes"]
 
 COPIES = 3  # of the sample, where an operand is expanded over a batch
 
@@ -22,7 +22,9 @@ COPIES = 3  # of the sample, where an operand is expanded over a batch
 PLACES = ((2, 1), (3, 0), (4, 2), (5, 4), (7, 2), (8, 0), (9, 8), (16, 2), (17, 16), (33, 32))
 
 
-def _among(count: int, place: int, shape: tuple[int, ...] | None = None) -> Callable[[Scene, Inputs], Answers]:
+def among(count: int, place: int, shape: tuple[int, ...] | None = None) -> Callable[[Scene, Inputs], Answers]:
+    """The run of a way: the case at this place of a batch, among neighbours with masks and geometry of their own."""
+
     def run(scene: Scene, inputs: Inputs) -> Answers:
         here = situation_of(scene)
         batch = [here.neighbours[k % len(here.neighbours)] for k in range(count)]
@@ -130,13 +132,15 @@ def _place(count: int, place: int) -> str:
 
 
 BATCHES: tuple[Way, ...] = tuple(
-    Way(name=_place(count, place), claim="batch_size", run=_among(count, place)) for count, place in PLACES
+    Way(name=_place(count, place), claim="batch_size", run=among(count, place)) for count, place in PLACES
 )
 SHAPES: tuple[Way, ...] = (
     Way(name="no batch dimension", claim="no_batch_dimension", run=_without_batch),
     Way(name="three leading dimensions", claim="several_batch_dimensions", run=_empty_dimension_before),
-    Way(name="third of 2 × 2", claim="several_batch_dimensions", run=_among(4, 2, (2, 2))),
-    Way(name="fifth of 2 × 1 × 3", claim="several_batch_dimensions", run=_among(6, 4, (2, 1, 3))),
+    Way(name="third of 2 × 2", claim="several_batch_dimensions", run=among(4, 2, (2, 2))),
+    Way(name="fifth of 2 × 1 × 3", claim="several_batch_dimensions", run=among(6, 4, (2, 1, 3))),
+    # no two neighbouring dimensions alike, and none of them 1: whatever is exchanged with another shows
+    Way(name="eighth of 2 × 3 × 2", claim="several_batch_dimensions", run=among(12, 7, (2, 3, 2))),
     *(
         Way(name=f"{' and '.join(names)} expanded over a batch", claim="expanded", run=_expanded(*names))
         for names in (("s",), ("z",), ("r",), ("mask",), ("s", "z", "r", "mask"))

@@ -33,7 +33,6 @@ NAMES = ("s", "translations", "log scales")
 @check(
     "layer",
     "entries",
-    profiles=THOROUGH,
     dtype=torch.float64,
     seen_faults=SMOOTH,
     every=4,
@@ -46,7 +45,8 @@ def second_derivatives(subject: Subject, cases: list[Case], contract: Contract, 
         return
     profile = replace(subject.profile, **SIZES)
     tiny = replace(subject, profile=profile)
-    for index, given in enumerate(cases):
+    chosen = cases if subject.profile.name in THOROUGH else cases[:1]
+    for index, given in enumerate(chosen):
         layer = tiny.random(2, seed + index).double()
         whole = replace(given, s=given.s[..., : profile.c_s], z=given.z[..., : profile.c_z])
         whole = cast(whole, torch.float64)

@@ -4,7 +4,7 @@ The layer is evaluated in float64 with every input and parameter turned by a sma
 over the size of the amount, is how much of a rounding error reaches the output. A backward stable layer computes the
 output of inputs and parameters that err by at most p·u, p the number of roundings along its longest chain of sums:
 
-    budget = p · (u · S_features + u_geometry · (S_geometry + reach · S_position))
+    budget = p · (u · S_features + u_geometry · S_geometry) + (n + 16) · u_geometry · reach · S_position
 
 S_features is the change per relative error of s, z and parameters, S_geometry per radian of the frames, per e-fold of
 the scales and per relative error of the lengths, S_position per nm of the origins, `reach` nm from the origin of space.
@@ -47,6 +47,7 @@ class Sensitivity:
     """Largest change of each residue's output, [*b, n, 1], per unit of error; `output` [*b, n, c_s] is unperturbed.
 
     terms   p, the roundings along the longest chain of sums
+    places  n + 16, those of them at the distance from the origin: the coordinates, and the sum of value points
     reach   the largest distance of a residue from the origin of space, nm
     """
 
@@ -55,15 +56,17 @@ class Sensitivity:
     geometry: Tensor
     position: Tensor
     terms: int
+    places: int
     reach: float
 
     def budget(
         self, u: float, *, u_geometry: float | None = None, reach: float | None = None, terms: int | None = None
     ) -> Float[Tensor, "*b n c"]:
         """Allowed error of the output. `terms` in place of p for the features, where sums are kept in more digits."""
-        by_geometry = self.geometry + (self.reach if reach is None else reach) * self.position
+        own = u if u_geometry is None else u_geometry
         by_features = (self.terms if terms is None else terms) * u * (self.features + self.output.abs())
-        return by_features + self.terms * (u if u_geometry is None else u_geometry) * by_geometry
+        by_place = self.places * (self.reach if reach is None else reach) * self.position
+        return by_features + own * (self.terms * self.geometry + by_place)
 
 
 def chain(subject: Subject, points: int, residues: int) -> int:
@@ -107,7 +110,8 @@ def sensitivity(
         else:
             features, geometry, position = largest(FEATURES), largest(GEOMETRY), largest(POSITION)
     reach = float(case.rigid.trans.double().norm(dim=-1).amax())
-    return Sensitivity(output.double(), features, geometry, position, terms, reach)
+    places = case.s.shape[-2] + 16
+    return Sensitivity(output.double(), features, geometry, position, terms, places, reach)
 
 
 def _points(subject: Subject, layer: nn.Module) -> int:

@@ -35,6 +35,7 @@ __all__ = ["SPREAD", "large_case", "large_sizes"]
 MANY = (129, 300, 520)
 MOST = 1025  # from profile ci on
 ALL_VALID = 150
+SHUFFLED = 300  # in another order, with the first set of sizes: over two blocks of 128
 STEP = 2.0**-16  # as in `gradient_values`
 PERCENT = 0.01
 GROUPS = {"features": ("s", "z"), "geometry": ("rotations", "translations", "local means", "log scales")}
@@ -105,7 +106,10 @@ def large_sizes(subject: Subject, cases: list[Case], contract: Contract, seed: i
     require_geometry(subject, layer, small, tally)
     case = large_case(small, count, seed)
     where = f"{cases[0].label}, {count} residues, P = {points}"
-    _reordered(subject, layer, case, seed, where, tally)
+    wide = count if subject.profile.is_other else SHUFFLED if most is None else min(SHUFFLED, most)
+    _reordered(
+        subject, layer, large_case(small, wide, seed), seed, f"{cases[0].label}, {wide} residues, P = {points}", tally
+    )
     if torch.float64 in subject.dtypes and "gradients" not in subject.claims.lacking:
         double = subject.random(points, seed).double()
         _along(subject, double, cast(case, torch.float64), seed, where, tally)

@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from iga._typing import Tensor
+from iga.testing.layer.batch_ways import among
 from iga.testing.layer.bridge import bridged, fresh
 from iga.testing.layer.edits import native
 from iga.testing.layer.scene import Situation, situation_of
+from iga.testing.targets import TargetError
 from iga.testing.ways import Answers, Inputs, Refused, Scene, Way
 from iga.testing.ways_back import in_thread, mirrored
 
@@ -23,13 +25,16 @@ TWO_AT_ONCE = "two threads at once"
 Run = Callable[[Scene, Inputs], Answers]
 
 
-def _train(scene: Scene, inputs: Inputs) -> Answers:
-    layer = situation_of(scene).layer
-    layer.train()
-    try:
-        return scene.call(inputs)
-    finally:
-        layer.eval()
+def _training(run: Run) -> Run:
+    def called(scene: Scene, inputs: Inputs) -> Answers:
+        layer = situation_of(scene).layer
+        layer.train()
+        try:
+            return run(scene, inputs)
+        finally:
+            layer.eval()
+
+    return called
 
 
 # --- what wants gradients -------------------------------------------------------------------------------------------
@@ -90,9 +95,14 @@ def moved(layer: nn.Module) -> nn.Module:
     return layer
 
 
+def _another(here: Situation) -> nn.Module:
+    """Another instance, of other parameters, that was never called."""
+    return here.subject.random(here.points, here.seed + 1).to(native(here.subject))
+
+
 def _loaded(here: Situation, state: dict[str, Tensor]) -> nn.Module:
     """A fresh layer, all of its parameters moved, that loads the state."""
-    other = moved(here.subject.fresh(here.points, here.seed + 1).to(native(here.subject)))
+    other = moved(_another(here))
     other.load_state_dict(state)
     return other
 
@@ -186,19 +196,40 @@ def _two_at_once(scene: Scene, inputs: Inputs) -> Answers:
 
     try:
         return {"output": _handed(scene, inputs, other, call)}
-    except Exception as error:
+    except TargetError as error:
+        if error.__cause__ is None:  # it answered, and not as it should
+            raise
         raise Refused from error
+
+
+def _beside_another(scene: Scene, inputs: Inputs) -> Answers:
+    """What another instance gives with and without recording, which has to be the same: the difference is added."""
+    here = situation_of(scene)
+    here.output(here.case)
+    other = _another(here)
+    case = here.case_of({name: x.detach() for name, x in inputs.items()})
+    with torch.no_grad():
+        here.output(case)
+        unrecorded = here.output(case, other)
+    with torch.enable_grad():
+        recorded = here.output(case, other).detach()
+    return {"output": scene.call(inputs)["output"] + (unrecorded - recorded)}
 
 
 # --- parameters that were others ------------------------------------------------------------------------------------
 
 
 def _after(change: Callable[[nn.Module, dict[str, Tensor]], None], *, recorded: bool) -> Run:
-    """A fresh layer that was called with other parameters first, and got those of the layer since."""
+    """Another instance, whose first call was with other parameters, and which got those of the layer since.
+
+    A copy would do no good: it takes along what the layer kept of its own first call.
+    """
 
     def run(scene: Scene, inputs: Inputs) -> Answers:
         here = situation_of(scene)
-        other = moved(here.subject.random(here.points, here.seed).to(native(here.subject)))
+        other = _another(here)
+        other.load_state_dict(here.layer.state_dict())
+        moved(other)
         with torch.set_grad_enabled(recorded):
             here.output(here.case_of(fresh(dict(inputs))), other)
             change(other, {name: x.detach() for name, x in here.layer.named_parameters()})
@@ -226,11 +257,16 @@ def _load(layer: nn.Module, values: dict[str, Tensor]) -> None:
     layer.load_state_dict({**layer.state_dict(), **values})
 
 
-MODES: tuple[Way, ...] = (Way(name="train()", claim="train_mode", run=_train),)
+MODES: tuple[Way, ...] = (
+    Way(name="train()", claim="train_mode", run=_training(lambda scene, inputs: scene.call(inputs))),
+    # beside samples with other masks
+    Way(name="train(), sample 3 of 4", claim="train_mode", run=_training(among(4, 2)), excused=("batch_size",)),
+)
 COPIES: tuple[Way, ...] = (
     Way(name="a deep copy", claim="deepcopy", run=_by(lambda here: copy.deepcopy(here.layer))),
     Way(name="while a copy has other parameters", claim="deepcopy", run=_by(_original_of_a_moved_copy)),
     Way(name="a copy of what has other parameters since", claim="deepcopy", run=_by(_copy_of_a_moved_original)),
+    Way(name="another instance, unrecorded", claim="no_grad", run=_beside_another, gradients=False),
     Way(name="state_dict, saved and loaded", claim="state_dict", run=_by(_state), exact=True),
     Way(name="the module, saved and loaded", claim="pickle", run=_by(_pickled)),
     Way(name="to another dtype and back", claim="to_dtype", run=_by(_there_and_back)),
