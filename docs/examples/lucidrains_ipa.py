@@ -22,6 +22,7 @@ warnings.filterwarnings("ignore", message=".*torch.cuda.amp.autocast", category=
 
 # It takes [b, n, …] and nothing else, and each argument with the same b.
 ONE_BATCH = ("no_batch_dimension", "several_batch_dimensions", "broadcast")
+AS_IT_IS = (*ONE_BATCH, "autocast")  # which rounds its points: reduced_precision says by how much
 
 
 class LucidrainsIPA(nn.Module):
@@ -48,7 +49,7 @@ class LucidrainsIPA(nn.Module):
         return self.attention(s, z, rotations=rotations, translations=translations, mask=mask.bool())
 
 
-@target(kind="layer", unsupported=ONE_BATCH)
+@target(kind="layer", unsupported=AS_IT_IS)
 def layer(**sizes: int) -> nn.Module:
     """With no failure expected: `iga verify` ends 1 and names them."""
     return LucidrainsIPA(**sizes)
@@ -56,7 +57,7 @@ def layer(**sizes: int) -> nn.Module:
 
 @target(
     kind="layer",
-    unsupported=ONE_BATCH,
+    unsupported=AS_IT_IS,
     expected_broken={
         "mask_inertness": "masked values enter as 0 times themselves, and 0 times NaN is NaN",
         "reduced_precision": "on a CPU, autocast rounds the points after they were moved into global coordinates",

@@ -163,7 +163,7 @@ def _changed_in_place(scene: Scene, inputs: Inputs) -> Answers:
 
 
 def _changed_unrecorded(scene: Scene, inputs: Inputs) -> Answers:
-    """The same tensors where nothing is recorded, as in inference: each in turn has other numbers in the call before."""
+    """The same tensors where nothing is recorded: each in turn has other numbers in the call before."""
     rounds = []
     with torch.no_grad():
         for name, other in mirrored(inputs).items():

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from iga._typing import Tensor
-from iga.testing.ways import Answers, Back, Inputs, Scene, Way, named, weighted
+from iga.testing.ways import Answers, Back, Inputs, Refused, Scene, Way, named, weighted
 
-__all__ = ["BACK", "accumulated", "backward", "in_thread", "mirrored", "plainly", "strided"]
+__all__ = ["AFTERWARDS", "BACK", "accumulated", "backward", "in_thread", "mirrored", "plainly", "strided"]
 
 
 def plainly(scene: Scene, inputs: Inputs) -> Answers:
@@ -165,6 +165,28 @@ def _back_after_other(
     return backward(answers, weights, leaves, names)
 
 
+def _back_after_a_change(
+    scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]
+) -> Answers:
+    """The inputs have other numbers by then: right all the same, or refused as autograd refuses it."""
+    inputs = [x for name, x in leaves.items() if name not in scene.held]
+    before = [x.detach().clone() for x in inputs]
+    with torch.no_grad():
+        for x, other in zip(inputs, mirrored({str(k): x for k, x in enumerate(inputs)}).values(), strict=True):
+            x.copy_(other)
+    try:
+        return backward(answers, weights, leaves, names)
+    except RuntimeError as error:
+        if "modified by an inplace operation" in str(error):
+            raise Refused from error
+        raise
+    finally:
+        for x, old in zip(inputs, before, strict=True):
+            x.data.copy_(old)
+
+
+# Not of layers: torch's own checkpointing computes again from what its inputs are by then.
+AFTERWARDS = Way(name="inputs changed before the way back", claim="in_place", run=plainly, back=_back_after_a_change)
 BACK: tuple[Way, ...] = (
     Way(name="inputs that are Parameters", claim="parameters", run=plainly, back=_parameters),
     Way(name="led back in another thread", claim="concurrent_calls", run=plainly, back=_back_in_a_thread),

@@ -17,6 +17,7 @@ from iga.testing.faults import (
     layer_outputs,
     layer_scores,
     layer_sizes,
+    layer_states,
     layer_taps,
     layer_ways,
     overlap,
@@ -44,7 +45,10 @@ def _judged(bench: str, faults: tuple[Fault, ...]) -> tuple[Fault, ...]:
 
 SLIPS: dict[str, tuple[Fault, ...]] = {
     "overlap": _judged("overlap", overlap_sizes.FAULTS + overlap_ways.FAULTS + overlap_gradients.FAULTS),
-    "layer": _judged("layer", layer_sizes.FAULTS + layer_masks.FAULTS + layer_ways.FAULTS + layer_memory.FAULTS),
+    "layer": _judged(
+        "layer",
+        layer_sizes.FAULTS + layer_masks.FAULTS + layer_ways.FAULTS + layer_memory.FAULTS + layer_states.FAULTS,
+    ),
 }
 FAULTS: dict[str, tuple[Fault, ...]] = {
     "overlap": overlap.FAULTS + process.OVERLAP + SLIPS["overlap"],

@@ -9,7 +9,7 @@ import torch
 from iga._typing import Tensor
 from iga.testing.faults.fault import Fault
 from iga.testing.faults.overlap_sizes import Values, number, overlap_slips, pairs_shape
-from iga.testing.faults.slips import Both, Passed, graded, plain, recording
+from iga.testing.faults.slips import Both, Passed, graded, in_backward, moving, plain, recording
 from iga.testing.judges.overlap import condition
 
 __all__ = ["FAULTS"]
@@ -105,6 +105,34 @@ def _first_number(g: Tensor) -> Tensor:
     return dense
 
 
+def _tangent_of_sigma(right: Any, *pair: Tensor) -> Values:
+    """torch.func.jvp, which wraps its operands, drops the tangents of σ."""
+    if plain(*pair) or not moving(*pair):
+        return right(*pair)
+    still = [x.detach() if k in (2, 5) else x for k, x in enumerate(pair)]
+    return right(*still)
+
+
+class _Kept(torch.autograd.Function):
+    """Its operands are kept as they lie in memory, and the way back computes from what stands there by then."""
+
+    @staticmethod
+    def forward(ctx: Any, right: Any, *pair: Tensor) -> Any:
+        ctx.right, ctx.pair = right, [x.detach() for x in pair]
+        return tuple(x.clone() for x in right(*ctx.pair))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        leaves = [x.detach().requires_grad_() for x in ctx.pair]
+        with torch.enable_grad():
+            values = ctx.right(*leaves)
+        return None, *torch.autograd.grad(values, leaves, gradients, allow_unused=True)
+
+
+def _by_then(right: Any, *pair: Tensor) -> Values:
+    return _Kept.apply(right, *pair) if plain(*pair) and recording(*pair) and not in_backward() else right(*pair)  # pyright: ignore[reportReturnType]
+
+
 def _once() -> Callable[[Tensor], Tensor]:
     """What was kept for the backward pass is changed in place by the first one."""
     calls = itertools.count()
@@ -183,6 +211,8 @@ FAULTS: tuple[Fault, ...] = overlap_slips(
             _ruled(lambda: _first_number),
             "gradient_values",
         ),
+        ("forward-mode derivatives by σ are dropped", "torch.func.jvp, σ alone moves", _tangent_of_sigma),
+        ("the gradient is that of what the inputs are by then", "changed before the way back", _by_then),
         ("a second backward pass has half the gradient", "retain_graph=True", _ruled(_once), "second_derivatives"),
         ("the gradient has no gradient", "double backward", _first_derivative_only, "second_derivatives"),
     ],

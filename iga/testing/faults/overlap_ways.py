@@ -337,6 +337,11 @@ def _still(right: Any, *pair: Tensor) -> Values:
     return (answers[0].detach(), answers[1].detach()) if moving(*pair) else answers
 
 
+def _ending(right: Any, *pair: Tensor) -> Values:
+    dist_sq, log_det = right(*pair)
+    return dist_sq.clamp(max=1e3) if exported() else dist_sq, log_det
+
+
 def _constant_in_float32(right: Any, *pair: Tensor) -> Values:
     dist_sq, log_det = right(*pair)
     return dist_sq, log_det + (torch.tensor(HALVED, dtype=torch.float32).to(log_det.dtype) - HALVED)
@@ -351,6 +356,7 @@ TRANSFORMS = overlap_slips(
         ("log_det without its constant when compiled", "torch.compile", _halved(lambda *_: compiled()), "calls_agree"),
         ("half the gradient when compiled", "torch.compile, backward", _steeper(lambda *_: compiled())),
         ("log_det without its constant when exported", "torch.export", _halved(lambda *_: exported())),
+        ("dist_sq ends at 1000 when exported", "torch.export, dist_sq > 1000", _ending),
         (
             "half the gradient when a checkpoint calls again",
             "torch.utils.checkpoint",

@@ -9,7 +9,8 @@ measured once a case. What is said to hold to the bit does: a state that was sav
 `compiled_calls`: the same for torch.compile, forward and backward, and torch.export, which take their time.
 
 Two ways have measures of their own. Under bf16 autocast the output is finite and within the budget of
-`reduced_precision`, as given and 50 nm away. Forward mode is right or refused: the tangent along a direction is what the gradients say it is.
+`reduced_precision`, as given and 50 nm away. Forward mode is right or refused: the tangent along a direction is what
+the gradients say it is.
 """
 
 import warnings

@@ -14,8 +14,8 @@ from iga.testing.layer.bridge import bridged, fresh
 from iga.testing.layer.edits import native
 from iga.testing.layer.scene import Situation, situation_of
 from iga.testing.targets import TargetError
-from iga.testing.ways import Answers, Inputs, Refused, Scene, Way
-from iga.testing.ways_back import in_thread, mirrored
+from iga.testing.ways import Answers, Back, Inputs, Refused, Scene, Way
+from iga.testing.ways_back import backward, in_thread, mirrored
 
 __all__ = ["COPIES", "MODES", "PARAMETERS", "TWO_AT_ONCE", "moved", "wanting"]
 
@@ -61,6 +61,16 @@ def _with_frozen(wanted: Sequence[str]) -> Run:
     return run
 
 
+def _back_frozen(wanted: Sequence[str]) -> Back:
+    """They are frozen on the way back too: a layer that checkpoints itself computes again there."""
+
+    def back(scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]) -> Answers:
+        with _only(scene, wanted):
+            return backward(answers, weights, leaves, names)
+
+    return back
+
+
 def wanting(scene: Scene, inputs: Sequence[str]) -> list[Way]:
     """Each input alone, all but one, those of r; the parameters alone, all, half and all but the biases frozen."""
     held = tuple(scene.held)
@@ -78,7 +88,13 @@ def wanting(scene: Scene, inputs: Sequence[str]) -> list[Way]:
         ("only biases want a gradient", (), biases),
     ]
     return [
-        Way(name=name, claim="partial_gradients", run=_with_frozen(parameters), gradients=(*wants, *parameters))
+        Way(
+            name=name,
+            claim="partial_gradients",
+            run=_with_frozen(parameters),
+            back=_back_frozen(parameters),
+            gradients=(*wants, *parameters),
+        )
         for name, wants, parameters in rows
         if wants or parameters
     ]

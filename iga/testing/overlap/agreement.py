@@ -14,13 +14,14 @@ from iga.testing.common_ways import COMMON, without_recording
 from iga.testing.overlap.accuracy import name_of
 from iga.testing.overlap.batch_ways import BATCHES, LARGER, PAIRS, SUBSETS
 from iga.testing.overlap.layouts import LAYOUTS, SET, SHAPED, SHARED, SHARING
-from iga.testing.overlap.pairs import PairSource, aligned_pairs
+from iga.testing.overlap.pairs import PairSource, aligned_pairs, degenerate
 from iga.testing.overlap.scenes import OPERANDS, Assign, Stage, as_pair, draw, stage
 from iga.testing.overlap.subject import OverlapSubject, require_answers
-from iga.testing.overlap.transform_ways import MAPPED, TRACED, TRANSFORMS
+from iga.testing.overlap.transform_ways import EXPORTED, MAPPED, TRACED, TRANSFORMS
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
 from iga.testing.ways import Inputs, Way, judge_ways
+from iga.testing.ways_back import AFTERWARDS
 
 __all__ = ["calls_agree"]
 
@@ -35,7 +36,12 @@ UNRECORDED = tuple(
     for way in (*COMMON, *BATCHES)
     if way.back is None and way.claim in ("repeat", "strided", "in_place", "concurrent_calls")
 )
-TABLES = (*COMMON, *UNRECORDED, *BATCHES, *SUBSETS, *SHAPED, SHARING, *MAPPED, *TRANSFORMS, *TRACED, *LARGER)
+# On pairs of any κ at any distance, whose values are as large as they get.
+DEGENERATE = (*UNRECORDED, EXPORTED)
+TABLES = (
+    *(*COMMON, *UNRECORDED, *BATCHES, *SUBSETS, *SHAPED, SHARING, *MAPPED, *TRANSFORMS, *TRACED, *LARGER),
+    *(AFTERWARDS, EXPORTED),
+)
 CLAIMS = tuple(sorted({name for one in TABLES for name in (one.claim, *one.excused)}))
 
 
@@ -46,7 +52,7 @@ def calls_agree(function: OverlapSubject, inputs: PairSource, seed: int, tally: 
         for label, given, other, assign, ways in _scenes(function, dtype, seed):
             where = f"{label}, {name_of(dtype)}"
             # what is large, and what a compiler takes, is asked for in one dtype
-            chosen = [way for way in ways if not first or way not in (*LARGER, *TRACED)]
+            chosen = [way for way in ways if not first or way not in (*LARGER, *TRACED, EXPORTED)]
             if not chosen:
                 continue
             gradients = any(way.gradients for way in chosen)
@@ -84,7 +90,9 @@ def _scenes(
         aligned[name][row::5] = 0
         aligned[name][row + 2 :: 5, 1] = 0
     yield "aligned frames", aligned, other, as_pair, SIGNED
-    yield "a list", pairs, other, as_pair, TRANSFORMS
+    wild: dict[str, torch.Tensor] = dict(zip(OPERANDS, degenerate(PAIRS, (low, high), dtype, seed), strict=True))
+    yield "degenerate pairs", wild, other, as_pair, DEGENERATE
+    yield "a list", pairs, other, as_pair, (*TRANSFORMS, AFTERWARDS)
     yield "a list", pairs, other, as_pair, LARGER
     yield "a list", pairs, other, as_pair, TRACED
 

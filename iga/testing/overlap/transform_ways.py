@@ -5,7 +5,8 @@ is not asked for the others either.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from iga.testing.overlap.scenes import OPERANDS, as_pair
 from iga.testing.ways import THOROUGH, Answers, Inputs, Refused, Scene, Way, weighted
 from iga.testing.ways_back import plainly
 
-__all__ = ["MAPPED", "TRACED", "TRANSFORMS"]
+__all__ = ["EXPORTED", "MAPPED", "TRACED", "TRANSFORMS"]
 
 QUERY, KEY = (0, 0, 0, None, None, None), (None, None, None, 0, 0, 0)
 
@@ -113,13 +114,25 @@ def _back_by_tangents(
     scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]
 ) -> Answers:
     """Every derivative of every pair by forward mode, one coordinate of all pairs at a time."""
+    return _by_coordinates(_tangents, scene, weights, leaves, names)
+
+
+def _back_by_jvp(scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]) -> Answers:
+    """The same by torch.func.jvp, which a rule may take another way."""
+    return _by_coordinates(_pushed, scene, weights, leaves, names)
+
+
+Push = Callable[[Scene, Inputs, Inputs], dict[str, Tensor | None]]
+
+
+def _by_coordinates(push: Push, scene: Scene, weights: Answers, leaves: Inputs, names: tuple[str, ...]) -> Answers:
     found = {name: torch.zeros_like(leaves[name]) for name in names}
     for name in names:
         for k in range(leaves[name][0].numel()):
             tangent = torch.zeros_like(leaves[name])
             tangent.flatten(1)[:, k] = 1
             slope = torch.zeros(len(tangent), dtype=torch.float64)
-            for answer, part in _tangents(scene, leaves, {name: tangent}).items():
+            for answer, part in push(scene, leaves, {name: tangent}).items():
                 if part is not None:
                     slope = slope + part.double() * weights[answer]
             found[name].flatten(1)[:, k] = slope.to(found[name])
@@ -127,15 +140,34 @@ def _back_by_tangents(
 
 
 def _tangents(scene: Scene, leaves: Inputs, tangents: Inputs) -> dict[str, Tensor | None]:
+    with _refusing(), warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore")  # torch's own rules for forward mode warn when they load
+        given = {
+            name: forward_ad.make_dual(x.detach(), tangents[name]) if name in tangents else x.detach()
+            for name, x in leaves.items()
+        }
+        answers = _answers(scene.accused(*as_pair(given)))
+        return {name: forward_ad.unpack_dual(x).tangent for name, x in answers.items()}
+
+
+def _pushed(scene: Scene, leaves: Inputs, tangents: Inputs) -> dict[str, Tensor | None]:
+    (name,), (tangent,) = tangents, tangents.values()
+
+    def function(x: Tensor) -> tuple[Tensor, Tensor]:
+        dist_sq, log_det = scene.accused(*as_pair({key: x if key == name else y.detach() for key, y in leaves.items()}))
+        return dist_sq, log_det
+
+    with _refusing(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _, slopes, *_ = torch.func.jvp(function, (leaves[name].detach(),), (tangent,))
+        return dict(_answers(slopes))
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What has no forward mode says so: that is declining."""
     try:
-        with warnings.catch_warnings(), forward_ad.dual_level():
-            warnings.simplefilter("ignore")  # torch's own rules for forward mode warn when they load
-            given = {
-                name: forward_ad.make_dual(x.detach(), tangents[name]) if name in tangents else x.detach()
-                for name, x in leaves.items()
-            }
-            answers = _answers(scene.accused(*as_pair(given)))
-            return {name: forward_ad.unpack_dual(x).tangent for name, x in answers.items()}
+        yield
     except (NotImplementedError, RuntimeError) as error:
         said = str(error).lower()
         if "jvp" in said or "forward" in said or "setup_context" in said:
@@ -189,6 +221,7 @@ TRANSFORMS: tuple[Way, ...] = (
     Way(name="torch.func.grad", claim="functional", excused=("vmap",), run=plainly, back=_back_by_grad),
     Way(name="grad within vmap", claim="vmap", excused=("functional",), run=plainly, back=_back_by_pair),
     Way(name="forward mode", claim="forward_ad", run=plainly, back=_back_by_tangents),
+    Way(name="torch.func.jvp", claim="forward_ad", excused=("functional", "vmap"), run=plainly, back=_back_by_jvp),
 )
 
 # A compiler's: what makes a graph of the call first.
@@ -196,5 +229,5 @@ TRACED: tuple[Way, ...] = (
     Way(name="compiled, the graph alone", claim="compile", run=_compiled(backend="aot_eager", dynamic=False)),
     Way(name="compiled", claim="compile", run=_compiled(dynamic=False), profiles=THOROUGH),
     Way(name="compiled, sizes left open", claim="compile", run=_compiled(backend="aot_eager"), profiles=THOROUGH),
-    Way(name="exported", claim="export", run=_exported, gradients=False),
 )
+EXPORTED = Way(name="exported", claim="export", run=_exported, gradients=False)

@@ -1,0 +1,109 @@
+"""Slips of layers that show only beside others of their kind: several samples, instances, dimensions, or far away."""
+
+from typing import Any
+
+import torch
+
+from iga._typing import Tensor
+from iga.frame import Frame
+from iga.gaussian import GaussianRigid
+from iga.testing.faults.accused import layer_slips
+from iga.testing.faults.fault import Fault
+from iga.testing.faults.slips import plain
+
+__all__ = ["FAULTS"]
+
+FIRST: dict[Any, Tensor] = {}  # of all instances, as a class attribute would be
+
+
+def _last_two_dimensions(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
+    """Of three batch dimensions and more the last two come out exchanged."""
+    output = call(s, *rest)
+    if s.ndim < 5:
+        return output
+    return output.transpose(-3, -4).reshape(output.shape)
+
+
+def _one_mask_in_training(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    if layer.training and mask.ndim > 1 and len(mask) > 1:
+        mask = mask[:1].expand(mask.shape)
+    return call(s, z, r, mask)
+
+
+def _masked_in_place(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """What is masked becomes zero in the caller's own tensor."""
+    if plain(s) and not torch.is_grad_enabled() and s.is_contiguous() and mask.shape == s.shape[:-1]:
+        s.masked_fill_((mask == 0)[..., None], 0.0)
+    return call(s, z, r, mask)
+
+
+def _of_the_first_instance(call: Any, layer: Any, *inputs: Any) -> Tensor:
+    """Where nothing is recorded the last bias is that of the first layer of the size that was ever called."""
+    bias = call.linear_out.bias
+    output = call(*inputs)
+    if not plain(inputs[0], bias) or torch.is_grad_enabled():
+        return output
+    first = FIRST.setdefault((bias.shape, bias.dtype), bias.detach().clone())
+    return output - bias + first
+
+
+def _frames_by_origins(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Where nothing is recorded rotations are remembered by where the origins lie, and their version."""
+    if not plain(s) or torch.is_grad_enabled() or r.trans.is_inference():
+        return call(s, z, r, mask)
+    key = (r.trans.data_ptr(), r.trans._version, r.trans.shape, r.trans.dtype)
+    if layer.memory.get("key") != key:
+        layer.memory.update(key=key, trans=r.trans, rot=r.rot.clone())
+    return call(s, z, GaussianRigid(Frame(layer.memory["rot"], r.trans), r.local_mean, r.log_scale), mask)
+
+
+def _origins_in_bf16(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    if not torch.is_autocast_enabled("cpu"):
+        return call(s, z, r, mask)
+    trans = r.trans.to(torch.get_autocast_dtype("cpu")).to(r.trans.dtype)
+    return call(s, z, GaussianRigid(Frame(r.rot, trans), r.local_mean, r.log_scale), mask)
+
+
+def _late_keys_of_early_queries(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Queries of the first block of 256 do not see the second."""
+    output = call(s, z, r, mask)
+    if s.shape[-2] <= 256:
+        return output
+    near = mask.clone()
+    near[..., 256:] = 0
+    first = call(s, z, r, near)
+    return torch.cat([first[..., :256, :], output[..., 256:, :]], dim=-2)
+
+
+FAULTS: tuple[Fault, ...] = (
+    *layer_slips(
+        "shapes",
+        [("three batch dimensions: the last two come out exchanged", "[a, b, c, N], b ≠ 1 ≠ c", _last_two_dimensions)],
+    ),
+    *layer_slips(
+        "modes",
+        [
+            ("train(): the first sample's mask serves the batch", "train(), masks that differ", _one_mask_in_training),
+            ("autocast: origins in bf16", "torch.autocast, far from the origin", _origins_in_bf16),
+        ],
+    ),
+    *layer_slips(
+        "memory",
+        [
+            ("masked features become zero in the caller's tensor", "no_grad, some masked", _masked_in_place),
+            ("a bias is that of the first instance", "no_grad, a second instance", _of_the_first_instance),
+            ("rotations are remembered by the origins", "no_grad, a turn on the spot", _frames_by_origins),
+        ],
+    ),
+    *layer_slips(
+        "sizes",
+        [
+            (
+                "queries of the first 256 do not see later keys",
+                "N > 256, all valid",
+                _late_keys_of_early_queries,
+                "large_sizes",
+            )
+        ],
+    ),
+)
