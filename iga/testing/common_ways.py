@@ -5,7 +5,8 @@ inputs `mirrored`, other shapes are the scene's `other`.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -222,14 +223,22 @@ def _threads(count: int) -> Callable[[Scene, Inputs], Answers]:
     return run
 
 
-def _two_at_once(scene: Scene, inputs: Inputs) -> Answers:
-    """The interpreter goes from one to the other as often as it can, so that a short call is interrupted too."""
-    other = [mirrored(inputs), scene.other]
-    rounds: list[Answers] = []
-    calls = 1 if torch.is_grad_enabled() else OFTEN
+@contextmanager
+def restless() -> Iterator[None]:
+    """The interpreter goes from one thread to the other as often as it can, so that a short call is interrupted too."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _two_at_once(scene: Scene, inputs: Inputs) -> Answers:
+    other = [mirrored(inputs), scene.other]
+    rounds: list[Answers] = []
+    calls = 1 if torch.is_grad_enabled() else OFTEN
+    with restless():
         for k in range(ROUNDS):
             theirs = other[k % 2]
             mine, _ = in_thread(
@@ -237,8 +246,6 @@ def _two_at_once(scene: Scene, inputs: Inputs) -> Answers:
                 lambda theirs=theirs: [scene.call(theirs) for _ in range(calls)],
             )
             rounds += mine
-    finally:
-        sys.setswitchinterval(before)
     return {name: torch.stack([answers[name] for answers in rounds]) for name in rounds[0]}
 
 

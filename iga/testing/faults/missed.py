@@ -11,7 +11,6 @@ MISSED: dict[str, dict[str, str]] = {
         "the output has the default dtype": OTHER_MODE,
         "a mask that is a slice is read from the beginning": "masks are not stored in other ways",
         "keys from the 1025th on get no weight": "1025 residues come with profile ci, and not in the matrix",
-        "inputs are kept in one place for all": "two threads were not seen to meet in one copy of the layer",
         "float64 through float32 while gradients are recorded": "float64 calls that record are compared with such only",
     },
 }

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from iga._typing import Tensor
+from iga.testing.common_ways import restless, without_recording
 from iga.testing.layer.batch_ways import among
 from iga.testing.layer.bridge import bridged, fresh
 from iga.testing.layer.edits import native
@@ -19,7 +20,7 @@ from iga.testing.ways_back import backward, in_thread, mirrored
 
 __all__ = ["COPIES", "MODES", "PARAMETERS", "TWO_AT_ONCE", "moved", "wanting"]
 
-ROUNDS = 3  # of two threads that call at once
+ROUNDS, OFTEN = 3, 8  # of two threads that call at once; calls of each in a round in which nothing is recorded
 
 TWO_AT_ONCE = "two threads at once"
 Run = Callable[[Scene, Inputs], Answers]
@@ -200,14 +201,17 @@ def _two_at_once(scene: Scene, inputs: Inputs) -> Answers:
     other = copy.deepcopy(here.layer)
     beside = [here.case_of(mirrored(inputs)), here.case_of(scene.other)]
 
+    calls = 1 if torch.is_grad_enabled() else OFTEN
+
     def call(own: Inputs) -> Tensor:
         case, rounds = here.case_of(own), []
-        for k in range(ROUNDS):
-            one, _ = in_thread(
-                lambda: here.output(case, other),
-                lambda k=k: here.output(beside[k % 2], other),
-            )
-            rounds.append(one)
+        with restless():
+            for k in range(ROUNDS):
+                mine, _ = in_thread(
+                    lambda: [here.output(case, other) for _ in range(calls)],
+                    lambda k=k: [here.output(beside[k % 2], other) for _ in range(calls)],
+                )
+                rounds += mine
         return torch.stack(rounds)
 
     try:
@@ -273,6 +277,7 @@ def _load(layer: nn.Module, values: dict[str, Tensor]) -> None:
     layer.load_state_dict({**layer.state_dict(), **values})
 
 
+AT_ONCE = Way(name=TWO_AT_ONCE, claim="concurrent_calls", run=_two_at_once)
 MODES: tuple[Way, ...] = (
     Way(name="train()", claim="train_mode", run=_training(lambda scene, inputs: scene.call(inputs))),
     # beside samples with other masks
@@ -286,6 +291,8 @@ COPIES: tuple[Way, ...] = (
     Way(name="state_dict, saved and loaded", claim="state_dict", run=_by(_state), exact=True),
     Way(name="the module, saved and loaded", claim="pickle", run=_by(_pickled)),
     Way(name="to another dtype and back", claim="to_dtype", run=_by(_there_and_back)),
+    AT_ONCE,
+    without_recording(AT_ONCE),
 )
 PARAMETERS: tuple[Way, ...] = tuple(
     Way(

@@ -63,7 +63,7 @@ def se3_invariance(subject: Subject, cases: list[Case], contract: Contract, seed
 
 
 def _by_outputs(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
-    """Two evaluations, the second `shift` further from the origin; n + 16 roundings of places cover that of the motion itself."""
+    """Two evaluations, the second `shift` further away; n + 16 roundings of places cover that of the motion itself."""
     u = bounds.unit_roundoff(native(subject))
     for index, given in enumerate(cases):
         points = contract.points[index % len(contract.points)]
