@@ -12,7 +12,7 @@ import torch
 
 from iga._typing import Float, Tensor
 
-__all__ = ["DOMAIN", "Domain", "Pairs", "decode", "degenerate_pairs", "mutated"]
+__all__ = ["DOMAIN", "GENES", "Domain", "Pairs", "decode", "degenerate_pairs", "encode", "mutated"]
 
 Pairs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -90,6 +90,21 @@ def decode(genome: Float[Tensor, "n genes"], domain: Domain = DOMAIN) -> Pairs:
     return tuple(rounded)  # pyright: ignore[reportReturnType] - six of them
 
 
+def encode(pairs: Pairs) -> Float[Tensor, "n genes"]:
+    """Genomes that decode to these pairs, to within rounding: of what was found elsewhere, to go on from."""
+    q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = (x.detach().double() for x in pairs)
+    relative = (q_rot[:, :, :, None] * k_rot[:, :, None, :]).sum(-3)
+    local = (q_rot * (q_mean - k_mean)[:, :, None]).sum(-2)
+    axis, angle = _turn_of(relative)
+    frame, size = _turn_of(q_rot)
+    sigma = torch.cat([q_sigma, k_sigma], dim=-1).log()
+    delta = local.abs().clamp(min=1e-9).log10()
+    sign = torch.where(local < 0, -1.0, 1.0).double()
+    return torch.cat(
+        [frame * size[:, None], axis, angle.clamp(min=1e-8).log10()[:, None], sigma, delta, sign, k_mean], -1
+    )
+
+
 def mutated(genome: Tensor, generator: torch.Generator, domain: Domain) -> Tensor:
     """A few genes moved by a step of random size; σ now and then to an end, a sign now and then flipped."""
     n = len(genome)
@@ -115,6 +130,31 @@ def mutated(genome: Tensor, generator: torch.Generator, domain: Domain) -> Tenso
     out[:, _DELTA] = out[:, _DELTA].clamp(-9.0, 3.0)
     out[:, _MEAN] = out[:, _MEAN].clamp(-1e3, 1e3)
     return out
+
+
+def _turn_of(rot: Tensor) -> tuple[Tensor, Tensor]:
+    """(unit axis [n, 3], angle [n] in [0, π]) of each rotation, by the quaternion's largest part."""
+    m = [[rot[:, i, j] for j in range(3)] for i in range(3)]
+    trace = m[0][0] + m[1][1] + m[2][2]
+    # 4 q qᵀ, row by row: any row that is not small is the quaternion
+    rows = torch.stack(
+        [
+            torch.stack([1 + trace, m[2][1] - m[1][2], m[0][2] - m[2][0], m[1][0] - m[0][1]], dim=-1),
+            torch.stack([m[2][1] - m[1][2], 1 + 2 * m[0][0] - trace, m[0][1] + m[1][0], m[0][2] + m[2][0]], dim=-1),
+            torch.stack([m[0][2] - m[2][0], m[0][1] + m[1][0], 1 + 2 * m[1][1] - trace, m[1][2] + m[2][1]], dim=-1),
+            torch.stack([m[1][0] - m[0][1], m[0][2] + m[2][0], m[1][2] + m[2][1], 1 + 2 * m[2][2] - trace], dim=-1),
+        ],
+        dim=-2,
+    )
+    best = rows.diagonal(dim1=-2, dim2=-1).argmax(-1)
+    quaternion = rows[torch.arange(len(rot)), best]
+    quaternion = torch.where(quaternion[:, :1] < 0, -quaternion, quaternion)
+    vector = quaternion[:, 1:]
+    size = vector.norm(dim=-1)
+    axis = torch.where(
+        (size > 0)[:, None], vector / size.clamp(min=1e-300)[:, None], torch.tensor([0.0, 0.0, 1.0]).double()
+    )
+    return axis, 2.0 * torch.atan2(size, quaternion[:, 0])
 
 
 def _turn(axis: Tensor, angle: Tensor) -> Tensor:

@@ -29,6 +29,10 @@ class Row(Protocol):
 
     def inputs(self, index: tuple[int, ...]) -> dict[str, Tensor]: ...
 
+    def rows(self, count: int) -> Tensor:
+        """Places in the batch of `count` examples, which need not be all of it."""
+        ...
+
 
 class Tally:
     """Accumulates one invariant's measurements over many calls of `add`."""
@@ -80,6 +84,7 @@ class Tally:
         # an exact 0 against a limit of 0 is the weakest evidence: it is never the worst example
         least = boundless | ((limit == 0) & (excess <= 0))
         severity = torch.where(least & value.isfinite(), -1.0, severity)
+        self.judged(severity, where)
         failed = severity > 0
         self.broken += int(failed.sum())
         worst = int(severity.flatten().argmax())
@@ -92,6 +97,9 @@ class Tally:
             self.worst_example = where if isinstance(where, str) else where(index)
             if top > 0:
                 self.call = taken(where.inputs(index)) if isinstance(where, Row) else taken()
+
+    def judged(self, severity: Tensor, where: "str | Callable[[tuple[int, ...]], str]") -> None:
+        """Told of each example's excess over its limit, as a share of the limit: for a search, which goes up it."""
 
     def leave_out(self, count: int) -> None:
         """Examples that no implementation in this dtype could decide: counted, not judged."""

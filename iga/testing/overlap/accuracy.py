@@ -12,7 +12,7 @@ import torch
 from iga._typing import Tensor
 from iga.testing.check import check
 from iga.testing.judges import overlap as oracle
-from iga.testing.overlap import budgets, pairs
+from iga.testing.overlap import budgets
 from iga.testing.overlap.pairs import PairSource
 from iga.testing.overlap.subject import ARGUMENTS, OverlapSubject, Pair
 from iga.testing.tally import Tally
@@ -33,7 +33,7 @@ def accuracy(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tal
             reference = oracle.overlap_reference(*pair)
             judge_values(pair, (dist_sq, log_det), reference, dtype, where, tally, digits=inputs.digits)
         if dtype == torch.float64:
-            few = pairs.degenerate(inputs.digits_pairs, function.sigma_range, dtype, seed + 1)
+            few = inputs.exact(dtype, seed + 1)
             with torch.no_grad():
                 values = function(*few)
             judge_values(few, values, oracle.overlap_digits(*few), dtype, "float64 against 50 digits", tally)
@@ -95,6 +95,10 @@ class label_of:  # noqa: N801 - called like a function
         """The pair itself, by the names of the function's arguments."""
         k = self._row(index)
         return {name: x[k] for name, x in zip(ARGUMENTS, self.pair, strict=True)}
+
+    def rows(self, count: int) -> Tensor:
+        """The judged pairs' places in the batch."""
+        return torch.arange(count) if self.keep is None else self.keep.nonzero().flatten()
 
     def _row(self, index: tuple[int, ...]) -> int:
         return index[0] if self.keep is None else int(self.keep.nonzero().flatten()[index[0]])

@@ -11,6 +11,7 @@ import torch
 
 from iga import rotation
 from iga._typing import Tensor
+from iga.search.ties import right_angles
 from iga.testing.check import check
 from iga.testing.judges import overlap as oracle
 from iga.testing.overlap import budgets, pairs
@@ -19,7 +20,7 @@ from iga.testing.overlap.pairs import PairSource
 from iga.testing.overlap.subject import OverlapSubject, Pair, require_answers
 from iga.testing.tally import Tally
 
-__all__ = ["coincident_means", "score_laws"]
+__all__ = ["coincident_means", "score_laws", "variants"]
 
 ANGSTROM = 10.0  # of a nm
 
@@ -28,9 +29,7 @@ ANGSTROM = 10.0  # of a nm
 def coincident_means(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
     """Equal means: δ is exactly 0, and so is dist_sq, whatever the scales and frames."""
     for dtype in function.dtypes:
-        both = pairs.joined(
-            inputs.few(dtype, seed), pairs.aligned_pairs(inputs.count // 10, function.sigma_range, dtype, seed)
-        )
+        both = pairs.joined(inputs.few(dtype, seed), inputs.aligned(dtype, seed))
         pair = (*both[:4], both[1].clone(), both[5])
         with torch.no_grad():
             require_answers(function(*both), tally)
@@ -47,8 +46,8 @@ def score_laws(function: OverlapSubject, inputs: PairSource, seed: int, tally: T
         low, high = function.sigma_range
         shrunk = (low, max(high / ANGSTROM, low * 1.5))  # so that the same lengths in Å stay within the claim
         pair = pairs.joined(
-            pairs.aligned_pairs(inputs.count // 10, shrunk, dtype, seed),
-            pairs.degenerate(inputs.count // 20, (low, min(shrunk[1], 30 * low)), dtype, seed),
+            inputs.aligned(dtype, seed, most=shrunk[1]),
+            inputs.few(dtype, seed, most=min(shrunk[1], 30 * low), share=20),
         )
         with torch.no_grad():
             answers = function(*pair)
@@ -82,12 +81,18 @@ def score_laws(function: OverlapSubject, inputs: PairSource, seed: int, tally: T
                 tally.add(under, 0.0, label_of(pair, f"{where}: log_det falls"))
 
 
+def variants(pair: Pair, seed: int, high: float) -> dict[str, Pair]:
+    """The pairs [n] under each law that `score_laws` compares, by its name; σ stays under `high`, nm."""
+    found = _transformed(pair, seed, torch.finfo(pair[0].dtype).eps / 2, high)
+    return {law: moved for law, moved, _, _ in found}
+
+
 def _transformed(pair: Pair, seed: int, u: float, high: float) -> list[tuple[str, Pair, float, Tensor]]:
     """(law, the pairs transformed, what log_det gains, by how much √dist_sq may move for the inputs' own rounding)."""
     q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = pair
     n, dtype = len(q_rot), q_rot.dtype
     generator = torch.Generator().manual_seed(seed)
-    group = pairs.signed_permutations()
+    group = right_angles()
     none = torch.zeros(n, dtype=torch.float64)
 
     def relabelled(rot: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

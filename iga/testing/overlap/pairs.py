@@ -4,21 +4,29 @@ All are rounded to the dtype once; what a function is compared with is computed 
 a run's pairs says how many there are, of which structures, and how many digits are asked for.
 """
 
-import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import torch
 
 from iga import rotation
 from iga._typing import Tensor
 from iga.search.pairs import Domain, decode, degenerate_pairs
+from iga.search.ties import right_angles
 from iga.structure import Structure
 from iga.testing.judges.overlap import nearest_rotation
 from iga.testing.overlap.subject import Pair
 
-__all__ = ["PairSource", "aligned_pairs", "broken_up", "degenerate", "joined", "signed_permutations", "structure_pairs"]
+__all__ = [
+    "GivenPairs",
+    "PairSource",
+    "aligned_pairs",
+    "broken_up",
+    "degenerate",
+    "joined",
+    "structure_pairs",
+]
 
 
 def degenerate(count: int, sigma_range: tuple[float, float], dtype: torch.dtype, seed: int) -> Pair:
@@ -54,19 +62,6 @@ def structure_pairs(structures: list[Structure], count: int, dtype: torch.dtype,
     return tuple(torch.cat(column)[:count] for column in zip(*parts, strict=True))  # pyright: ignore[reportReturnType]
 
 
-def signed_permutations() -> Tensor:
-    """The 24 rotations that permute and flip axes, [24, 3, 3], float64: exact in every dtype."""
-    matrices = []
-    for order in itertools.permutations(range(3)):
-        for signs in itertools.product((1.0, -1.0), repeat=3):
-            matrix = torch.zeros(3, 3, dtype=torch.float64)
-            for row, (column, sign) in enumerate(zip(order, signs, strict=True)):
-                matrix[row, column] = sign
-            if torch.linalg.det(matrix) > 0:
-                matrices.append(matrix)
-    return torch.stack(matrices)
-
-
 def aligned_pairs(count: int, sigma_range: tuple[float, float], dtype: torch.dtype, seed: int) -> Pair:
     """Pairs whose frames are exact multiples of a right angle: axis-aligned boxes, equal frames, δ along an axis.
 
@@ -78,7 +73,7 @@ def aligned_pairs(count: int, sigma_range: tuple[float, float], dtype: torch.dty
     def uniform(low: float, high: float, *size: int) -> Tensor:
         return low + (high - low) * torch.rand(*size, generator=generator, dtype=torch.float64)
 
-    group = signed_permutations()
+    group = right_angles()
     i, j = (group[torch.randint(0, 24, (count,), generator=generator)] for _ in range(2))
     kind = torch.arange(count) % 3
     j = torch.where((kind == 0)[:, None, None], i, j)
@@ -131,9 +126,60 @@ class PairSource:
             yield "residues", broken_up(ordinary, inside)
         yield "degenerate", degenerate(self.count, self.sigma_range, dtype, seed)
 
-    def few(self, dtype: torch.dtype, seed: int, *, spread: float | None = None, share: int = 10) -> Pair:
-        """A `share`-th of the pairs; with κ up to `spread` only, where float32 can tell right from wrong."""
+    def few(
+        self, dtype: torch.dtype, seed: int, *, spread: float | None = None, most: float | None = None, share: int = 10
+    ) -> Pair:
+        """A `share`-th of the pairs; with κ up to `spread` only, where float32 can tell right from wrong; with σ up to
+        `most`, nm."""
         low, high = self.sigma_range
         if spread is not None:
             high = min(high, low * spread)
+        if most is not None:
+            high = min(high, most)
         return degenerate(max(self.count // share, 64), (low, high), dtype, seed)
+
+    def aligned(self, dtype: torch.dtype, seed: int, *, most: float | None = None) -> Pair:
+        """A tenth as many pairs whose frames are exact multiples of a right angle; with σ up to `most`, nm."""
+        low, high = self.sigma_range
+        return aligned_pairs(self.count // 10, (low, high if most is None else most), dtype, seed)
+
+    def exact(self, dtype: torch.dtype, seed: int) -> Pair:
+        """The few that are judged against 50 digits."""
+        return degenerate(self.digits_pairs, self.sigma_range, dtype, seed)
+
+
+@dataclass(frozen=True)
+class GivenPairs(PairSource):
+    """These pairs, row by row: `given(dtype)` are all of them, of which 50 digits judge the first.
+
+    A check that asks for others, by another seed than `seed`, gets as many that are drawn.
+    """
+
+    given: Callable[[torch.dtype], Pair] = field(kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+
+    def sampled(self, dtype: torch.dtype, seed: int) -> Iterator[tuple[str, Pair]]:
+        """Labelled batches: the given pairs."""
+        yield "given", self.given(dtype)
+
+    def few(
+        self, dtype: torch.dtype, seed: int, *, spread: float | None = None, most: float | None = None, share: int = 10
+    ) -> Pair:
+        """All of them, with σ moved as far as `spread` and `most` ask for."""
+        if seed != self.seed:
+            return super().few(dtype, seed, spread=spread, most=most, share=1)
+        q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = self.given(dtype)
+        if spread is not None:
+            least = torch.maximum(q_sigma.amax(-1, keepdim=True), k_sigma.amax(-1, keepdim=True)) / spread
+            q_sigma, k_sigma = torch.maximum(q_sigma, least), torch.maximum(k_sigma, least)
+        if most is not None:
+            q_sigma, k_sigma = q_sigma.clamp(max=most), k_sigma.clamp(max=most)
+        return q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma
+
+    def aligned(self, dtype: torch.dtype, seed: int, *, most: float | None = None) -> Pair:
+        """None: the given pairs are what they are."""
+        return broken_up(self.given(dtype), slice(0, 0))
+
+    def exact(self, dtype: torch.dtype, seed: int) -> Pair:
+        """The first of them."""
+        return broken_up(self.given(dtype), slice(0, self.digits_pairs))
