@@ -1,0 +1,245 @@
+"""The places where a tensor program branches, and each example's distance from the side that it did not take.
+
+`watch_branches` calls a function on n examples under a `TorchFunctionMode`, which sees the function's own comparisons,
+logic, `where`, `clamp`, `maximum`, `relu`, `abs`, `sign`, `floor`, casts to integers and `sort` with their operands
+still on the autograd graph. A site is where the operation stands in the code, with its place among those of that line,
+and the column where it has several. What torch does not see is not seen: compiled kernels, numba, numbers that Python
+took out of a tensor; `Seen.blind` says so.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from iga._typing import Float, Tensor
+from iga.fuzz import distances
+from iga.fuzz.distances import Distances
+
+__all__ = ["Seen", "watch_branches"]
+
+MOST_COLUMNS = 9  # of a site: those of a 3 × 3 matrix; of what has more the nearest counts
+_MODULES = ("torch", "iga.fuzz", "jaxtyping", "beartype")  # whose frames are no place of the accused
+
+_GREATER = {"gt", "ge", "greater", "greater_equal"}
+_LESS = {"lt", "le", "less", "less_equal"}
+_EQUAL, _UNEQUAL = {"eq"}, {"ne", "not_equal"}
+_AND, _OR = {"and", "iand", "bitwise_and", "logical_and"}, {"or", "ior", "bitwise_or", "logical_or"}
+_NOT = {"invert", "bitwise_not", "logical_not"}
+_SHAPE = {
+    *("getitem", "view", "reshape", "unsqueeze", "squeeze", "expand", "flatten", "unflatten", "permute", "transpose"),
+    *("swapaxes", "movedim", "clone", "contiguous", "select", "narrow", "expand_as", "view_as", "broadcast_to"),
+}
+_SEVERAL = {"stack", "cat", "concat", "hstack", "vstack"}
+_PAIRS = {"maximum", "minimum", "fmax", "fmin"}
+_ROUNDED = {"floor", "ceil", "round", "trunc", "long", "int"}
+_PYTHON = {"item", "tolist", "numpy", "float", "int", "index"}
+
+
+@dataclass
+class Seen:
+    """What one call showed. sites: name → Distances of shape [n]; cells: name → the numbers [n] before they were cut
+    to integers; constants: numbers that something was compared with; blind: what could not be followed."""
+
+    sites: dict[str, Distances] = field(default_factory=dict)
+    cells: dict[str, Float[Tensor, " n"]] = field(default_factory=dict)
+    constants: set[float] = field(default_factory=set)
+    blind: set[str] = field(default_factory=set)
+
+
+def watch_branches(function: Callable[..., Any], *arguments: Tensor, rows: int) -> tuple[Any, Seen]:
+    """(what function(*arguments) returns, what was seen); the examples are the first dimension, of length `rows`."""
+    mode = _Watch(rows)
+    with mode:
+        answer = function(*arguments)
+    return answer, mode.seen
+
+
+class _Watch(TorchFunctionMode):
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows, self.seen = rows, Seen()
+        self._known: dict[int, tuple[Tensor, Distances]] = {}  # the tensor is kept, so that its id stays its own
+        self._whole: dict[int, tuple[Tensor, Tensor]] = {}  # integers, with the same numbers on the autograd graph
+        self._count: dict[str, int] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        name = getattr(func, "__name__", "").strip("_")
+        try:
+            self._look(name, func, args, kwargs, out)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:  # a form of the call that is not known here
+            self.seen.blind.add(f"{name}: {str(error).splitlines()[0][:80]}")
+        return out
+
+    def _look(self, name: str, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        if name in _PYTHON and args and isinstance(args[0], Tensor) and not isinstance(out, Tensor):
+            self.seen.blind.add(f"a number that Python took by {name}(), {self._place()}")
+        elif isinstance(out, Tensor) and out.dtype == torch.bool:
+            self._condition(name, func, args, kwargs, out)
+        elif name in ("clamp", "clip", "clamp_min", "clamp_max", "relu", "abs", "absolute", "sign", "threshold"):
+            self._bounds(name, args, kwargs)
+        elif name in _PAIRS or (name in ("max", "min") and len(args) > 1 and isinstance(args[1], Tensor)):
+            self._site(name, distances.at_least(args[0], args[1], args[0] > args[1]))
+        elif name in ("max", "min", "amax", "amin", "argmax", "argmin", "sort", "argsort", "topk"):
+            self._order(name, args)
+        elif name in _ROUNDED or (name in ("to", "type") and isinstance(out, Tensor) and self._cut(args, out)):
+            self._cell(name, args[0], out)
+        elif isinstance(out, Tensor) and not out.dtype.is_floating_point and self._whole:
+            self._count_on(func, args, kwargs, out)
+
+    # conditions
+
+    def _condition(self, name: str, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+        if name in _SHAPE:
+            if (known := self._known.get(id(args[0]))) is not None:
+                self._remember(out, known[1].mapped(lambda x: func(x, *args[1:], **kwargs)))
+            return
+        if name in _SEVERAL:
+            parts = [self._of(x) for x in args[0]]
+            rest = args[1:]
+            to_true = func([x.to_true for x in parts], *rest, **kwargs)
+            self._remember(out, Distances(to_true, func([x.to_false for x in parts], *rest, **kwargs)))
+            return
+        found = self._distances(name, args, kwargs, out)
+        if found is not None:
+            self._remember(out, found)
+            self._site(name, found)
+
+    def _distances(self, name: str, args: Any, kwargs: Any, out: Tensor) -> Distances | None:
+        if name in _GREATER | _LESS | _EQUAL | _UNEQUAL:
+            a, b = (self._value(x) if isinstance(x, Tensor) else self._number(x, out) for x in (args[0], args[1]))
+            if a.dtype == torch.bool or b.dtype == torch.bool:
+                return distances.constant(out)
+            if name in _EQUAL:
+                return distances.equal(a, b, out)
+            if name in _UNEQUAL:
+                return distances.negated(distances.equal(a, b, ~out))
+            return distances.at_least(a, b, out) if name in _GREATER else distances.at_least(b, a, out)
+        if name in _AND or name == "mul":
+            return distances.both(self._of(args[0]), self._of(args[1]))
+        if name in _OR:
+            return distances.either(self._of(args[0]), self._of(args[1]))
+        if name in _NOT:
+            return distances.negated(self._of(args[0]))
+        if name in ("all", "any"):
+            dims, keep = self._dims(args, kwargs)
+            return (distances.all_of if name == "all" else distances.any_of)(self._of(args[0]), dims, keep)
+        if name == "isfinite" or name in ("isnan", "isinf"):
+            return distances.constant(out)
+        return None
+
+    def _dims(self, args: Any, kwargs: Any) -> tuple[list[int], bool]:
+        """The dimensions that all or any goes over; of the whole tensor all but the rows, each of which is its own."""
+        x = args[0]
+        given = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else None))
+        keep = bool(kwargs.get("keepdim", args[2] if len(args) > 2 else False))
+        if given is None:
+            return list(range(1 if x.ndim and x.shape[0] == self.rows else 0, x.ndim)), False
+        return [d % x.ndim for d in (given if isinstance(given, tuple | list) else (given,))], keep
+
+    def _of(self, x: Any) -> Distances:
+        if isinstance(x, Tensor) and (known := self._known.get(id(x))) is not None:
+            return known[1]
+        return distances.constant(torch.as_tensor(x) != 0)
+
+    def _number(self, x: Any, like: Tensor) -> Tensor:
+        value = float(x)
+        if len(self.seen.constants) < 256:
+            self.seen.constants.add(value)
+        return torch.full((), value, dtype=torch.float64, device=like.device)
+
+    def _remember(self, out: Tensor, found: Distances) -> None:
+        self._known[id(out)] = (out, found)
+
+    # operations that branch without a condition
+
+    def _bounds(self, name: str, args: Any, kwargs: Any) -> None:
+        x = args[0]
+        if not x.dtype.is_floating_point:
+            return
+        low = kwargs.get("min", args[1] if len(args) > 1 and name not in ("clamp_max",) else None)
+        high = kwargs.get(
+            "max", args[2] if len(args) > 2 else args[1] if len(args) > 1 and name == "clamp_max" else None
+        )
+        if name in ("relu", "abs", "absolute", "sign"):
+            low, high = 0.0, None
+        for side, bound in (("min", low), ("max", high)):
+            if bound is not None:
+                other = bound if isinstance(bound, Tensor) else self._number(bound, x)
+                self._site(f"{name} {side}", distances.at_least(x, other, x > other))
+
+    def _order(self, name: str, args: Any) -> None:
+        """Which of the last dimension's entries is the largest."""
+        x = args[0]
+        if x.ndim < 2 or x.shape[0] != self.rows or not 2 <= x.shape[-1] <= 6 or not x.dtype.is_floating_point:
+            return
+        largest = x.argmax(-1)
+        for column in range(x.shape[-1]):
+            one = x[..., column : column + 1]
+            short = (-distances.margin(one, x)).clamp(min=0.0).sum(-1)
+            self._site(f"{name} {column}", Distances(short, 1.0 - (largest != column).double() + 0.0 * short))
+
+    def _cut(self, args: Any, out: Tensor) -> bool:
+        before = args[0]
+        return isinstance(before, Tensor) and before.dtype.is_floating_point and not out.dtype.is_floating_point
+
+    def _value(self, x: Tensor) -> Tensor:
+        known = self._whole.get(id(x))
+        return x if known is None else known[1]
+
+    def _count_on(self, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+        """Integers made of integers: the same sum or product of what stands for them on the graph."""
+        if not any(isinstance(x, Tensor) and id(x) in self._whole for x in args):
+            return
+        shadow = func(*(self._value(x) if isinstance(x, Tensor) else x for x in args), **kwargs)
+        self._whole[id(out)] = (out, out.double() + (shadow - shadow.detach()))
+
+    def _cell(self, name: str, x: Tensor, out: Tensor) -> None:
+        if not x.dtype.is_floating_point:
+            return
+        known = self._whole.get(id(x))  # floor() before long() is one cut, not two
+        line = x if known is None else known[1]
+        self._whole[id(out)] = (out, out.double() + (line - line.detach()).double())
+        if known is None and x.ndim and x.shape[0] == self.rows:
+            place = self._named(name)
+            for column, values in enumerate(x.reshape(self.rows, -1).unbind(-1)[:MOST_COLUMNS]):
+                self.seen.cells[f"{place}[{column}]"] = values.double()
+
+    # places
+
+    def _site(self, name: str, found: Distances) -> None:
+        if found.to_true.ndim == 0 or found.to_true.shape[0] != self.rows:
+            return
+        columns = found.mapped(lambda x: x.reshape(self.rows, -1))
+        count = columns.to_true.shape[-1]
+        place = self._named(name)
+        if count > MOST_COLUMNS:
+            nearest = columns.mapped(lambda x: x.amin(-1))
+            self.seen.sites[place] = nearest
+            return
+        for column in range(count):
+            of = place if count == 1 else f"{place}[{column}]"
+            self.seen.sites[of] = columns.mapped(lambda x, column=column: x[:, column])
+
+    def _named(self, name: str) -> str:
+        place = f"{self._place()} {name}"
+        number = self._count[place] = self._count.get(place, 0) + 1
+        return place if number == 1 else f"{place} ({number})"
+
+    def _place(self) -> str:
+        """file:line of the innermost frame that is not of torch, of the fuzzer, or of what checks types."""
+        frame = sys._getframe(1)
+        while frame is not None and _passed_over(frame.f_code.co_filename, frame.f_globals.get("__name__") or ""):
+            frame = frame.f_back
+        return "?" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def _passed_over(file: str, module: str) -> bool:
+    own = module in _MODULES or module.startswith(tuple(f"{name}." for name in _MODULES))
+    return own or file.startswith("<@beartype")

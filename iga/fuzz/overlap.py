@@ -1,0 +1,377 @@
+"""The search of an overlap function: three engines over pairs of Gaussians, one pool, every check of the registry.
+
+sampling  grids of pairs and batches of every size and layout, screened; pairs with exact ties, judged by all checks;
+          now and then the checks that draw inputs of their own, with a new seed
+climb     the pool by gradient up its float64 error, and by mutation up one check's value over limit
+branches  the rare sides of the accused's own conditions, by branch distance
+
+Every pair that came near a budget, or took a rare side, is kept in the pool, which the engines start from.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from iga._runtime import threads
+from iga._typing import Tensor
+from iga.fuzz.bandit import Bandit
+from iga.fuzz.climbing import climb, climb_error
+from iga.fuzz.objectives import Verdict, judge_pairs
+from iga.fuzz.packed import packed, unpacked
+from iga.fuzz.pair_cases import DRAWN, drawn, judged_again, shrunk
+from iga.fuzz.sampling import SIZES, Suspects, grid, picked, screen
+from iga.fuzz.seeking import Coverage, seek
+from iga.fuzz.stream import Candidate, Covered, Judgement, Round
+from iga.search.pair_space import CELLS, PairSpace, cells_of
+from iga.search.pairs import Domain, Pairs
+from iga.testing.check import Check
+from iga.testing.checks import checks_of
+from iga.testing.latest import Call
+from iga.testing.overlap.subject import ARGUMENTS, OverlapSubject
+from iga.testing.state.watch import Watch, watching
+from iga.testing.targets import one_line
+
+__all__ = ["ENGINES", "OverlapStream"]
+
+ENGINES = ("sampling", "climb", "branches")
+NEAR = 0.7  # of a budget: from there on all checks look
+POOL, POPULATION = 2048, 512
+LEADS = 16  # of each grid in float64: what stands out most, for the climb
+GRIDS = 3  # of a sampling round
+DRAWN_AT = (15, 60)  # checks that draw inputs of their own cost seconds: the first such round, and how many lie between
+PATIENCE = 8  # candidates of a check, none of which was believed, after which it raises no more
+
+
+@dataclass
+class _Found:
+    """What the rounds of an engine collect."""
+
+    examples: int = 0
+    gain: float = 0.0
+
+
+class OverlapStream:
+    """See `iga.fuzz.stream.Stream`. seed and shard (i, n) say which of n streams it is."""
+
+    kind = "overlap"
+
+    def __init__(
+        self,
+        subject: OverlapSubject,
+        *,
+        checks: list[Check] | None = None,
+        seed: int = 0,
+        shard: tuple[int, int] = (0, 1),
+        digits: int = 2,
+        known: list[Pairs] | None = None,
+        engines: tuple[str, ...] = ENGINES,
+    ) -> None:
+        """`known` are pairs to start from, of real structures say; `engines` those that take part."""
+        self.subject, self.digits, self.seed = subject, digits, seed * shard[1] + shard[0]
+        given = list(checks_of("overlap").values()) if checks is None else checks
+        self._checks = {check.name: check for check in given if not check.not_supported(subject.claims)}
+        self.checks = list(self._checks)
+        self.generator = torch.Generator().manual_seed(self.seed)
+        self.space = PairSpace(Domain(*subject.sigma_range))
+        self.pool = torch.empty(0, self.space.genes, dtype=torch.float64)
+        if known:
+            self.pool = torch.cat([self.space.encode(pair) for pair in known])[:POOL]
+        self.leads = self.pool[:0]  # pairs whose float64 error stands out, the latest last
+        self.coverage, self.bandit = Coverage(), Bandit(engines)
+        self.cells = torch.zeros(CELLS, dtype=torch.long)
+        self.worst: dict[str, float] = {}
+        self.raised: dict[str, int] = {}
+        self._flat = bool({"broadcasting", "leading_dimensions"} & subject.claims.lacking)
+
+    # rounds
+
+    def round(self) -> Round:
+        """The next round, of the engine whose turn it is."""
+        engine = self.bandit.choose(self.generator)
+        self._begin(engine)
+        with threads(1), watching(Watch()):
+            {"sampling": self._sampling, "climb": self._climbing, "branches": self._branching}[engine]()
+        gain = self._seen.gain + 5 * len(self._candidates)
+        for name, value in self._worst.items():
+            known = self.worst.get(name, 0.0)
+            gain += value > 1.1 * known
+            self.worst[name] = max(known, value)
+        self.bandit.reward(engine, gain)
+        self._meet_constants()
+        found = list(self._candidates.values())
+        return Round(engine, self._seen.examples, self._seen.examples, self._worst, found)
+
+    def skip(self, number: int) -> None:
+        """Pass over a round that did not come back: the next one draws otherwise."""
+        self.generator.manual_seed(self.seed + 1_000_003 * (number + 1))
+
+    def _begin(self, engine: str) -> None:
+        self._now, self._seen = engine, _Found()
+        self._candidates: dict[str, Candidate] = {}
+        self._worst: dict[str, float] = {}
+
+    def _meet_constants(self) -> None:
+        constants = torch.tensor(sorted(self.coverage.constants), dtype=torch.float64)
+        self.space = replace(self.space, constants=constants)
+
+    def _sampling(self) -> None:
+        turn = self.bandit.rounds.get("sampling", 0)
+        dtypes = self.subject.dtypes
+        for k in range(GRIDS):
+            dtype = dtypes[(turn + k) % len(dtypes)]
+            pairs = grid(self.space, self.generator, dtype)
+            if turn % 2 or self._flat:
+                pairs = picked(pairs, torch.arange(pairs[0].shape[0] * pairs[3].shape[0]))
+            self._screened(pairs, dtype)
+        for size in (
+            SIZES[turn * 3 % len(SIZES)],
+            SIZES[(turn * 3 + 1) % len(SIZES)],
+            SIZES[(turn * 3 + 2) % len(SIZES)],
+        ):
+            dtype = dtypes[turn % len(dtypes)]
+            pairs = self.space.decode(self._sized(size), dtype)
+            self._screened(pairs, dtype, batch=True)
+        self._judged(self.space.draw(POPULATION, self.generator, 0.8))
+        first, every = DRAWN_AT
+        if turn >= first and (turn - first) % every == 0:
+            self._own_draws((turn - first) // every)
+
+    def _sized(self, size: int) -> Tensor:
+        """A batch of that size at little cost: some hundred genomes over and over, in another order."""
+        base = self.space.draw(min(size, 1024), self.generator, 0.5)
+        if size <= len(base):
+            return base
+        return base[torch.randint(0, len(base), (size,), generator=self.generator)]
+
+    def _climbing(self) -> None:
+        turn = self.bandit.rounds.get("climb", 0)
+        start = self._from_pool(POPULATION // 2)
+        if (turn % 4 or len(self.leads) >= len(start)) and torch.float64 in self.subject.dtypes:
+            count = len(start)
+            start = torch.cat([self.leads[-count:], start])[:count]
+            self.leads = self.leads[:-count]
+            try:
+                climbed = climb_error(self.subject.function, self.space, start, 40)
+                self._seen.examples += 40 * count
+                self._judged(climbed)
+                return
+            except Exception as error:  # an accused without gradients is climbed by mutation
+                self.coverage.blind.add(f"no gradient to climb: {one_line(error)[:80]}")
+        names = [name for name in self._row_checks if name in self.checks]
+        if not names:
+            return
+        check = self._checks[names[turn // 4 % len(names)]]
+        start = start[: POPULATION // 8]
+
+        def height(genome: Tensor) -> Tensor:
+            return self._verdicts(genome, [check])[check.name].ratio.nan_to_num(nan=math.inf)
+
+        climbed, _ = climb(height, self.space, start, 12, self.generator)
+        self._judged(climbed)
+
+    def _branching(self) -> None:
+        turn = self.bandit.rounds.get("branches", 0)
+        dtype = self.subject.dtypes[turn % len(self.subject.dtypes)]
+        function = self.subject.function
+        if turn == 0:
+            self._cover(self.space.draw(8192, self.generator), dtype, sampled=True)
+        if not self.coverage.taken and not self.coverage.ranges:
+            self._judged(self._from_pool(POPULATION))  # nothing that branches can be seen
+            return
+        before = {side for side, count in self.coverage.taken.items() if count}
+        met = []
+        try:
+            for genome in seek(function, self.space, self._from_pool(POPULATION), dtype, self.coverage, self.generator):
+                met.append(genome[: POPULATION // 4])
+        except Exception as error:  # the accused's own, at inputs that no other engine went to
+            self._raised(one_line(error))
+        self._seen.examples += 68 * POPULATION
+        self._seen.gain += len({side for side, count in self.coverage.taken.items() if count} - before)
+        if met:
+            reached = torch.cat(met)
+            reached = reached[torch.randperm(len(reached), generator=self.generator)[: 2 * POPULATION]]
+            self._keep(reached[:128])
+            self._judged(reached)
+
+    # what all rounds share
+
+    @property
+    def _row_checks(self) -> list[str]:
+        """The checks that are measured on the pairs of the search; the costly ones draw inputs of their own."""
+        return [name for name, check in self._checks.items() if check.every == 1]
+
+    def _verdicts(self, genome: Tensor, checks: list[Check]) -> dict[str, Verdict]:
+        self._seen.examples += len(genome)
+        self.cells += torch.bincount(cells_of(genome), minlength=CELLS)
+        found = judge_pairs(
+            checks, self.subject, lambda dtype: self.space.decode(genome, dtype), len(genome), digits=self.digits
+        )
+        self._note(found)
+        return found
+
+    def _judged(self, genome: Tensor) -> None:
+        """All checks on these pairs; those nearest to a limit are kept."""
+        if not len(genome):
+            return
+        new = int((self.cells > 0).sum())
+        found = self._verdicts(genome, [self._checks[name] for name in self._row_checks if name in self.checks])
+        self._seen.gain += 0.1 * (int((self.cells > 0).sum()) - new)
+        for verdict in found.values():
+            self._keep(genome[verdict.ratio.argsort(descending=True)[:4]])
+
+    def _screened(self, pairs: Pairs, dtype: torch.dtype, *, batch: bool = False) -> None:
+        try:
+            suspects: Suspects = screen(self.subject.function, pairs, dtype)
+        except Exception as error:  # whatever the accused raises is a finding about it
+            if pairs[0].ndim > 3:  # whether it broadcasts is for the check of its ways of calling to say
+                self._flat = True
+            else:
+                self._raised(one_line(error), pairs)
+            return
+        self._seen.examples += suspects.examples
+        if suspects.examples:
+            worst = self.space.encode(picked(pairs, suspects.index[:LEADS]))
+            self._keep(worst[:4])
+            if dtype == torch.float64 and not batch:
+                self.leads = torch.cat([self.leads, worst])[-POOL:]
+        near = suspects.index[suspects.share > NEAR]
+        if not len(near):
+            return
+        chosen = picked(pairs, near)
+        checks = [self._checks[name] for name in self._row_checks if name in self.checks]
+        found = judge_pairs(checks, self.subject, _as(chosen), len(near), dtypes=[dtype], digits=self.digits)
+        self._note(found)
+        if batch and "accuracy" in self.checks and not any(x.finding.verdict == "broken" for x in found.values()):
+            # alone they are right: it is the batch
+            whole = judge_pairs([self._checks["accuracy"]], self.subject, _as(pairs), len(pairs[0]), dtypes=[dtype])
+            self._note(whole, inputs=dict(zip(ARGUMENTS, pairs, strict=True)))
+
+    def _own_draws(self, turn: int) -> None:
+        """The costly checks, as a run has them, with a seed of this round."""
+        names = [name for name in self._checks if name not in self._row_checks and name in self.checks]
+        if not names:
+            return
+        check = self._checks[names[turn % len(names)]]
+        finding, call = drawn(self.subject, check, seed := self.seed + turn, self.digits)
+        if finding.verdict == "broken" and call is not None:
+            self._candidate(
+                check.name, replace(call, layer={DRAWN: seed}), math.inf, finding.worst_example, finding.note
+            )
+
+    def _note(self, found: dict[str, Verdict], inputs: dict[str, Tensor] | None = None) -> None:
+        for name, verdict in found.items():
+            worst = float(verdict.ratio.max()) if len(verdict.ratio) else 0.0
+            self._worst[name] = max(self._worst.get(name, 0.0), min(worst, 1e300))
+            call = verdict.call if inputs is None else Call("overlap", inputs)
+            if verdict.finding.verdict == "broken" and call is not None:
+                self._candidate(name, call, worst, verdict.finding.worst_example, verdict.finding.note)
+
+    def _candidate(self, name: str, call: Call, ratio: float, where: str, note: str) -> None:
+        if name not in self.checks or name in self._candidates or self.raised.get(name, 0) >= PATIENCE:
+            return
+        self.raised[name] = self.raised.get(name, 0) + 1
+        self._candidates[name] = Candidate(name, call, ratio, where, note, self._now)
+
+    def _raised(self, words: str, pairs: Pairs | None = None) -> None:
+        """The accused raised: the first check of values says so, if it is the accused's fault."""
+        if pairs is not None and "accuracy" in self.checks:
+            call = Call("overlap", dict(zip(ARGUMENTS, pairs, strict=True)))
+            self._candidate("accuracy", call, math.inf, "a batch", f"it raised {words}")
+
+    def _cover(self, genome: Tensor, dtype: torch.dtype, *, sampled: bool) -> None:
+        from iga.fuzz.branches import watch_branches
+
+        try:
+            with torch.no_grad():
+                _, seen = watch_branches(self.subject.function, *self.space.decode(genome, dtype), rows=len(genome))
+        except Exception as error:  # the checks meet it too
+            self.coverage.blind.add(one_line(error)[:80])
+            return
+        self._seen.gain += len(self.coverage.note(seen, len(genome), sampled=sampled))
+
+    def _from_pool(self, count: int) -> Tensor:
+        """Half from the pool, half drawn."""
+        old = self.pool[torch.randperm(len(self.pool), generator=self.generator)[: count // 2]]
+        return torch.cat([self.space.draw(count - len(old), self.generator, 0.1), old])
+
+    def _keep(self, genome: Tensor) -> None:
+        """Into the pool; what is over its size leaves at random."""
+        both = torch.cat([self.pool, genome])
+        if len(both) > POOL:
+            both = both[torch.randperm(len(both), generator=self.generator)[:POOL]]
+        self.pool = both
+
+    def covered(self) -> Covered:
+        """The sides of sites, and cells of κ × angle × |δ|."""
+        sites = dict.fromkeys(name for name, _ in self.coverage.taken)
+        count = self.coverage.taken
+        sides = {name: (count.get((name, True), 0), count.get((name, False), 0)) for name in sites}
+        return Covered(sides, int((self.cells > 0).sum()), CELLS, tuple(sorted(self.coverage.blind)))
+
+    # of candidates
+
+    def judge(self, candidate: Candidate) -> Judgement:
+        """The candidate's check on its exact inputs alone."""
+        with threads(1):
+            return judged_again(self.subject, self._checks[candidate.check], candidate, self.digits)
+
+    def shrink(self, candidate: Candidate, seconds: float) -> Candidate:
+        """The simplest inputs that were found on which the same check breaks."""
+        with threads(1):
+            return shrunk(self.subject, self._checks[candidate.check], candidate, seconds, self.digits)
+
+    # what goes on after a stop
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs, as JSON."""
+        coverage = self.coverage
+        return {
+            "generator": packed(self.generator.get_state()),
+            "pool": packed(self.pool),
+            "leads": packed(self.leads),
+            "cells": packed(self.cells),
+            "bandit": {"rounds": self.bandit.rounds, "gain": self.bandit.gain},
+            "worst": self.worst,
+            "raised": self.raised,
+            "checks": self.checks,
+            "flat": self._flat,
+            "rounds": sum(self.bandit.rounds.values()),
+            "coverage": {
+                "examples": coverage.examples,
+                "taken": [[name, side, count] for (name, side), count in coverage.taken.items()],
+                "constants": [x.hex() for x in sorted(coverage.constants)],
+                "blind": sorted(coverage.blind),
+                "ranges": {name: [low, high] for name, (low, high) in coverage.ranges.items()},
+            },
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from there. Raises ValueError for what is no state of such a stream."""
+        try:
+            generator = unpacked(state["generator"], (len(self.generator.get_state()),))
+            self.pool = unpacked(state["pool"], (None, self.space.genes))
+            self.leads = unpacked(state["leads"], (None, self.space.genes))
+            self.cells = unpacked(state["cells"], (CELLS,))
+            self.bandit = Bandit(self.bandit.engines, dict(state["bandit"]["rounds"]), dict(state["bandit"]["gain"]))
+            self.worst, self.raised = dict(state["worst"]), dict(state["raised"])
+            self.checks = [name for name in state["checks"] if name in self._checks]
+            self._flat = bool(state["flat"])
+            old = state["coverage"]
+            self.coverage = Coverage(
+                int(old["examples"]),
+                {(str(name), bool(side)): int(count) for name, side, count in old["taken"]},
+                {float.fromhex(x) for x in old["constants"]},
+                set(old["blind"]),
+                {str(name): (float(low), float(high)) for name, (low, high) in old["ranges"].items()},
+            )
+            self.generator.set_state(generator)
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"no state of a search of pairs: {error}") from error
+        self._meet_constants()
+
+
+def _as(pairs: Pairs) -> Callable[[torch.dtype], Pairs]:
+    return lambda dtype: tuple(x.to(dtype) for x in pairs)  # pyright: ignore[reportReturnType] - six of them

@@ -1,0 +1,122 @@
+"""The engine that samples: many pairs at little cost, and batches of every size and layout.
+
+A grid of a query ends by b key ends that vary about one place is a · b pairs for the price of a + b decoded ones: most
+pairs come from there. `screen` compares their values with a cheap float64 formula, and the checks judge what it finds
+suspicious; it decides nothing. Batches of odd sizes, around powers of two and beyond, are screened in the same way.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from iga._typing import Tensor
+from iga.search import pairs as genes
+from iga.search.pair_space import PairSpace
+from iga.search.pairs import Pairs
+from iga.testing.judges.overlap import condition, overlap_reference
+from iga.testing.overlap import budgets
+
+__all__ = ["ENDS", "SIZES", "Suspects", "by_pivots", "grid", "picked", "screen"]
+
+ENDS = 512  # of a grid, on each side
+SIZES = (
+    *(1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 300, 511, 512, 513),
+    *(
+        1000,
+        1023,
+        1024,
+        1025,
+        2047,
+        2049,
+        4095,
+        4096,
+        4097,
+        8191,
+        8193,
+        10000,
+        16383,
+        16385,
+        32767,
+        32769,
+        65535,
+        65537,
+    ),
+    *(100_000, 131_071, 131_073, 262_143, 262_145),
+)
+_CORES = (2, 1, 1, 2, 1, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Suspects:
+    """The worst of a batch: places [m] in it, flattened, and shares of their budgets [m], both from the worst on; how
+    many pairs were looked at."""
+
+    index: Tensor
+    share: Tensor
+    examples: int
+
+
+def grid(space: PairSpace, generator: torch.Generator, dtype: torch.dtype, ends: int = ENDS) -> Pairs:
+    """`ends` queries [ends, 1] by `ends` keys [ends] about one place: moved by decades from one base, and turned by
+    decades in half of the grids, by any angle in the others."""
+    q, k = (space.draw(ends, generator, 0.15) for _ in range(2))
+    if float(torch.rand((), generator=generator)) < 0.5:
+        for ends_of in (q, k):
+            angle = math.pi * torch.rand(len(ends_of), 1, generator=generator, dtype=torch.float64)
+            ends_of[:, genes._ANGLE] = angle.clamp(min=1e-8).log10()
+    k[:, genes._FRAME] = q[:, genes._FRAME] = q[:1, genes._FRAME].clone()
+    k[:, genes._MEAN] = q[:, genes._MEAN] = q[:1, genes._MEAN].clone()
+    first, second = space.decode(q, dtype), space.decode(k, dtype)
+    queries = (first[3], first[1], first[2])
+    return tuple(x[:, None] for x in queries) + (second[3], second[1], second[5])  # pyright: ignore[reportReturnType]
+
+
+def screen(function: Callable[..., Any], given: Pairs, dtype: torch.dtype, *, most: int = 256) -> Suspects:
+    """The `most` pairs whose errors are the largest shares of their budgets; what is not finite is infinitely wrong.
+    `given` may broadcast; in float64 the judge's QR stands for the formula."""
+    with torch.no_grad():
+        values = function(*given)
+        reference = by_pivots(*given) if dtype == torch.float32 else overlap_reference(*given)
+        allowed = budgets.value_budgets(*reference, condition(given[2], given[5]), dtype)
+        share = torch.zeros((), dtype=torch.float64)
+        for value, right, name in zip(values, reference, ("dist_sq", "log_det"), strict=True):
+            part = (value.double() - right).abs() / allowed[name].clamp(min=1e-300)
+            part = torch.where(value.isfinite(), part, torch.inf)
+            share = torch.maximum(share, torch.where(allowed[name].isinf() & value.isfinite(), 0.0, part))
+    flat = share.reshape(-1)
+    if flat.numel() == 0:
+        return Suspects(torch.empty(0, dtype=torch.long), flat, 0)
+    worst, index = flat.nan_to_num(nan=torch.inf).topk(min(most, flat.numel()))
+    return Suspects(index, worst, flat.numel())
+
+
+def picked(given: Pairs, index: Tensor) -> Pairs:
+    """The pairs at these places of the flattened batch, [m]."""
+    batch = torch.broadcast_shapes(*(x.shape[: x.ndim - c] for x, c in zip(given, _CORES, strict=True)))
+    places = torch.unravel_index(index, batch)
+    return tuple(  # pyright: ignore[reportReturnType] - six of them
+        x.expand(*batch, *x.shape[x.ndim - c :])[places] for x, c in zip(given, _CORES, strict=True)
+    )
+
+
+def by_pivots(
+    q_rot: Tensor, q_mean: Tensor, q_sigma: Tensor, k_rot: Tensor, k_mean: Tensor, k_sigma: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(dist_sq, log_det) [...] in float64 by Σ = L D Lᵀ: off by some κ² 2⁻⁵³, which is enough to see float32, at a
+    quarter of the judge's price."""
+    parts = []
+    for rot, sigma in ((q_rot.double(), q_sigma.double()), (k_rot.double(), k_sigma.double())):
+        rows = (rot * sigma[..., None, :]).unbind(-2)
+        parts.append([(rows[i] * rows[j]).sum(-1) for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))])
+    a, b, c, d, e, f = (x + y for x, y in zip(*parts, strict=True))
+    x, y, z = (q_mean.double() - k_mean.double()).unbind(-1)
+    l21, l31 = b / a, c / a
+    second, below = d - l21 * b, e - l21 * c
+    l32 = below / second
+    third = f - l31 * c - l32 * below
+    y = y - l21 * x
+    z = z - l31 * x - l32 * y
+    return x.square() / a + y.square() / second + z.square() / third, a.log() + second.log() + third.log()

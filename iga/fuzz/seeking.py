@@ -1,0 +1,172 @@
+"""The engine that goes to the sides of branches which no sample takes: branch distances, descended by gradient.
+
+A population of genomes is decoded and the accused called under `watch_branches`. A side that fewer than one example in
+`RARE` took is sought: each genome descends the sum of its distances to a random subset of the sought sides, by Adam.
+One side at a time would not do where conditions hold together, and all at once not where two exclude each other.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from iga._typing import Float, Tensor
+from iga.fuzz.branches import Seen, watch_branches
+from iga.search.pair_space import PairSpace
+
+__all__ = ["Coverage", "seek"]
+
+RARE = 1e-3
+STEPS = 60
+RATES = (0.1, 0.003)  # of Adam: from the first step to the last
+DISTINCT = 64  # numbers of a cell site up to which each is a side of its own
+
+Side = tuple[str, bool]
+
+
+@dataclass
+class Coverage:
+    """How often each side of each site was taken, of how many examples; and the numbers that were met."""
+
+    examples: int = 0
+    taken: dict[Side, int] = field(default_factory=dict)
+    constants: set[float] = field(default_factory=set)
+    blind: set[str] = field(default_factory=set)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def note(self, seen: Seen, rows: int, *, sampled: bool) -> list[Side]:
+        """Count a call of so many examples; the sides that were never taken before. Shares are of what was `sampled`,
+        not of what was driven there."""
+        new = []
+        if sampled:
+            self.examples += rows
+        for name, found in seen.sites.items():
+            for side, distance in ((True, found.to_true), (False, found.to_false)):
+                count = int((distance.detach() == 0).sum())
+                known = self.taken.get((name, side))
+                if known is None or (known == 0 and count):
+                    if count:
+                        new.append((name, side))
+                    self.taken[name, side] = 0
+                if sampled or not known:
+                    self.taken[name, side] += count if sampled else min(count, 1)
+        for name, values in seen.cells.items():
+            finite = values.detach()[values.detach().isfinite()]
+            if len(finite):
+                low, high = self.ranges.get(name, (math.inf, -math.inf))
+                self.ranges[name] = (min(low, float(finite.min())), max(high, float(finite.max())))
+        self.constants |= seen.constants
+        self.blind |= seen.blind
+        return new
+
+    @property
+    def rare(self) -> list[Side]:
+        """The sides to seek."""
+        return [side for side, count in self.taken.items() if count <= RARE * max(self.examples, 1)]
+
+
+def seek(
+    function: Callable[..., Any],
+    space: PairSpace,
+    genome: Float[Tensor, "n genes"],
+    dtype: torch.dtype,
+    coverage: Coverage,
+    generator: torch.Generator,
+    *,
+    steps: int = STEPS,
+) -> Iterator[Tensor]:
+    """Genomes that took a rare side, as they are met, and at last where all of them arrived; n rows each call."""
+    n = len(genome)
+    genome = genome.clone()
+    numbers = genome[:, : space.genes].requires_grad_(True)
+    first, second = torch.zeros_like(genome), torch.zeros_like(genome)
+    chosen: dict[Side, Tensor] | None = None
+    target: dict[str, Tensor] = {}
+    for step in range(steps):
+        pair = space.decode(numbers, dtype)
+        with torch.enable_grad():
+            _, seen = watch_branches(function, *pair, rows=n)
+        coverage.note(seen, n, sampled=False)
+        if chosen is None:
+            chosen, target = _subsets(coverage, seen, n, generator), _targets(coverage, seen, n, generator)
+        total, met = _total(seen, chosen, target, n)
+        if bool(met.any()):
+            yield numbers.detach()[met]
+        if total is None or not total.requires_grad:
+            break
+        (slope,) = torch.autograd.grad(total.sum(), numbers)
+        slope = slope.nan_to_num(0.0, 0.0, 0.0)
+        first = 0.9 * first + 0.1 * slope
+        second = 0.99 * second + 0.01 * slope.square()
+        hat1, hat2 = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.99 ** (step + 1))
+        if step % 8 == 7:  # what no gradient reaches, an exact equality say, a change of ties may
+            numbers = _changed(function, space, numbers.detach(), dtype, chosen, target, total.detach(), generator)
+            numbers = numbers.requires_grad_(True)
+            continue
+        rate = RATES[0] * (RATES[1] / RATES[0]) ** (step / max(steps - 1, 1))
+        moved = numbers.detach() - rate * hat1 / (hat2.sqrt() + 1e-12)
+        numbers = space.confined(moved).requires_grad_(True)
+    yield numbers.detach()
+
+
+def _changed(
+    function: Callable[..., Any],
+    space: PairSpace,
+    genome: Tensor,
+    dtype: torch.dtype,
+    chosen: dict[Side, Tensor],
+    target: dict[str, Tensor],
+    known: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Each genome, or a changed one that is nearer to what it seeks."""
+    trial = space.mutate(genome, generator)
+    with torch.no_grad():
+        _, seen = watch_branches(function, *space.decode(trial, dtype), rows=len(trial))
+    total, _ = _total(seen, chosen, target, len(trial))
+    return genome if total is None else torch.where((total < known)[:, None], trial, genome)
+
+
+def _subsets(coverage: Coverage, seen: Seen, n: int, generator: torch.Generator) -> dict[Side, Tensor]:
+    """Which rows seek which sides: three in ten all that is sought, the others one side at least and a share of all."""
+    wanted = [side for side in coverage.rare if side[0] in seen.sites]
+    if not wanted:
+        return {}
+    share = torch.rand(n, 1, generator=generator)
+    some = torch.rand(n, len(wanted), generator=generator) < share
+    everything = torch.rand(n, 1, generator=generator) < 0.3
+    single = torch.nn.functional.one_hot(torch.randint(0, len(wanted), (n,), generator=generator), len(wanted)).bool()
+    rows = torch.where(everything, True, some | single)
+    return dict(zip(wanted, rows.unbind(-1), strict=True))
+
+
+def _targets(coverage: Coverage, seen: Seen, n: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """A number for each row to reach before it is cut to an integer; of a third of the rows."""
+    result = {}
+    for name in seen.cells:
+        low, high = coverage.ranges.get(name, (0.0, 0.0))
+        if high - low > 1:
+            aim = low + (high - low) * torch.rand(n, generator=generator, dtype=torch.float64)
+            result[name] = torch.where(torch.rand(n, generator=generator) < 0.33, aim, torch.nan)
+    return result
+
+
+def _total(seen: Seen, chosen: dict[Side, Tensor], target: dict[str, Tensor], n: int) -> tuple[Tensor | None, Tensor]:
+    """(each row's distance to what it seeks, the rows that take a rare side)."""
+    total, met = None, torch.zeros(n, dtype=torch.bool)
+    for (name, side), rows in chosen.items():
+        found = seen.sites.get(name)
+        if found is None:  # a side of an `if` leaves what comes after the other side
+            continue
+        distance = found.to_true if side else found.to_false
+        met |= distance.detach() == 0
+        part = torch.where(rows, distance.clamp(max=4.0), 0.0)
+        total = part if total is None else total + part
+    for name, aim in target.items():
+        values = seen.cells.get(name)
+        if values is not None:
+            part = torch.where(aim.isnan(), 0.0, ((values - aim).abs() / (1.0 + aim.abs())).nan_to_num(0.0))
+            total = part if total is None else total + part
+    return total, met

@@ -1,0 +1,150 @@
+"""The search of an overlap function: each kind of corner is found, judged again, shrunk; right ones are left alone."""
+
+import json
+
+import pytest
+import torch
+
+from iga.fuzz.bandit import Bandit
+from iga.fuzz.objectives import judge_pairs
+from iga.fuzz.overlap import ENGINES, OverlapStream
+from iga.fuzz.sampling import by_pivots, grid, picked, screen
+from iga.fuzz.stream import Candidate
+from iga.overlap import gaussian_overlap
+from iga.search.pair_space import PairSpace
+from iga.search.pairs import Domain
+from iga.testing.checks import checks_of
+from iga.testing.faults.corners import CORNERS
+from iga.testing.judges.overlap import condition, overlap_reference
+from iga.testing.overlap.subject import OverlapSubject
+
+CLEAN = OverlapSubject("iga", gaussian_overlap)
+SPACE = PairSpace(Domain())
+# Without process_state: the checks of shapes in these tests draw from Python's generator.
+QUICK = [check for check in checks_of("overlap").values() if check.every == 1 and check.name != "process_state"]
+
+
+def _found(stream: OverlapStream, rounds: int) -> Candidate | None:
+    for _ in range(rounds):
+        for candidate in stream.round().candidates:
+            if stream.judge(candidate).verdict == "broken":
+                return candidate
+    return None
+
+
+CHEAP = {  # of each kind one that is met in a second or two; benches/fuzz_benchmark.py looks for all
+    "box": 2,
+    "gradient": 8,
+    "bump": 12,
+    "table": 13,
+    "equality": 18,
+}
+
+
+@pytest.mark.parametrize("kind", CHEAP)
+def test_a_corner_is_found_shrunk_and_broken_alone(kind: str) -> None:
+    fault = CORNERS[CHEAP[kind]]
+    assert fault.kind == kind
+    engines = {"box": ("branches",), "gradient": ("branches",)}.get(kind, ("sampling",))
+    stream = OverlapStream(fault.planted(CLEAN), checks=QUICK, engines=engines)
+    candidate = _found(stream, 12)
+    assert candidate is not None and candidate.check in (*fault.expected, "gradient_values")
+    simple = stream.shrink(candidate, 20.0)
+    assert all(x.ndim == (2 if name.endswith("rot") else 1) for name, x in simple.call.inputs.items())
+    assert stream.judge(simple).verdict == "broken"
+    sigma = torch.cat([simple.call.inputs["q_sigma"], simple.call.inputs["k_sigma"]])
+    assert float(sigma.min()) >= 0.03 - 1e-6 and float(sigma.max()) <= 150.001
+
+
+def test_a_batch_that_loses_its_tail_is_shrunk_to_the_smallest_such_batch() -> None:
+    (fault,) = (one for one in CORNERS if one.name.startswith("the last of 1024"))
+    stream = OverlapStream(fault.planted(CLEAN), checks=QUICK)
+    pairs = SPACE.decode(SPACE.draw(2049, torch.Generator().manual_seed(0)), torch.float32)
+    stream._begin("sampling")
+    stream._screened(pairs, torch.float32, batch=True)
+    candidate = stream._candidates["accuracy"]
+    assert len(stream.shrink(candidate, 20.0).call.inputs["q_rot"]) == 1025
+
+
+@pytest.mark.parametrize("index", range(len(CORNERS)))
+def test_a_corner_is_right_elsewhere(index: int) -> None:
+    fault = CORNERS[index]
+    pairs = SPACE.decode(SPACE.draw(200, torch.Generator().manual_seed(1), 0.0), torch.float32)
+    wrong, right = fault.planted(CLEAN)(*pairs), gaussian_overlap(*pairs)
+    moved = sum(int((a != b).sum()) for a, b in zip(wrong, right, strict=True))
+    assert moved <= (40 if fault.size == 0 else 2)  # scales that are equal are drawn often
+
+
+def test_a_right_function_raises_no_candidate() -> None:
+    stream = OverlapStream(CLEAN, checks=QUICK)
+    rounds = [stream.round() for _ in range(7)]
+    assert {one.engine for one in rounds} == set(ENGINES)
+    assert not [c for one in rounds for c in one.candidates] and sum(one.examples for one in rounds) > 10**6
+    assert stream.covered().cells > 100
+
+
+def test_a_stream_goes_on_from_its_state_as_if_it_had_not_stopped() -> None:
+    first = OverlapStream(CORNERS[2].planted(CLEAN), checks=QUICK, seed=5)
+    for _ in range(2):
+        first.round()
+    second = OverlapStream(CORNERS[2].planted(CLEAN), checks=QUICK, seed=5)
+    second.restore(json.loads(json.dumps(first.state())))
+    for _ in range(2):
+        left, right = first.round(), second.round()
+        assert (left.engine, left.examples, left.worst) == (right.engine, right.examples, right.worst)
+    assert json.dumps(first.state()) == json.dumps(second.state())
+
+
+@pytest.mark.parametrize("spoiled", [{}, {"pool": 1}, {"pool": {"dtype": "float64", "shape": [2, 3], "bytes": "AAAA"}}])
+def test_what_is_no_state_is_refused(spoiled: dict) -> None:
+    stream = OverlapStream(CLEAN)
+    state = stream.state() | spoiled if spoiled else {}
+    with pytest.raises(ValueError):
+        OverlapStream(CLEAN).restore(state)
+
+
+def test_what_the_accused_raises_is_a_candidate_and_does_not_end_the_search() -> None:
+    def raises(*pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if pair[0].ndim == 3 and len(pair[0]) == 5:
+            raise ZeroDivisionError("five")
+        return gaussian_overlap(*pair)
+
+    stream = OverlapStream(OverlapSubject("raises", raises), checks=QUICK, engines=("sampling",))
+    candidate = _found(stream, 6)
+    assert candidate is not None and "ZeroDivisionError" in candidate.note
+
+
+def test_the_ratio_of_a_row_is_its_value_over_its_limit_whatever_the_check_left_out() -> None:
+    def wrong(*pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        dist_sq, log_det = gaussian_overlap(*pair)
+        return dist_sq, torch.where(pair[2][..., 0] == 7.0, log_det + 1.0, log_det)
+
+    pairs = list(SPACE.decode(SPACE.draw(50, torch.Generator().manual_seed(0), 0.0), torch.float32))
+    pairs[2][[7, 31], 0] = 7.0
+    pairs[4][3] = pairs[1][3]  # equal means: accuracy leaves dist_sq out there
+    checks = [checks_of("overlap")["accuracy"]]
+    given = lambda dtype: tuple(pairs)  # noqa: E731
+    found = judge_pairs(checks, OverlapSubject("wrong", wrong), given, 50, dtypes=[torch.float32])  # pyright: ignore[reportArgumentType]
+    assert (found["accuracy"].ratio > 1).nonzero().flatten().tolist() == [7, 31]
+
+
+def test_the_screen_s_formula_agrees_with_the_judge_where_it_looks() -> None:
+    pairs = SPACE.decode(SPACE.draw(2000, torch.Generator().manual_seed(0)), torch.float32)
+    allowed = 64 * condition(pairs[2], pairs[5]).square() * 2.0**-53  # a backward stable form of Σ, which is κ² off
+    dist_sq, log_det = by_pivots(*pairs)
+    right = overlap_reference(*pairs)
+    assert bool(((dist_sq - right[0]).abs() <= allowed * right[0]).all())
+    assert bool(((log_det - right[1]).abs() <= allowed + 1e-14 * right[1].abs()).all())
+    pairs = grid(SPACE, torch.Generator().manual_seed(0), torch.float32, ends=32)
+    suspects = screen(gaussian_overlap, pairs, torch.float32, most=10)
+    assert suspects.examples == 1024 and float(suspects.share[0]) < 0.7
+    assert len(picked(pairs, suspects.index)[0]) == 10
+
+
+def test_the_bandit_follows_the_gain_and_forgets_no_engine() -> None:
+    bandit, generator = Bandit(("a", "b", "c")), torch.Generator().manual_seed(0)
+    turns = []
+    for _ in range(300):
+        turns.append(bandit.choose(generator))
+        bandit.reward(turns[-1], 1.0 if turns[-1] == "b" else 0.0)
+    assert turns[:2] == ["a", "a"] and turns.count("b") > 150 and min(map(turns.count, "abc")) > 20
