@@ -6,6 +6,8 @@ files that are older have to be read. The JSON Schemas in the folder `schemas` a
 
 from typing import Annotated, Literal, NotRequired, TypedDict
 
+from iga.report.found import Counterexample, Engine, Reached, Site
+
 __all__ = [
     "DOCUMENTS",
     "Bench",
@@ -15,6 +17,7 @@ __all__ = [
     "Exponent",
     "Fault",
     "Faults",
+    "Fuzz",
     "Interval",
     "Machine",
     "Timing",
@@ -164,6 +167,30 @@ class Faults(TypedDict):
     false_alarms: list[FalseAlarm]
     clean_runs: int
     invariants: list[Detection]
+
+
+class Fuzz(TypedDict):
+    """The result of `iga fuzz`. `findings` are broken; `doubtful` were not, once judged again. `cells` of `of_cells`
+    cells of κ × angle × distance were met; `blind` is what could not be followed."""
+
+    schema: Literal[1]
+    document: Literal["fuzz"]
+    command: str
+    target: str
+    kind: str
+    exit_code: int
+    seconds: float
+    environment: Environment
+    examples: int
+    streams: list[str]
+    findings: list[Counterexample]
+    doubtful: list[Counterexample]
+    worst: list[Reached]
+    engines: list[Engine]
+    sites: list[Site]
+    cells: int
+    of_cells: int
+    blind: list[str]
 
 
 class Size(TypedDict):
@@ -349,5 +376,11 @@ class Compare(TypedDict):
     runs: list[Run]
 
 
-Document = Verify | Faults | Bench | Compare
-DOCUMENTS: dict[str, type] = {"verify": Verify, "faults": Faults, "bench": Bench, "compare": Compare}
+Document = Verify | Faults | Bench | Compare | Fuzz
+DOCUMENTS: dict[str, type] = {
+    "verify": Verify,
+    "faults": Faults,
+    "bench": Bench,
+    "compare": Compare,
+    "fuzz": Fuzz,
+}

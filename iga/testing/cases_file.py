@@ -19,7 +19,7 @@ from iga._typing import Tensor
 from iga.report.schema import SCHEMA, flaw
 from iga.testing.latest import Call
 
-__all__ = ["CaseFile", "SavedCase", "read_case", "write_case"]
+__all__ = ["CaseFile", "SavedCase", "SavedInput", "read_case", "read_input", "write_case", "written"]
 
 MOST = 2_000_000  # numbers of a case
 DTYPES = {
@@ -101,7 +101,7 @@ def write_case(path: Path, call: Call, facts: dict[str, Any]) -> None:
         "dtype": dtype,
         "versions": versions,
         "layer": call.layer or None,
-        "inputs": {name: _written(x) for name, x in call.inputs.items()},
+        "inputs": {name: written(x) for name, x in call.inputs.items()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
@@ -119,7 +119,7 @@ def read_case(path: Path) -> SavedCase:
     words = cast(CaseFile, found)
     for name in ("value", "limit"):
         _number(words[name], "float64", f"{path} is no whole case: {name}")
-    inputs = {name: _read(one, f"{path} is no whole case: inputs.{name}") for name, one in words["inputs"].items()}
+    inputs = {name: read_input(one, f"{path} is no whole case: inputs.{name}") for name, one in words["inputs"].items()}
     return SavedCase(words, inputs)
 
 
@@ -127,14 +127,16 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _written(x: Tensor) -> SavedInput:
+def written(x: Tensor) -> SavedInput:
+    """The tensor as text, each number exactly."""
     flat = x.detach().cpu().flatten()
     exact = flat.double().tolist() if x.dtype.is_floating_point else flat.to(torch.int64).tolist()
     values = [one.hex() if isinstance(one, float) else str(one) for one in exact]
     return {"dtype": _name(x.dtype), "shape": list(x.shape), "values": values}
 
 
-def _read(one: SavedInput, where: str) -> Tensor:
+def read_input(one: SavedInput, where: str) -> Tensor:
+    """The tensor of such text; ValueError, which begins with `where`, for what is none."""
     dtype, shape, values = one["dtype"], one["shape"], one["values"]
     if dtype not in DTYPES:
         raise ValueError(f"{where}.dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")

@@ -1,5 +1,6 @@
 """The child: it loads the target, says what will be judged, and sends each finding as soon as it is there."""
 
+import importlib
 import json
 import os
 import sys
@@ -68,10 +69,13 @@ def _words(error: Exception) -> str:
 
 
 def main(descriptor: int, request: str) -> None:
-    """Serve the request, and leave the process whatever comes: no atexit, no thread, no frame above has a say."""
+    """Serve the request, by the function that its key "serve" names if there is one, and leave the process whatever
+    comes: no atexit, no thread, no frame above has a say."""
     channel = Channel(descriptor)
     try:
-        serve(channel, **json.loads(request))
+        given = json.loads(request)
+        module, _, name = given.pop("serve", f"{__name__}:serve").partition(":")
+        getattr(importlib.import_module(module), name)(channel, **given)
     except BaseException as error:  # of the accused, or of the suite in what the accused made of the process
         traceback.print_exc()
         channel.send(ended=one_line(error))

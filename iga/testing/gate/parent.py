@@ -17,23 +17,20 @@ from typing import Any, get_type_hints
 import torch
 
 from iga._runtime import Progress
-from iga._text import one_line
 from iga.testing.checks import LAST, SIDE_BY_SIDE, TRACES, share_of
 from iga.testing.contract import Contract, check_seed, the_profile
 from iga.testing.gate.channel import Garbled, Lines
+from iga.testing.gate.signs import OUTPUT, SHOWN, TICK, Clock, Output
 from iga.testing.gate.start import Child, forkable
 from iga.testing.result import LOADS, PROCESS, Finding, Report
 
-__all__ = ["LIMITS", "OUTPUT", "judge"]
+__all__ = ["LIMITS", "judge"]
 
 # Seconds that a check may take, by profile; a check of the fast profile takes some seconds, of ci a minute at most.
 LIMITS = {"fast": 120.0, "ci": 600.0, "nightly": 3600.0}
-OUTPUT = 1 << 20  # bytes that the accused may print during one check
-SHOWN = 200  # characters of them in a note
 LINES = 20  # of them that are shown where all went well
 HANGS = 2  # after so many checks that did not come back, the others are not begun
 ENOUGH = f"not judged, since {HANGS} checks had run out of time"
-TICK = 0.05
 VERDICTS = ("holds", "broken", "vacuous", "not supported")
 
 
@@ -73,7 +70,7 @@ class _Lane:
         self.measured = []
         self.watched.append([0, {}])
         self.child = Child(request | {"share": self.share}, fork=fork)
-        self.lines, self.said, self.spent = Lines(self.child.pid), _Output(), _Clock()
+        self.lines, self.said, self.spent = Lines(self.child.pid), Output(), Clock()
         self.open = {self.child.messages, self.child.output}  # the pipes that may still say something
 
 
@@ -199,7 +196,7 @@ def _look(lane: _Lane, known: _Known, ready: set[int], limit: float, report: Pro
         try:
             for message in lane.lines.messages(data):
                 if _take(message, lane, known, report):
-                    lane.said, lane.spent = _Output(), _Clock()
+                    lane.said, lane.spent = Output(), Clock()
         except Garbled:
             raise _Ended(f"it wrote into the pipe to the gate{lane.said}") from None
     if child.output in ready:
@@ -266,36 +263,6 @@ def _finding(row: dict[str, Any]) -> Finding:
     if values["verdict"] not in VERDICTS:
         raise Garbled
     return Finding(**values)
-
-
-class _Clock:
-    """Seconds since it was made, without those in which this process was stopped or the machine asleep."""
-
-    def __init__(self) -> None:
-        self._last, self._sum = time.monotonic(), 0.0
-
-    def seconds(self) -> float:
-        now = time.monotonic()
-        self._sum += min(now - self._last, 20 * TICK)
-        self._last = now
-        return self._sum
-
-
-class _Output:
-    """What the accused printed: how much, and how it began."""
-
-    def __init__(self) -> None:
-        self.count, self._first = 0, b""
-
-    def add(self, data: bytes) -> None:
-        self.count += len(data)
-        self._first += data[: max(0, 8 * SHOWN - len(self._first))]
-
-    def __str__(self) -> str:
-        text = " / ".join(line.strip() for line in self._first.decode(errors="replace").splitlines() if line.strip())
-        if not text:
-            return ""
-        return f"; it printed: {one_line(text[:SHOWN])}{'…' if len(text) > SHOWN else ''}"
 
 
 def _report(known: _Known, options: Mapping[str, Any], seconds: float) -> Report:

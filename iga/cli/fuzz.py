@@ -1,0 +1,149 @@
+"""`iga fuzz`: a search for the inputs that break an overlap function, where no sample goes."""
+
+import math
+import os
+import re
+import signal
+import tempfile
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from iga.cli.terminal import Bars, Context, check_folder, check_outputs, finish, misuse, say
+
+__all__ = ["fuzz"]
+
+EVERY = 10.0  # seconds between two lines in a log
+UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def fuzz(
+    context: Context,
+    target: Annotated[
+        str, typer.Argument(help="What to search: package.module:attribute or path/to/file.py:attribute.")
+    ],
+    kind: Annotated[str | None, typer.Option(help="What TARGET is, unless it says so itself: overlap.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this check, or several with commas; repeats.")] = None,
+    max_time: Annotated[str, typer.Option(help="How long to search: 90s, 10m, 1h.")] = "10m",
+    max_examples: Annotated[int | None, typer.Option(help="How many examples at most.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Searches side by side.", show_default="cores")] = None,
+    shard: Annotated[str, typer.Option(help="I/N: the I-th of N parts of the search, for as many machines.")] = "0/1",
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Search on for what a check has broken by.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds that a round of the search may take.")] = 120.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Keep state and counterexamples in this folder, and go on from what is there.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
+) -> None:
+    """Search for pairs of Gaussians on which an overlap function of yours breaks a check.
+
+    Three engines share one pool: sampling, climbing, and branch distance, which goes to the rarely taken sides of the
+    function's own conditions. What is suspected is judged again from its inputs alone, in a process of its own, and
+    made simple. A check that has been broken is searched no more, unless with --keep-going. Ends 0 if nothing was
+    found, 1 if something was, 2 on misuse; Ctrl-C ends with what there is.
+    """
+    seconds = _duration(max_time)
+    part, parts = _shard(shard)
+    count = workers if workers is not None else os.cpu_count() or 1
+    for name, value in (("--workers", count), ("--max-examples", 1 if max_examples is None else max_examples)):
+        if value < 1:
+            raise typer.BadParameter(f"must be at least 1, got {value}", param_hint=name)
+    if not 0 < timeout < math.inf:
+        raise typer.BadParameter(f"must be above 0, got {timeout}", param_hint="--timeout")
+    check_outputs(json=json)
+    check_folder(out=out)
+    from iga.fuzz.campaign import Campaign, Plan, campaign_folder
+    from iga.fuzz.result import document
+    from iga.report.fuzz import blocks
+    from iga.testing.contract import check_seed
+
+    with misuse():
+        check_seed(seed)
+    names = [name for words in only or () for name in words.split(",")]
+    options: dict[str, Any] = {"kind": kind, "seed": seed, "only": names or None}
+    streams = tuple(range(part * count, (part + 1) * count))
+    limit = math.inf if max_examples is None else float(max_examples)
+    plan = Plan(target, options, seconds, limit, streams, parts * count, keep_going, timeout)
+    with ExitStack() as stack, misuse():
+        place = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iga-fuzz-")))
+        folder = stack.enter_context(campaign_folder(place, plan))
+        bars = stack.enter_context(Bars())
+        campaign = Campaign(plan, folder, on_news=lambda line: say(f"found: {line}"), on_tick=_telling(bars, seconds))
+        with suppress(KeyboardInterrupt), _own_interrupt():
+            campaign.run()
+        if out is None:
+            _keep(campaign, folder.path)
+        made = document(campaign, context.obj)
+    finish(made, blocks(made), json)
+
+
+def _keep(campaign: Any, place: Path) -> None:
+    """Without --out the counterexamples move out of the temporary folder, and the findings name where to."""
+    if not any(one["inputs"] for one in campaign.findings):
+        return
+    kept = Path(tempfile.mkdtemp(prefix="iga-fuzz-found-"))
+    for one in campaign.findings:
+        if one["inputs"]:
+            new = kept / Path(one["inputs"]).relative_to(place / "found")
+            new.parent.mkdir(parents=True, exist_ok=True)
+            Path(one["inputs"]).replace(new)
+            one["inputs"] = str(new)
+
+
+def _telling(bars: Bars, seconds: float) -> Any:
+    """The bar, or a line every ten seconds."""
+    last = [time.monotonic()]
+
+    def tell(campaign: Any) -> None:
+        now = time.monotonic()
+        if now - last[0] < (EVERY if bars._bar is None else 0.5):
+            return
+        last[0] = now
+        worst = {name: value for name, value in campaign.worst.items() if name not in campaign.found}
+        name, value = max(worst.items(), key=lambda one: one[1], default=("", 0.0))
+        rate = campaign.examples / max(campaign.seconds, 1e-9)
+        near = f"nearest {name} {value:.3g}; found {len(campaign.found)}"
+        words = f"{campaign.examples:,} pairs, {rate:,.0f} a second; {near}"
+        if bars._bar is None:
+            say(f"… {campaign.seconds:.0f} s: {words}")
+        else:
+            bars("search", min(int(campaign.seconds), int(seconds)), max(int(seconds), 1), words)
+
+    return tell
+
+
+class _own_interrupt:  # noqa: N801 - used like a function
+    """Ctrl-C raises here and nowhere twice, so that what there is can be written."""
+
+    def __enter__(self) -> None:
+        self._before = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, self._once)
+
+    def _once(self, number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+
+def _duration(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smh]?)", text.strip())
+    seconds = 0.0 if found is None else float(found[1]) * UNITS[found[2]]
+    if not 0 < seconds < math.inf:
+        raise typer.BadParameter(
+            f"expected a time above 0 such as 90s, 10m or 1h; got {text!r}", param_hint="--max-time"
+        )
+    return seconds
+
+
+def _shard(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    part, parts = (-1, 0) if found is None else (int(found[1]), int(found[2]))
+    if not 0 <= part < parts:
+        raise typer.BadParameter(f"expected I/N with 0 ≤ I < N, such as 0/4; got {text!r}", param_hint="--shard")
+    return part, parts

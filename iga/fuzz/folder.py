@@ -1,0 +1,94 @@
+"""The folder of a campaign: what it is of, each stream after its last whole round, and what was found.
+
+    DIR/lock               held while a campaign runs: a second one is refused
+    DIR/campaign.json      target and options; a campaign of others is refused
+    DIR/streams/I-of-N.json  state, counts and coverage of a stream, in one file, so that they never part
+    DIR/found/CHECK/       a counterexample
+
+Files are replaced whole. Whoever is killed loses the round that was running, which is then run again: no count is lost,
+and none counts twice.
+"""
+
+import fcntl
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from iga._files import write_text
+
+__all__ = ["Folder"]
+
+SCHEMA = 1
+
+
+class Folder:
+    """Raises ValueError, one line, for a folder that another campaign has, or that is of another; OSError as usual."""
+
+    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise ValueError(f"{path}: another campaign is running there") from None
+        try:
+            self._same(facts)
+        except BaseException:
+            self.close()
+            raise
+
+    def _same(self, facts: dict[str, Any]) -> None:
+        file = self.path / "campaign.json"
+        if file.exists():
+            known = _read(file, {"schema", "facts"})["facts"]
+            for name, value in facts.items():
+                if known.get(name) != value:
+                    other = f"a campaign with {name} {known.get(name)!r}, not {value!r}"
+                    raise ValueError(f"{self.path} is of {other}: name another folder")
+        else:
+            write_text(file, json.dumps({"schema": SCHEMA, "facts": facts}, ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        with suppress(OSError):
+            os.close(self._lock)
+
+    def __enter__(self) -> "Folder":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def stream(self, index: int, count: int) -> Path:
+        """The file of a stream."""
+        return self.path / "streams" / f"{index}-of-{count}.json"
+
+    def save(self, index: int, count: int, record: dict[str, Any]) -> None:
+        """A stream's record: its state, and what it has counted."""
+        file = self.stream(index, count)
+        file.parent.mkdir(exist_ok=True)
+        write_text(file, json.dumps(record, ensure_ascii=False) + "\n")
+
+    def load(self, index: int, count: int) -> dict[str, Any] | None:
+        """The record; None where there is none yet. ValueError, which names the file, for what is no record."""
+        file = self.stream(index, count)
+        return _read(file, {"schema", "state", "counts", "next", "seconds"}) if file.exists() else None
+
+    def place(self, check: str) -> Path:
+        """A new folder for a counterexample of a check."""
+        base = self.path / "found"
+        names = (check, *(f"{check}-{number}" for number in range(2, 10**6)))
+        return next(base / name for name in names if not (base / name).exists())
+
+
+def _read(file: Path, keys: set[str]) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON: {error}; take it away to begin anew") from error
+    if not isinstance(found, dict) or not keys <= set(found) or found["schema"] != SCHEMA:
+        raise ValueError(f"{file} is no record of a campaign; take it away to begin anew")
+    return found

@@ -1,0 +1,37 @@
+"""Candidates as JSON, between a child and its campaign: every number exactly, nothing unpickled."""
+
+import math
+from typing import Any
+
+from iga.fuzz.stream import Candidate
+from iga.testing.cases_file import read_input, written
+from iga.testing.latest import Call
+
+__all__ = ["candidate_of", "document_of", "finite"]
+
+
+def document_of(one: Candidate) -> dict[str, Any]:
+    """A candidate as JSON, every number exactly."""
+    return {
+        "check": one.check,
+        "ratio": finite(one.ratio),
+        "where": one.where,
+        "note": one.note,
+        "engine": one.engine,
+        "kind": one.call.kind,
+        "layer": dict(one.call.layer),
+        "inputs": {name: written(x) for name, x in one.call.inputs.items()},
+    }
+
+
+def candidate_of(found: dict[str, Any]) -> Candidate:
+    """The candidate of such JSON."""
+    inputs = {name: read_input(one, name) for name, one in found["inputs"].items()}
+    call = Call(found["kind"], inputs, dict(found["layer"]))
+    ratio = math.inf if found["ratio"] is None else float(found["ratio"])
+    return Candidate(found["check"], call, ratio, found["where"], found["note"], found["engine"])
+
+
+def finite(value: float) -> float | None:
+    """None for what JSON has no number for."""
+    return float(value) if math.isfinite(value) else None

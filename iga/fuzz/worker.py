@@ -1,0 +1,120 @@
+"""The child's side of a campaign: one stream, searched round by round, or one candidate, judged again and shrunk."""
+
+import json
+import os
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from iga.fuzz.messages import candidate_of, document_of, finite
+from iga.fuzz.overlap import OverlapStream
+from iga.fuzz.stream import Covered, Judgement
+from iga.testing.gate.channel import Channel
+from iga.testing.overlap.subject import OverlapSubject
+from iga.testing.run import Run
+from iga.testing.targets import Unloadable, load_target
+from iga.testing.verify import prepare
+
+__all__ = ["judging", "searching"]
+
+
+def searching(
+    channel: Channel,
+    target: str,
+    options: dict[str, Any],
+    stream: list[int],
+    state: str,
+    begin: int,
+    checks: list[str] | None,
+) -> None:
+    """Rounds of a stream from number `begin` on, each told of before and after, until the parent has enough.
+
+    state   a file with what the stream was after its last whole round; empty: it is new
+    checks  those that are still searched; None: all
+    """
+    plan = _prepared(channel, target, options)
+    if plan is None:
+        return
+    search = _stream(plan, stream)
+    expected = 0
+    if state:
+        record = json.loads(Path(state).read_text(encoding="utf-8"))
+        search.restore(record["state"])
+        expected = record["state"]["rounds"]
+    if begin != expected:
+        search.skip(begin)
+    if checks is not None:
+        search.checks = [name for name in search.checks if name in checks]
+    facts = {
+        "name": plan.name,
+        "kind": plan.kind,
+        "checks": search.checks,
+        "sigma_range": list(search.subject.sigma_range),
+    }
+    channel.send(plan=facts)
+    for number in count(begin):
+        channel.send(begin=number)
+        found = search.round()
+        # until the parent has judged it, a check that has a candidate is not searched
+        search.checks = [name for name in search.checks if name not in {one.check for one in found.candidates}]
+        channel.send(
+            round={
+                "number": number,
+                "engine": found.engine,
+                "examples": found.examples,
+                "pair_points": found.pair_points,
+                "worst": {name: finite(value) for name, value in found.worst.items()},
+                "candidates": [document_of(one) for one in found.candidates],
+                "covered": _covered(search.covered()),
+                "state": search.state(),
+            }
+        )
+
+
+def judging(
+    channel: Channel, target: str, options: dict[str, Any], stream: list[int], candidate: dict[str, Any], seconds: float
+) -> None:
+    """What becomes of a candidate in a process that has done nothing else: judged, made simple, judged again."""
+    plan = _prepared(channel, target, options)
+    if plan is None:
+        return
+    search, given = _stream(plan, stream), candidate_of(candidate)
+    verdict = search.judge(given)
+    channel.send(first=_judgement(verdict))
+    if verdict.verdict == "broken":
+        given = search.shrink(given, seconds)
+        again = search.judge(given)
+        verdict = again if again.verdict == "broken" else verdict
+    channel.send(judged=_judgement(verdict), candidate=document_of(given))
+
+
+def _prepared(channel: Channel, target: str, options: dict[str, Any]) -> Run | None:
+    try:
+        plan = prepare(load_target(target, kind=options["kind"]), **options)
+        if not isinstance(plan.subject, OverlapSubject):
+            raise ValueError(
+                f"{target} is a {plan.kind}: iga fuzz searches overlap functions (iga verify judges layers)"
+            )
+        return plan
+    except Unloadable as error:
+        channel.send(unloadable=str(error))
+    except OSError as error:
+        words = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename and error.strerror else str(error)
+        channel.send(misuse=words)
+    except ValueError as error:
+        channel.send(misuse=str(error))
+    return None
+
+
+def _stream(plan: Run, stream: list[int]) -> OverlapStream:
+    shard = stream[0], stream[1]
+    return OverlapStream(plan.subject, checks=plan.checks, seed=plan.seed, shard=shard, digits=plan.contract.digits)
+
+
+def _covered(one: Covered) -> dict[str, Any]:
+    sides = {name: list(counts) for name, counts in one.sides.items()}
+    return {"sides": sides, "cells": one.cells, "of_cells": one.of_cells, "blind": list(one.blind)}
+
+
+def _judgement(one: Judgement) -> dict[str, Any]:
+    return vars(one) | {"value": finite(one.value), "limit": finite(one.limit)}

@@ -1,0 +1,139 @@
+"""`iga fuzz`: exit codes, findings, state that outlives a kill, folders, and an accused that misbehaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers.command import called
+from iga.cli.fuzz import _duration
+from iga.fuzz.folder import Folder
+from iga.report.documents import Fuzz
+from iga.report.schema import read_as
+
+MINE = """
+import os, time
+import torch
+from iga.overlap import gaussian_overlap as right
+
+def wrong(*pair):
+    dist_sq, log_det = right(*pair)
+    return dist_sq, torch.where(pair[2][..., 0] > 100.0, log_det + 1.0, log_det)
+
+def ends(*pair):
+    if pair[0].ndim == 3 and len(pair[0]) > 100:
+        os._exit(0)
+    return right(*pair)
+
+def layer(**sizes):
+    return torch.nn.Linear(1, 1)
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    file = tmp_path / "mine.py"
+    file.write_text(MINE, encoding="utf-8")
+    return file
+
+
+def _fuzz(capfd: pytest.CaptureFixture[str], place: str, *words: str):  # noqa: ANN202
+    common = ("--kind", "overlap", "--workers", "1", "--only", "accuracy,coincident_means")
+    return called(capfd, "fuzz", place, *common, *words)
+
+
+@pytest.mark.process
+def test_a_wrong_function_is_found_and_the_folder_goes_on_where_it_was(
+    mine: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out, report = tmp_path / "out", tmp_path / "fuzz.json"
+    ended = _fuzz(capfd, f"{mine}:wrong", "--max-examples", "500000", "--out", str(out), "--json", str(report))
+    assert ended.code == 1 and "accuracy" in ended.out
+    document = read_as(report, Fuzz)
+    (finding,) = [one for one in document["findings"] if one["check"] == "accuracy"]
+    assert finding["verdict"] == "broken" and (Path(finding["inputs"]) / "reproduce.py").exists()
+    assert document["examples"] >= 500000 and document["cells"] > 10
+    again = _fuzz(capfd, f"{mine}:wrong", "--max-examples", "500001", "--out", str(out), "--json", str(report))
+    later = read_as(report, Fuzz)
+    assert again.code == 1 and later["findings"] == document["findings"]  # it is known, and not found once more
+    assert document["examples"] <= later["examples"]
+    other = _fuzz(capfd, f"{mine}:ends", "--max-time", "5s", "--out", str(out))
+    assert other.code == 2 and "name another folder" in other.err
+
+
+@pytest.mark.process
+def test_a_function_that_ends_the_process_costs_its_round_and_is_a_finding(
+    mine: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ended = _fuzz(capfd, f"{mine}:ends", "--max-time", "30s")
+    assert ended.code == 1 and "exit code 0" in ended.out and "Traceback" not in ended.err
+
+
+@pytest.mark.process
+def test_a_killed_campaign_counts_on(mine: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "iga", "fuzz", f"{mine}:wrong", "--kind", "overlap", "--workers", "1"]
+    words += ["--only", "coincident_means", "--max-time", "1h", "--out", str(out)]
+    counted = []
+    for _ in range(2):
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        file = out / "streams" / "0-of-1.json"
+        before = counted[-1] if counted else 0
+        last = time.monotonic() + 90
+        while time.monotonic() < last and not (file.exists() and _rounds(file) > before):
+            time.sleep(0.1)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        counted.append(_rounds(file))
+    record = json.loads(file.read_text(encoding="utf-8"))
+    assert 0 < counted[0] < counted[1] == sum(record["counts"]["rounds"].values()) == record["next"]
+    assert record["state"]["rounds"] == record["next"]
+
+
+def _rounds(file: Path) -> int:
+    return json.loads(file.read_text(encoding="utf-8"))["next"]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--max-time", "0"], "expected a time above 0"),
+        (["--max-time", "soon"], "expected a time above 0"),
+        (["--shard", "2/2"], "expected I/N"),
+        (["--workers", "0"], "at least 1"),
+        (["--timeout", "-1"], "above 0"),
+        (["--only", "no_such_check"], "unknown invariant"),
+    ],
+)
+def test_misuse_is_one_line_and_2(words: list[str], line: str, mine: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ended = called(capfd, "fuzz", f"{mine}:wrong", "--kind", "overlap", *words)
+    assert ended.code == 2 and line in ended.err and len(ended.err.strip().splitlines()) == 1
+
+
+def test_a_layer_is_refused_in_one_line(mine: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ended = called(capfd, "fuzz", "iga:InvariantPointAttention", "--kind", "layer", "--max-time", "5s")
+    assert ended.code == 2 and "overlap functions" in ended.err
+
+
+def test_a_folder_has_one_campaign_at_a_time_and_a_spoiled_record_is_named(tmp_path: Path) -> None:
+    with Folder(tmp_path, {"target": "a"}) as first:
+        with pytest.raises(ValueError, match="another campaign is running"):
+            Folder(tmp_path, {"target": "a"})
+        first.stream(0, 1).parent.mkdir()
+        first.stream(0, 1).write_text("{", encoding="utf-8")
+        with pytest.raises(ValueError, match="0-of-1.json is no JSON"):
+            first.load(0, 1)
+    with pytest.raises(ValueError, match="name another folder"):
+        Folder(tmp_path, {"target": "b"})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90.0), ("10m", 600.0), ("1h", 3600.0), ("1.5m", 90.0), ("7", 7.0)]
+)
+def test_a_time_is_read_as_it_is_written(text: str, seconds: float) -> None:
+    assert _duration(text) == seconds
