@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iga.cli.terminal import Bars, Context, check_folder, check_outputs, finish, misuse, say
+from iga.cli.terminal import Bars, Context, check_folder, check_outputs, console, finish, misuse, say
 
 __all__ = ["fuzz"]
 
@@ -34,6 +34,9 @@ def fuzz(
     shard: Annotated[str, typer.Option(help="I/N: the I-th of N parts of the search, for as many machines.")] = "0/1",
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Search on for what a check has broken by.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds that a round of the search may take.")] = 120.0,
+    replay: Annotated[
+        list[Path] | None, typer.Option(help="Judge the cases of this folder again, and search nothing; repeats.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Keep state and counterexamples in this folder, and go on from what is there.")
     ] = None,
@@ -65,6 +68,8 @@ def fuzz(
         check_seed(seed)
     names = [name for words in only or () for name in words.split(",")]
     options: dict[str, Any] = {"kind": kind, "seed": seed, "only": names or None}
+    if replay:
+        _replay(target, options, replay, timeout, json)
     streams = tuple(range(part * count, (part + 1) * count))
     limit = math.inf if max_examples is None else float(max_examples)
     plan = Plan(target, options, seconds, limit, streams, parts * count, keep_going, timeout)
@@ -79,6 +84,29 @@ def fuzz(
             _keep(campaign, folder.path)
         made = document(campaign, context.obj)
     finish(made, blocks(made), json)
+
+
+def _replay(target: str, options: dict[str, Any], folders: list[Path], timeout: float, json: Path | None) -> None:
+    """A line a case; ends 1 if one is still broken or cannot be run, else 0."""
+    if json is not None:
+        raise typer.BadParameter("is for a search: --replay prints a line a case", param_hint="--json")
+    from iga.fuzz.replay import cases_in, replayed
+    from iga.report.console import show
+    from iga.report.document import Items, Paragraph
+
+    with misuse():
+        found = replayed(target, options | {"only": None}, cases_in(folders), timeout)
+    show([Items(tuple(_line(one) for one in found)), Paragraph(_counted(found))], console())
+    raise typer.Exit(int(any(one["verdict"] != "fixed" for one in found)))
+
+
+def _line(one: dict[str, Any]) -> str:
+    return f"{one['verdict']}: {one['inputs']}" + "".join(f": {one[key]}" for key in ("check", "where") if one[key])
+
+
+def _counted(found: list[dict[str, Any]]) -> str:
+    count = [sum(one["verdict"] == name for one in found) for name in ("fixed", "broken", "cannot run")]
+    return f"{len(found)} cases: {count[0]} fixed, {count[1]} still broken, {count[2]} cannot be run"
 
 
 def _keep(campaign: Any, place: Path) -> None:

@@ -5,7 +5,6 @@ finding by itself; its stream goes on with the next round in a new child. Stream
 """
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,25 +12,21 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from iga.fuzz.child import LOADING, Lost, Watched
 from iga.fuzz.counterexample import write_counterexample
 from iga.fuzz.folder import SCHEMA, Folder
 from iga.fuzz.messages import candidate_of
+from iga.fuzz.replay import replayed
 from iga.fuzz.stream import Judgement
-from iga.testing.gate.channel import Garbled, Lines
-from iga.testing.gate.signs import OUTPUT, TICK, Clock, Output
+from iga.testing.gate.signs import TICK
 from iga.testing.gate.start import Child, forkable
 
 __all__ = ["Campaign", "Lost", "Plan"]
 
 ENDS = 3  # children of a stream that did not come back, after which it is given up
 SHRINK = 30.0  # seconds for making a counterexample simple
-LOADING = 60.0  # seconds for a child that judges, beside those of the limit
 
 Fact = dict[str, Any]
-
-
-class Lost(ValueError):
-    """The target could not be loaded, or was misused: one line."""
 
 
 @dataclass(frozen=True)
@@ -50,52 +45,12 @@ class Plan:
 
 
 @dataclass
-class _Watched:
-    """A child, with what it has shown since it was last heard of."""
-
-    child: Child
-    allowed: float
-    lines: Lines = field(init=False)
-    said: Output = field(default_factory=Output)
-    spent: Clock = field(default_factory=Clock)
-
-    def __post_init__(self) -> None:
-        self.lines = Lines(self.child.pid)
-        self.open = {self.child.messages, self.child.output}
-
-    def look(self, ready: set[int]) -> tuple[list[Fact], str]:
-        """(messages, how it ended; empty while it goes on)."""
-        gone, messages = not ready and self.child.ended(), []
-        if self.child.messages in ready:
-            data = os.read(self.child.messages, 1 << 20)
-            gone = gone or not data
-            try:
-                messages = list(self.lines.messages(data))
-            except Garbled:
-                return [], f"it wrote into the pipe to the campaign{self.said}"
-            if messages:
-                self.spent = Clock()
-        if self.child.output in ready:
-            if data := os.read(self.child.output, 1 << 16):
-                self.said.add(data)
-            else:
-                self.open.discard(self.child.output)
-        if gone:
-            return messages, f"{self.child.how() if self.child.ended(1.0) else 'it closed the pipe'}{self.said}"
-        if self.said.count > OUTPUT:
-            return messages, f"it printed more than {OUTPUT >> 20} MB{self.said}"
-        if self.spent.seconds() > self.allowed:
-            return messages, f"it did not come back within {self.allowed:g} s (--timeout){self.said}"
-        return messages, ""
-
-
-@dataclass
 class _Stream:
     """A stream as the parent knows it: its record, and the child at work on it."""
 
     index: int
     record: Fact
-    watched: _Watched | None = None
+    watched: Watched | None = None
     round: int = -1
     ends: int = 0
     given_up: bool = False
@@ -121,8 +76,9 @@ class Campaign:
         self.started, self._fork = time.monotonic(), forkable()
         self.streams = [_Stream(index, self._record(index)) for index in self.plan.streams]
         self.before = max(one.record["seconds"] for one in self.streams)
+        self._again()
         self._waiting: list[tuple[_Stream, Fact]] = []
-        self._judge: tuple[_Watched, _Stream, Fact] | None = None
+        self._judge: tuple[Watched, _Stream, Fact] | None = None
         try:
             while not self._over():
                 self._start()
@@ -132,6 +88,23 @@ class Campaign:
             for one in [*(stream.watched for stream in self.streams), self._judge and self._judge[0]]:
                 if one is not None:
                     one.child.close()
+
+    def _again(self) -> None:
+        """What an earlier run found is judged first: what holds by now is searched again, and no finding."""
+        known = [one for one in self.findings if one["inputs"]]
+        cases = [path for one in known if (path := Path(one["inputs"]) / "case.json").exists()]
+        if not cases:
+            return
+        options = {**self.plan.options, "only": None}
+        for fact in replayed(self.plan.target, options, cases, self.plan.limit):
+            self.on_news(f"{fact['inputs']}: {'still broken' if fact['verdict'] == 'broken' else fact['verdict']}")
+            if fact["verdict"] == "fixed":
+                folder = str(Path(fact["inputs"]).parent)
+                self.findings = [one for one in self.findings if one["inputs"] != folder]
+                for stream in self.streams:
+                    gone = [one["check"] for one in stream.record["findings"] if one["inputs"] == folder]
+                    stream.record["findings"] = [one for one in stream.record["findings"] if one["inputs"] != folder]
+                    stream.record["found"] = [name for name in stream.record["found"] if name not in gone]
 
     @property
     def seconds(self) -> float:
@@ -186,7 +159,7 @@ class Campaign:
         if self._judge is None and self._waiting:
             stream, candidate = self._waiting.pop(0)
             request = self._request("judging", stream) | {"candidate": candidate, "seconds": SHRINK}
-            watched = _Watched(Child(request, fork=self._fork), self.plan.limit + SHRINK + LOADING)
+            watched = Watched(Child(request, fork=self._fork), self.plan.limit + SHRINK + LOADING)
             self._judge = (watched, stream, candidate)
         for stream in self.streams:
             if stream.watched is None and not stream.given_up and self._left(stream) != []:
@@ -194,7 +167,7 @@ class Campaign:
                 state = str(file) if stream.record["state"] is not None else ""
                 request = self._request("searching", stream) | {"state": state, "begin": stream.record["next"]}
                 request |= {"checks": self._left(stream)}
-                stream.watched = _Watched(Child(request, fork=self._fork), self.plan.limit + LOADING)
+                stream.watched = Watched(Child(request, fork=self._fork), self.plan.limit + LOADING)
 
     def _request(self, what: str, stream: _Stream) -> Fact:
         facts = {"target": self.plan.target, "options": self.plan.options, "stream": [stream.index, self.plan.count]}
@@ -232,7 +205,7 @@ class Campaign:
         self._judge[0].child.close()
         self._judge = None
 
-    def _take(self, stream: _Stream, watched: _Watched, message: Fact) -> None:
+    def _take(self, stream: _Stream, watched: Watched, message: Fact) -> None:
         match message:
             case {"misuse": str(words)} | {"unloadable": str(words)}:
                 raise Lost(words)

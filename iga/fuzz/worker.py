@@ -1,6 +1,7 @@
 """The child's side of a campaign: one stream, searched round by round, or one candidate, judged again and shrunk."""
 
 import json
+import math
 import os
 from itertools import count
 from pathlib import Path
@@ -8,14 +9,16 @@ from typing import Any
 
 from iga.fuzz.messages import candidate_of, document_of, finite
 from iga.fuzz.overlap import OverlapStream
-from iga.fuzz.stream import Covered, Judgement
+from iga.fuzz.stream import Candidate, Covered, Judgement
+from iga.testing.cases_file import read_case
 from iga.testing.gate.channel import Channel
+from iga.testing.latest import Call
 from iga.testing.overlap.subject import OverlapSubject
 from iga.testing.run import Run
 from iga.testing.targets import Unloadable, load_target
 from iga.testing.verify import prepare
 
-__all__ = ["judging", "searching"]
+__all__ = ["judging", "replaying", "searching"]
 
 
 def searching(
@@ -86,6 +89,33 @@ def judging(
         again = search.judge(given)
         verdict = again if again.verdict == "broken" else verdict
     channel.send(judged=_judgement(verdict), candidate=document_of(given))
+
+
+def replaying(channel: Channel, target: str, options: dict[str, Any], cases: list[str]) -> None:
+    """What becomes of each case's inputs, by the target's own check of the case's name."""
+    plan = _prepared(channel, target, options)
+    if plan is None:
+        return
+    channel.send(plan={"name": plan.name, "kind": plan.kind})
+    search = _stream(plan, [0, 1])
+    for path in cases:
+        found = read_case(Path(path))
+        call = Call(found.words["kind"], found.inputs, {})
+        given = Candidate(found.words["check"], call, math.inf, found.words["where"], "", "")
+        fact = {"inputs": path, "check": given.check}
+        if given.check not in search.checks:
+            fact |= {
+                "verdict": "cannot run",
+                "value": None,
+                "limit": None,
+                "unit": "",
+                "where": "no such check",
+                "note": "",
+            }
+        else:
+            judged = _judgement(search.judge(given))
+            fact |= judged | {"verdict": "broken" if judged["verdict"] == "broken" else "fixed"}
+        channel.send(replayed=fact)
 
 
 def _prepared(channel: Channel, target: str, options: dict[str, Any]) -> Run | None:

@@ -67,6 +67,27 @@ def test_a_wrong_function_is_found_and_the_folder_goes_on_where_it_was(
 
 
 @pytest.mark.process
+def test_cases_are_fixed_still_broken_or_cannot_run(
+    mine: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert _fuzz(capfd, f"{mine}:wrong", "--max-examples", "100000", "--out", str(out)).code == 1
+    again = called(capfd, "fuzz", f"{mine}:wrong", "--kind", "overlap", "--replay", str(out))
+    assert again.code == 1 and "broken" in again.out
+    fixed = called(capfd, "fuzz", f"{mine}:right", "--kind", "overlap", "--replay", str(out))
+    assert fixed.code == 0 and "fixed" in fixed.out
+    (out / "found" / "other").mkdir()
+    (out / "found" / "other" / "case.json").write_text("{", encoding="utf-8")
+    spoiled = called(capfd, "fuzz", f"{mine}:right", "--kind", "overlap", "--replay", str(out))
+    assert spoiled.code == 1 and "cannot run" in spoiled.out and "fixed" in spoiled.out
+    # a function that was mended in the meantime is no finding of the folder any more
+    mine.write_text(MINE.replace("log_det + 1.0", "log_det"), encoding="utf-8")
+    (out / "found" / "other" / "case.json").unlink()
+    assert _fuzz(capfd, f"{mine}:wrong", "--max-examples", "100001", "--out", str(out)).code == 0
+    assert called(capfd, "fuzz", f"{mine}:right", "--replay", str(tmp_path / "none")).code == 2
+
+
+@pytest.mark.process
 def test_a_function_that_ends_the_process_costs_its_round_and_is_a_finding(
     mine: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,80 @@
+"""Counterexamples judged again: which are fixed, which are still broken, and which cannot be run.
+
+The function that is asked is the one that the caller names, never the one that a case names: a case from a stranger
+runs no code of its own.
+"""
+
+import os
+from collections.abc import Sequence
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from iga.fuzz.child import LOADING, Lost, Watched
+from iga.testing.cases_file import read_case
+from iga.testing.gate.signs import TICK
+from iga.testing.gate.start import Child, forkable
+
+__all__ = ["cases_in", "replayed"]
+
+Fact = dict[str, Any]
+
+
+def cases_in(folders: Sequence[Path]) -> list[Path]:
+    """The case files under these folders, in order. Raises ValueError, one line, for a folder without one."""
+    found: list[Path] = []
+    for folder in folders:
+        here = [folder] if folder.is_file() else sorted(folder.rglob("case.json"))
+        if not here:
+            raise ValueError(f"{os.fspath(folder)}: no case.json there")
+        found += here
+    return found
+
+
+def replayed(target: str, options: dict[str, Any], cases: Sequence[Path], limit: float) -> list[Fact]:
+    """One fact a case, in order: `inputs` (its file) and `verdict`, "broken", "fixed" or "cannot run", and the words of
+    the judgement. Raises Lost where the target does not load.
+
+    A child judges one case after another; where it ends, the case cannot be run, and the others go on in a new one.
+    """
+    facts = {path: _unreadable(path) for path in cases}
+    left = [path for path in cases if facts[path] is None]
+    fork, loaded = forkable(), False
+    while left:
+        request = {"serve": "iga.fuzz.worker:replaying", "target": target, "options": options}
+        watched = Watched(Child(request | {"cases": [str(path) for path in left]}, fork=fork), limit + LOADING)
+        ended = ""
+        try:
+            while left and not ended:
+                ready = {pipe for pipe in wait(list(watched.open), TICK) if isinstance(pipe, int)}
+                messages, ended = watched.look(watched.open & ready)
+                for message in messages:
+                    match message:
+                        case {"misuse": str(words)} | {"unloadable": str(words)}:
+                            raise Lost(words)
+                        case {"plan": dict()}:
+                            loaded, watched.allowed = True, limit
+                        case {"replayed": dict(fact)} if left:
+                            facts[left.pop(0)] = fact
+        finally:
+            watched.child.close()
+        if ended and left:
+            if not loaded:
+                raise Lost(f"{target} cannot be loaded: {ended}")
+            path = left.pop(0)
+            facts[path] = _cannot(path, ended)
+    return [one for path in cases if (one := facts[path]) is not None]
+
+
+def _unreadable(path: Path) -> Fact | None:
+    """Why a file is no case; None where it is one."""
+    try:
+        words = read_case(path).words
+    except (ValueError, OSError) as error:
+        return _cannot(path, str(error))
+    return None if words["kind"] == "overlap" else _cannot(path, f"a case of a {words['kind']}")
+
+
+def _cannot(path: Path, words: str) -> Fact:
+    numbers = {"value": None, "limit": None, "unit": ""}
+    return {"inputs": str(path), "check": "", "verdict": "cannot run", **numbers, "where": words, "note": ""}
