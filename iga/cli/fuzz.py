@@ -27,13 +27,13 @@ def fuzz(
     ],
     kind: Annotated[str | None, typer.Option(help="What TARGET is, unless it says so itself: overlap.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this check, or several with commas; repeats.")] = None,
-    max_time: Annotated[str, typer.Option(help="How long to search: 90s, 10m, 1h.")] = "10m",
-    max_examples: Annotated[int | None, typer.Option(help="How many examples at most.")] = None,
+    max_time: Annotated[str, typer.Option(help="How long to search in all: 90s, 10m, 1h.")] = "10m",
+    max_examples: Annotated[int | None, typer.Option(help="How many examples at most, in all.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Searches side by side.", show_default="cores")] = None,
     shard: Annotated[str, typer.Option(help="I/N: the I-th of N parts of the search, for as many machines.")] = "0/1",
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Search on for what a check has broken by.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds that a round of the search may take.")] = 120.0,
+    timeout: Annotated[float, typer.Option(help="Seconds in which TARGET must give a sign of life.")] = 120.0,
     replay: Annotated[
         list[Path] | None, typer.Option(help="Judge the cases of this folder again, and search nothing; repeats.")
     ] = None,

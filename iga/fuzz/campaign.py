@@ -32,7 +32,7 @@ Fact = dict[str, Any]
 @dataclass(frozen=True)
 class Plan:
     """What is searched, for how long. seconds, examples: of the whole campaign; streams: their numbers, of `count`;
-    limit: seconds that a round may take."""
+    limit: seconds that the accused may take between two signs of life."""
 
     target: str
     options: dict[str, Any]
@@ -155,7 +155,7 @@ class Campaign:
         }  # fmt: skip
 
     def _start(self) -> None:
-        """Children for the streams that have none; while a candidate is judged, one core is the judge's."""
+        """Children for the streams that have none, and one for a candidate that waits to be judged."""
         if self._judge is None and self._waiting:
             stream, candidate = self._waiting.pop(0)
             request = self._request("judging", stream) | {"candidate": candidate, "seconds": SHRINK}

@@ -9,6 +9,7 @@ Every pair that came near a budget, or took a rare side, is kept in the pool, wh
 """
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +23,7 @@ from iga.fuzz.climbing import climb, climb_error
 from iga.fuzz.objectives import Verdict, judge_pairs
 from iga.fuzz.packed import packed, unpacked
 from iga.fuzz.pair_cases import DRAWN, drawn, judged_again, shrunk
-from iga.fuzz.sampling import SIZES, Suspects, grid, picked, screen
+from iga.fuzz.sampling import ENDS, SIZES, Suspects, grid, picked, screen
 from iga.fuzz.seeking import Coverage, seek
 from iga.fuzz.stream import Candidate, Covered, Judgement, Round
 from iga.search.pair_space import CELLS, PairSpace, cells_of
@@ -40,8 +41,10 @@ ENGINES = ("sampling", "climb", "branches")
 NEAR = 0.7  # of a budget: from there on all checks look
 POOL, POPULATION = 2048, 512
 LEADS = 16  # of each grid in float64: what stands out most, for the climb
+STRIDE = 11  # through the sizes of batches
 GRIDS = 3  # of a sampling round
 DRAWN_AT = (15, 60)  # checks that draw inputs of their own cost seconds: the first such round, and how many lie between
+ROUND = 10.0  # seconds that the grids of a round may take; a slow function has smaller ones
 PATIENCE = 8  # candidates of a check, none of which was believed, after which it raises no more
 
 
@@ -84,6 +87,8 @@ class OverlapStream:
         self.cells = torch.zeros(CELLS, dtype=torch.long)
         self.worst: dict[str, float] = {}
         self.raised: dict[str, int] = {}
+        self.alive: Callable[[], None] = lambda: None  # called between calls of the accused
+        self.halvings = -1  # of the ends of a grid and of a population, for a slow function; −1: not known yet
         self._flat = bool({"broadcasting", "leading_dimensions"} & subject.claims.lacking)
 
     # rounds
@@ -93,6 +98,8 @@ class OverlapStream:
         engine = self.bandit.choose(self.generator)
         self._begin(engine)
         with threads(1), watching(Watch()):
+            if self.halvings < 0:
+                self.halvings = self._slowness()
             {"sampling": self._sampling, "climb": self._climbing, "branches": self._branching}[engine]()
         gain = self._seen.gain + 5 * len(self._candidates)
         for name, value in self._worst.items():
@@ -113,6 +120,27 @@ class OverlapStream:
         self._candidates: dict[str, Candidate] = {}
         self._worst: dict[str, float] = {}
 
+    def _slowness(self) -> int:
+        """How often the ends of a grid are halved so that three grids take a few seconds."""
+        pairs = self.space.decode(self.space.draw(1024, torch.Generator().manual_seed(0)), self.subject.dtypes[0])
+        try:
+            for _ in range(2):  # the first may load what it needs
+                start = time.perf_counter()
+                with torch.no_grad():
+                    self.subject.function(*pairs)
+                cost = (time.perf_counter() - start) / 1024
+                self.alive()
+        except Exception:  # the checks meet it too
+            return 0
+        halvings = 0
+        while halvings < 5 and GRIDS * (ENDS >> halvings) ** 2 * cost > ROUND:
+            halvings += 1
+        return halvings
+
+    @property
+    def _population(self) -> int:
+        return max(POPULATION >> self.halvings, 32)
+
     def _meet_constants(self) -> None:
         constants = torch.tensor(sorted(self.coverage.constants), dtype=torch.float64)
         self.space = replace(self.space, constants=constants)
@@ -122,19 +150,17 @@ class OverlapStream:
         dtypes = self.subject.dtypes
         for k in range(GRIDS):
             dtype = dtypes[(turn + k) % len(dtypes)]
-            pairs = grid(self.space, self.generator, dtype)
+            pairs = grid(self.space, self.generator, dtype, ENDS >> self.halvings)
             if turn % 2 or self._flat:
                 pairs = picked(pairs, torch.arange(pairs[0].shape[0] * pairs[3].shape[0]))
             self._screened(pairs, dtype)
-        for size in (
-            SIZES[turn * 3 % len(SIZES)],
-            SIZES[(turn * 3 + 1) % len(SIZES)],
-            SIZES[(turn * 3 + 2) % len(SIZES)],
-        ):
+        # a stride that shares no factor with their number, so that large ones come early
+        sizes = (SIZES[(3 * turn + k) * STRIDE % len(SIZES)] for k in range(3))
+        for size in (size for size in sizes if size <= SIZES[-1] >> 2 * self.halvings):
             dtype = dtypes[turn % len(dtypes)]
             pairs = self.space.decode(self._sized(size), dtype)
             self._screened(pairs, dtype, batch=True)
-        self._judged(self.space.draw(POPULATION, self.generator, 0.8))
+        self._judged(self.space.draw(self._population, self.generator, 0.8))
         first, every = DRAWN_AT
         if turn >= first and (turn - first) % every == 0:
             self._own_draws((turn - first) // every)
@@ -148,7 +174,7 @@ class OverlapStream:
 
     def _climbing(self) -> None:
         turn = self.bandit.rounds.get("climb", 0)
-        start = self._from_pool(POPULATION // 2)
+        start = self._from_pool(self._population // 2)
         if (turn % 4 or len(self.leads) >= len(start)) and torch.float64 in self.subject.dtypes:
             count = len(start)
             start = torch.cat([self.leads[-count:], start])[:count]
@@ -164,7 +190,7 @@ class OverlapStream:
         if not names:
             return
         check = self._checks[names[turn // 4 % len(names)]]
-        start = start[: POPULATION // 8]
+        start = start[: self._population // 8]
 
         def height(genome: Tensor) -> Tensor:
             return self._verdicts(genome, [check])[check.name].ratio.nan_to_num(nan=math.inf)
@@ -179,20 +205,23 @@ class OverlapStream:
         if turn == 0:
             self._cover(self.space.draw(8192, self.generator), dtype, sampled=True)
         if not self.coverage.taken and not self.coverage.ranges:
-            self._judged(self._from_pool(POPULATION))  # nothing that branches can be seen
+            self._judged(self._from_pool(self._population))  # nothing that branches can be seen
             return
         before = {side for side, count in self.coverage.taken.items() if count}
         met = []
         try:
-            for genome in seek(function, self.space, self._from_pool(POPULATION), dtype, self.coverage, self.generator):
-                met.append(genome[: POPULATION // 4])
+            for genome in seek(
+                function, self.space, self._from_pool(self._population), dtype, self.coverage, self.generator
+            ):
+                self.alive()
+                met.append(genome[: self._population // 4])
         except Exception as error:  # the accused's own, at inputs that no other engine went to
             self._raised(one_line(error))
-        self._seen.examples += 68 * POPULATION
+        self._seen.examples += 68 * self._population
         self._seen.gain += len({side for side, count in self.coverage.taken.items() if count} - before)
         if met:
             reached = torch.cat(met)
-            reached = reached[torch.randperm(len(reached), generator=self.generator)[: 2 * POPULATION]]
+            reached = reached[torch.randperm(len(reached), generator=self.generator)[: 2 * self._population]]
             self._keep(reached[:128])
             self._judged(reached)
 
@@ -204,6 +233,7 @@ class OverlapStream:
         return [name for name, check in self._checks.items() if check.every == 1]
 
     def _verdicts(self, genome: Tensor, checks: list[Check]) -> dict[str, Verdict]:
+        self.alive()
         self._seen.examples += len(genome)
         self.cells += torch.bincount(cells_of(genome), minlength=CELLS)
         found = judge_pairs(
@@ -231,6 +261,7 @@ class OverlapStream:
             else:
                 self._raised(one_line(error), pairs)
             return
+        self.alive()
         self._seen.examples += suspects.examples
         if suspects.examples:
             worst = self.space.encode(picked(pairs, suspects.index[:LEADS]))
@@ -327,7 +358,6 @@ class OverlapStream:
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, as JSON."""
-        coverage = self.coverage
         return {
             "generator": packed(self.generator.get_state()),
             "pool": packed(self.pool),
@@ -338,14 +368,9 @@ class OverlapStream:
             "raised": self.raised,
             "checks": self.checks,
             "flat": self._flat,
+            "halvings": self.halvings,
             "rounds": sum(self.bandit.rounds.values()),
-            "coverage": {
-                "examples": coverage.examples,
-                "taken": [[name, side, count] for (name, side), count in coverage.taken.items()],
-                "constants": [x.hex() for x in sorted(coverage.constants)],
-                "blind": sorted(coverage.blind),
-                "ranges": {name: [low, high] for name, (low, high) in coverage.ranges.items()},
-            },
+            "coverage": self.coverage.document(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -358,15 +383,8 @@ class OverlapStream:
             self.bandit = Bandit(self.bandit.engines, dict(state["bandit"]["rounds"]), dict(state["bandit"]["gain"]))
             self.worst, self.raised = dict(state["worst"]), dict(state["raised"])
             self.checks = [name for name in state["checks"] if name in self._checks]
-            self._flat = bool(state["flat"])
-            old = state["coverage"]
-            self.coverage = Coverage(
-                int(old["examples"]),
-                {(str(name), bool(side)): int(count) for name, side, count in old["taken"]},
-                {float.fromhex(x) for x in old["constants"]},
-                set(old["blind"]),
-                {str(name): (float(low), float(high)) for name, (low, high) in old["ranges"].items()},
-            )
+            self._flat, self.halvings = bool(state["flat"]), int(state["halvings"])
+            self.coverage = Coverage.read(state["coverage"])
             self.generator.set_state(generator)
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(f"no state of a search of pairs: {error}") from error

@@ -61,6 +61,27 @@ class Coverage:
         self.blind |= seen.blind
         return new
 
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "examples": self.examples,
+            "taken": [[name, side, count] for (name, side), count in self.taken.items()],
+            "constants": [x.hex() for x in sorted(self.constants)],
+            "blind": sorted(self.blind),
+            "ranges": {name: [low, high] for name, (low, high) in self.ranges.items()},
+        }
+
+    @staticmethod
+    def read(found: dict[str, Any]) -> "Coverage":
+        """From such JSON; KeyError, TypeError or ValueError for what is none."""
+        return Coverage(
+            int(found["examples"]),
+            {(str(name), bool(side)): int(count) for name, side, count in found["taken"]},
+            {float.fromhex(x) for x in found["constants"]},
+            set(found["blind"]),
+            {str(name): (float(low), float(high)) for name, (low, high) in found["ranges"].items()},
+        )
+
     @property
     def rare(self) -> list[Side]:
         """The sides to seek."""

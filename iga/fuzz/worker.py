@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import time
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,15 @@ def searching(
         "sigma_range": list(search.subject.sigma_range),
     }
     channel.send(plan=facts)
+    last = [0.0]
+
+    def alive() -> None:
+        """Now and then: a slow function is not one that hangs."""
+        if time.monotonic() - last[0] > 1.0:
+            last[0] = time.monotonic()
+            channel.send(alive=True)
+
+    search.alive = alive
     for number in count(begin):
         channel.send(begin=number)
         found = search.round()
