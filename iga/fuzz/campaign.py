@@ -77,7 +77,7 @@ class Campaign:
         self.streams = [_Stream(index, self._record(index)) for index in self.plan.streams]
         self.before = max(one.record["seconds"] for one in self.streams)
         self._again()
-        self._waiting: list[tuple[_Stream, Fact]] = []
+        self._waiting = [(one, candidate) for one in self.streams for candidate in one.record["waiting"]]
         self._judge: tuple[Watched, _Stream, Fact] | None = None
         try:
             while not self._over():
@@ -151,7 +151,7 @@ class Campaign:
         counts = {"examples": 0, "pair_points": 0, "rounds": {}, "engines": {}, "worst": {}}
         return {
             "schema": SCHEMA, "state": None, "counts": counts, "next": 0, "seconds": 0.0,
-            "found": [], "findings": [], "covered": None,
+            "found": [], "findings": [], "waiting": [], "covered": None,
         }  # fmt: skip
 
     def _start(self) -> None:
@@ -166,7 +166,7 @@ class Campaign:
                 file = self.folder.stream(stream.index, self.plan.count)
                 state = str(file) if stream.record["state"] is not None else ""
                 request = self._request("searching", stream) | {"state": state, "begin": stream.record["next"]}
-                request |= {"checks": self._left(stream)}
+                request |= {"done": [] if self.plan.keep_going else stream.record["found"]}
                 stream.watched = Watched(Child(request, fork=self._fork), self.plan.limit + LOADING)
 
     def _request(self, what: str, stream: _Stream) -> Fact:
@@ -192,10 +192,12 @@ class Campaign:
             for message in messages:
                 if "judged" in message:
                     self._close_judge()
+                    stream.record["waiting"].remove(candidate)
                     self._judged(stream, message["judged"], message["candidate"])
                     return
             if ended:
                 self._close_judge()
+                stream.record["waiting"].remove(candidate)
                 self._process_finding(
                     stream, candidate["check"], candidate["engine"], f"as it was judged again: {ended}"
                 )
@@ -234,6 +236,7 @@ class Campaign:
         for candidate in found["candidates"]:
             if candidate["check"] not in asked and (self.plan.keep_going or candidate["check"] not in record["found"]):
                 self._waiting.append((stream, candidate))
+                record["waiting"].append(candidate)
         self.folder.save(stream.index, self.plan.count, record)
 
     def _judged(self, stream: _Stream, verdict: Fact, candidate: Fact) -> None:
@@ -244,6 +247,7 @@ class Campaign:
         if verdict["verdict"] != "broken":
             self.doubtful.append(fact)
             self.on_news(f"{candidate['check']}: {verdict['verdict']}: {candidate['where']}")
+            self.folder.save(stream.index, self.plan.count, stream.record)
             self._anew(stream)
             return
         if candidate["check"] in self.found and not self.plan.keep_going:

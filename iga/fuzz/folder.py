@@ -21,6 +21,11 @@ from iga._files import write_text
 __all__ = ["Folder"]
 
 SCHEMA = 1
+RECORD = {
+    "schema": int, "state": dict, "counts": dict, "next": int, "seconds": float, "found": list, "findings": list,
+    "waiting": list,
+}  # fmt: skip
+COUNTS = {"examples", "pair_points", "rounds", "engines", "worst"}
 
 
 class Folder:
@@ -75,7 +80,13 @@ class Folder:
     def load(self, index: int, count: int) -> dict[str, Any] | None:
         """The record; None where there is none yet. ValueError, which names the file, for what is no record."""
         file = self.stream(index, count)
-        return _read(file, {"schema", "state", "counts", "next", "seconds"}) if file.exists() else None
+        if not file.exists():
+            return None
+        found = _read(file, set(RECORD))
+        counts = found["counts"]
+        if not all(isinstance(found[name], kind) for name, kind in RECORD.items()) or not COUNTS <= set(counts):
+            raise ValueError(f"{file} is no record of a campaign; take it away to begin anew")
+        return found
 
     def place(self, check: str) -> Path:
         """A new folder for a counterexample of a check."""

@@ -29,30 +29,35 @@ def searching(
     stream: list[int],
     state: str,
     begin: int,
-    checks: list[str] | None,
+    done: list[str],
 ) -> None:
     """Rounds of a stream from number `begin` on, each told of before and after, until the parent has enough.
 
     state   a file with what the stream was after its last whole round; empty: it is new
-    checks  those that are still searched; None: all
+    done    checks that are searched no more
     """
     plan = _prepared(channel, target, options)
     if plan is None:
         return
     search = _stream(plan, stream)
+    names = list(search.checks)
     expected = 0
     if state:
         record = json.loads(Path(state).read_text(encoding="utf-8"))
-        search.restore(record["state"])
-        expected = record["state"]["rounds"]
+        try:
+            search.restore(record["state"])
+            expected = record["state"]["rounds"]
+        except ValueError as error:
+            channel.send(misuse=f"{state}: {error}; take it away to begin anew")
+            return
     if begin != expected:
         search.skip(begin)
-    if checks is not None:
-        search.checks = [name for name in search.checks if name in checks]
+    # not those of the state: a check that had a candidate then is searched again unless the candidate was believed
+    search.checks = [name for name in names if name not in done]
     facts = {
         "name": plan.name,
         "kind": plan.kind,
-        "checks": search.checks,
+        "checks": names,
         "sigma_range": list(search.subject.sigma_range),
     }
     channel.send(plan=facts)
