@@ -41,7 +41,7 @@ ENGINES = ("sampling", "climb", "branches")
 NEAR = 0.7  # of a budget: from there on all checks look
 POOL, POPULATION = 2048, 512
 LEADS = 16  # of each grid in float64: what stands out most, for the climb
-STRIDE = 11  # through the sizes of batches
+FEW, STRIDE = 65, 7  # batches up to so many pairs cost little; through larger sizes in strides
 GRIDS = 3  # of a sampling round
 DRAWN_AT = (15, 60)  # checks that draw inputs of their own cost seconds: the first such round, and how many lie between
 ROUND = 10.0  # seconds that the grids of a round may take; a slow function has smaller ones
@@ -154,8 +154,10 @@ class OverlapStream:
             if turn % 2 or self._flat:
                 pairs = picked(pairs, torch.arange(pairs[0].shape[0] * pairs[3].shape[0]))
             self._screened(pairs, dtype)
-        # a stride that shares no factor with their number, so that large ones come early
-        sizes = (SIZES[(3 * turn + k) * STRIDE % len(SIZES)] for k in range(3))
+        small, large = ([n for n in SIZES if (n <= FEW) == few] for few in (True, False))
+        # a stride that shares no factor with their number, so that very large ones come early
+        sizes = [small[(4 * turn + k) % len(small)] for k in range(4)]
+        sizes += [large[(2 * turn + k) * STRIDE % len(large)] for k in range(2)]
         for size in (size for size in sizes if size <= SIZES[-1] >> 2 * self.halvings):
             dtype = dtypes[turn % len(dtypes)]
             pairs = self.space.decode(self._sized(size), dtype)

@@ -1,4 +1,4 @@
-"""What a campaign may not lose: a candidate that was not judged yet, and the check that it is of."""
+"""A campaign loses nothing: not a candidate that was not judged yet, and not the check that it is of."""
 
 import json
 from pathlib import Path
