@@ -47,9 +47,13 @@ def local_reach(trace: Trace) -> tuple[Tensor, Tensor]:
     return reach[0], reach[1]
 
 
-def drift(rigid: GaussianRigid) -> float:
-    """How far the given matrices are from rotations, in units of u; no less than what rounding a rotation does."""
-    given = float(oracle.drift(rigid.rot).amax()) / bounds.unit_roundoff(rigid.dtype)
+def drift(rigid: GaussianRigid, dtype: torch.dtype | None = None) -> float:
+    """How far the given matrices are from rotations, in units of u of `dtype`; no less than rounding a rotation does.
+
+    `dtype` is that of the scores, where it is not the matrices' own: a layer that computes in float64 is given
+    rotations that were rounded to float32.
+    """
+    given = float(oracle.drift(rigid.rot).amax()) / bounds.unit_roundoff(dtype or rigid.dtype)
     return max(bounds.ROUNDED_DRIFT, given)
 
 

@@ -24,9 +24,10 @@ __all__ = ["dist_sq_bound", "geometry_logit_bound", "log_det_floor", "varies"]
 @check("layer", "ln nm⁶", on_traces=True, needs=("log_det",))
 def log_det_floor(seen: Observation, tally: Tally) -> None:
     """raw log_det ≥ 3 ln(2 σ_min²), less its rounding budget."""
-    lowest, off = seen.contract.sigma_min, budgets.drift(seen.case.rigid)
+    lowest = seen.contract.sigma_min
     floor = bounds.log_det_floor(lowest)
     for log_det in [seen.trace.log_det] if seen.seen is None else seen.seen.all("log_det"):
+        off = budgets.drift(seen.case.rigid, _wide(log_det))
         limit = floor - bounds.log_det_floor_budget(_wide(log_det), lowest, drift=off)
         tally.add(log_det, limit, _named(seen.label), lower=True, could_fail=varies(log_det))
         if float(log_det.detach().amin()) < limit:
@@ -36,7 +37,7 @@ def log_det_floor(seen: Observation, tally: Tally) -> None:
 @check("layer", "1", on_traces=True, needs=("dist_sq",))
 def dist_sq_bound(seen: Observation, tally: Tally) -> None:
     """0 ≤ dist_sq ≤ |δ|² / (2 σ_min²), relative rounding budget included; the latter where means and σ are shown."""
-    contract, label, off = seen.contract, seen.label, budgets.drift(seen.case.rigid)
+    contract, label = seen.contract, seen.label
     for dist_sq, gaussians in _pairs(seen):
         able = varies(dist_sq)
         tally.add(dist_sq.amin(), 0.0, f"{label}: lowest", lower=True, could_fail=able)
@@ -48,6 +49,7 @@ def dist_sq_bound(seen: Observation, tally: Tally) -> None:
         (query, key), (query_sigma, key_sigma) = gaussians
         delta_sq = _squared(query, key)
         kappa = budgets.condition_of(query_sigma, key_sigma, contract)
+        off = budgets.drift(seen.case.rigid, _wide(dist_sq))
         rounding = bounds.dist_sq_bound_budget(kappa, _wide(dist_sq), drift=off)
         limit = bounds.dist_sq_bound(delta_sq, contract.sigma_min) * (1 + rounding)
         tally.add(dist_sq, limit.expand(dist_sq.shape), _named(label), could_fail=(delta_sq > 0) & able)
@@ -107,7 +109,7 @@ def _shown_logits(seen: Observation, taps: Seen, tally: Tally) -> None:
             extent, offset = _extent(seen.case.rigid)[..., None, :, :], 3.0
         ceiling = math.hypot(contract.sigma_max, contract.sigma_min)
         limit = bounds.gaussian_score_bound(extent, contract.sigma_min, ceiling, offset_max=offset)
-        kappa, off = contract.sigma_max / contract.sigma_min, budgets.drift(seen.case.rigid)
+        kappa, off = contract.sigma_max / contract.sigma_min, budgets.drift(seen.case.rigid, _wide(score))
         rounding = bounds.dist_sq_bound_budget(kappa, _wide(score), drift=off)
         room = bounds.log_det_floor_budget(_wide(score), contract.sigma_min, drift=off)
         limit = torch.as_tensor(limit) * (1 + rounding) + room

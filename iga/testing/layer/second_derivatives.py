@@ -51,7 +51,8 @@ def second_derivatives(subject: Subject, cases: list[Case], contract: Contract, 
         whole = replace(given, s=given.s[..., : profile.c_s], z=given.z[..., : profile.c_z])
         whole = cast(whole, torch.float64)
         case = kept(whole, torch.arange(min(RESIDUES, given.s.shape[-2])))
-        require_geometry(tiny, layer, case, tally)
+        # of the whole chain: where scores are symmetric, two residues that change places change nothing
+        require_geometry(tiny, layer, whole, tally)
         terms = chain(tiny, 2, RESIDUES)
         for name in NAMES:
             where = f"{given.label}, two residues: {name}"

@@ -20,12 +20,38 @@ from iga.testing.faults.patched import patched
 from iga.testing.layer.subject import Subject
 from iga.testing.targets import Claims
 
+
+class Symmetric(Plain):
+    """`Plain` in which geometry moves the weights alone, by the distances of the residues."""
+
+    def forward(self, s, z, r, mask):
+        mask = mask.bool()
+        s = torch.where(mask[..., None], s, 0.0)
+        z = torch.where((mask[..., :, None] & mask[..., None, :])[..., None], z, 0.0)
+        trans = torch.where(mask[..., None], r.frame.trans, 0.0)
+        squares = (trans[..., :, None, :] - trans[..., None, :, :]).square().sum(-1)
+        logits = (
+            self.query(s) @ self.key(s).mT / 2 + self.bias(z)[..., 0] - self.weight.exp() * squares.to(s.dtype).log1p()
+        )
+        weights = torch.where(mask[..., None, :], logits, -1e30).softmax(-1)
+        return self.out(
+            torch.cat([torch.where(mask[..., None, :], weights, 0.0) @ s, s.new_zeros(*s.shape[:-1], 3)], dim=-1)
+        )
+
+
 BY_OUTPUT = [c for c in CHECKS if c.kind == "layer" and not c.needs and c.name != "compiled_calls"]
 
 
 @pytest.mark.parametrize("check", BY_OUTPUT, ids=lambda check: check.name)
 def test_a_correct_layer_that_shows_only_outputs_holds(check) -> None:
     finding = judged(check, foreign())
+    assert finding.verdict == "holds", finding
+
+
+@pytest.mark.parametrize("check", BY_OUTPUT, ids=lambda check: check.name)
+def test_a_layer_whose_only_geometry_is_symmetric_scores_holds(check) -> None:
+    """Two residues that change places change nothing of it: it is not blind for that."""
+    finding = judged(check, foreign(Symmetric))
     assert finding.verdict == "holds", finding
 
 

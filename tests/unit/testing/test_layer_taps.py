@@ -5,9 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from helpers.subjects import SMALL, Plain, foreign, judged
 from iga import taps
+from iga.attention import InvariantGaussianAttention
+from iga.frame import Frame
+from iga.gaussian import GaussianRigid
 from iga.ipa import InvariantPointAttention
 from iga.report.verify import blocks
 from iga.testing import target
@@ -50,6 +54,31 @@ def test_a_law_that_a_layer_without_trace_breaks_is_broken_by_name(fault) -> Non
     checks = [one for one in JUDGES["layer"] if one.name in fault.expected]
     found = run_checks("layer", fault.planted(clean_subject("layer")), checks, 0)
     assert {one.name: one.verdict for one in found} == dict.fromkeys(fault.expected, "broken")
+
+
+class Wide(nn.Module):
+    """`bounded` in float64, whatever it is given; its frames are then rotations that were rounded to float32."""
+
+    def __init__(self, **sizes) -> None:
+        super().__init__()
+        self.inner = InvariantGaussianAttention(**sizes)
+
+    def forward(self, s, z, r, mask):
+        wide = {name: x.double() for name, x in self.inner.named_parameters()}
+        frame = Frame(r.rot.double(), r.trans.double())
+        rigid = GaussianRigid(frame, r.local_mean.double(), r.log_scale.double())
+        with torch.autocast("cpu", enabled=False):
+            return functional_call(self.inner, wide, (s.double(), z.double(), rigid, mask)).to(s.dtype)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_laws_hold_for_a_layer_that_shows_scores_of_float64_in_a_float32_call(seed: int) -> None:
+    run = prepared(Wide)
+    names = {"log_det_floor", "dist_sq_bound", "geometry_logit_bound"}
+    run.checks, run.seed = [one for one in run.checks if one.name in names], seed
+    found = run.run().findings
+    assert {one.name for one in found} == names
+    assert {one.verdict for one in found} == {"holds"}, found
 
 
 @pytest.mark.parametrize("name", ["growth_with_points", "attention_weights"])
