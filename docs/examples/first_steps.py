@@ -22,7 +22,7 @@ class GaussianAttention(nn.Module):
         mask = mask.bool()
         s = s.where(mask[..., None], 0.0)  # whatever padding holds, NaN too
         z = z.where((mask[..., :, None] & mask[..., None, :])[..., None], 0.0)
-        rot = r.rot.where(mask[..., None, None], torch.eye(3, dtype=s.dtype))
+        rot = r.rot.where(mask[..., None, None], torch.eye(3, dtype=s.dtype, device=s.device))
         trans, local, log_scale = (x.where(mask[..., None], 0.0) for x in (r.trans, r.local_mean, r.log_scale))
         r = iga.GaussianRigid(iga.Frame(rot, trans), local, log_scale)
         q, k, v = (f(s).unflatten(-1, (self.heads, -1)).transpose(-3, -2) for f in (self.q, self.k, self.v))

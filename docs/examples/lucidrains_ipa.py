@@ -69,7 +69,8 @@ def layer_with_known_failures(**sizes: int) -> nn.Module:
 
 
 class Mended(LucidrainsIPA):
-    """The same layer on inputs that it can bear: zeros behind the mask, positions from their centre (nm)."""
+    """The same layer on what it can bear: zeros behind the mask, positions from their centre (nm), no autocast inside,
+    which would round the points to bf16."""
 
     def forward(self, s: torch.Tensor, z: torch.Tensor | None, r, mask: torch.Tensor) -> torch.Tensor:
         valid = mask.bool()
@@ -80,7 +81,8 @@ class Mended(LucidrainsIPA):
         translations = torch.where(valid[..., None], r.get_trans(), 0.0)
         centre = translations.sum(dim=-2, keepdim=True) / valid.sum(dim=-1)[..., None, None].clamp(min=1)
         translations = torch.where(valid[..., None], translations - centre, 0.0)
-        return self.attention(s, z, rotations=rotations, translations=translations, mask=valid)
+        with torch.autocast(s.device.type, enabled=False):
+            return self.attention(s, z, rotations=rotations, translations=translations, mask=valid)
 
 
 @target(kind="layer", unsupported=ONE_BATCH)

@@ -47,7 +47,7 @@ def verify(
     ] = None,
     points: Annotated[
         str | None,
-        typer.Option(help="Numbers of points P to examine, of a layer.", show_default="1,2,4,8,16,32,64"),
+        typer.Option(help="Numbers of points P to examine, of a layer.", show_default="1,2,3,4,7,8,16,32,64"),
     ] = None,
     sigma_min: Annotated[
         float | None,

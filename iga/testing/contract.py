@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 __all__ = ["DEFAULT_POINTS", "PROFILES", "Contract", "Profile", "check_seed", "the_profile"]
 
-DEFAULT_POINTS = (1, 2, 4, 8, 16, 32, 64)
+DEFAULT_POINTS = (1, 2, 3, 4, 7, 8, 16, 32, 64)  # odd ones too: what takes points by twos or fours leaves some out
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -204,6 +204,9 @@ def _judge(way: Way, scene: Scene, plain: Plain, where: str, tally: Tally, *, gr
         if surplus < 0 or value.shape[surplus:] != expected.shape or (way.copies and value.shape[:1] != (way.copies,)):
             _fail(way, "value", f"shape {list(value.shape)} of {name} for {list(expected.shape)}", where, tally)
             return
+        if value.dtype != expected.dtype:
+            _fail(way, "value", f"{name} is {value.dtype}, of a plain call {expected.dtype}", where, tally)
+            return
         limit = torch.zeros(()) if way.exact else plain.limits[name]
         keep = plain.keep.get(name, torch.ones((), dtype=torch.bool)).expand(expected.shape)
         judged = (value[..., keep], expected[keep], limit.expand(expected.shape)[keep])

@@ -153,13 +153,18 @@ def _points_modulo_eight(layer: Any) -> dict[str, Tensor]:
     return {"linear_v_points.weight": chosen.flatten(0, 2)}
 
 
-def _last_of_four(layer: Any) -> dict[str, Tensor]:
-    """The last of four query points takes the weights of the one before."""
-    if layer.no_qk_points != 4:
-        return {}
-    chosen = torch.tensor([0, 1, 2, 2])
-    rows = _per_head(layer.linear_q_offsets.weight, layer.no_heads).unflatten(1, (-1, 3))
-    return {"linear_q_offsets.weight": rows[:, chosen].flatten(0, 2)}
+def _last_of(which: Callable[[int], bool]) -> Callable[[Any], dict[str, Tensor]]:
+    """Where P is one of these the last query point takes the weights of the one before."""
+
+    def wrong(layer: Any) -> dict[str, Tensor]:
+        if not which(layer.no_qk_points):
+            return {}
+        chosen = torch.arange(layer.no_qk_points)
+        chosen[-1] -= 1
+        rows = _per_head(layer.linear_q_offsets.weight, layer.no_heads).unflatten(1, (-1, 3))
+        return {"linear_q_offsets.weight": rows[:, chosen].flatten(0, 2)}
+
+    return wrong
 
 
 def _eight_channels(layer: Any) -> dict[str, Tensor]:
@@ -199,7 +204,14 @@ WIDTHS = [
         "sizes",
         "the last of four query points takes the weights of the one before",
         "P = 4",
-        _parameters(_last_of_four),
+        _parameters(_last_of(lambda points: points == 4)),
+        "gradient_finiteness",
+    ),
+    layer_slip(
+        "sizes",
+        "points are taken by twos: the last of an odd number repeats the one before",
+        "odd P > 1",
+        _parameters(_last_of(lambda points: points > 1 and points % 2 == 1)),
         "gradient_finiteness",
     ),
     layer_slip("sizes", "of queries eight channels are read", "c_hidden > 8", _parameters(_eight_channels), REFERENCE),

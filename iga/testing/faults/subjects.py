@@ -35,7 +35,7 @@ SMALL: Profile = replace(
     focus_perturb_every=12,
     pairs=2000,
 )
-CONTRACT = Contract(points=(1, 4))
+CONTRACT = Contract(points=(1, 3, 4))
 JUDGES: dict[str, tuple[Check, ...]] = {
     kind: tuple(check for check in ALL if check.kind == kind) for kind in ("overlap", "layer", *LIBRARIES)
 }

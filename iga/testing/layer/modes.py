@@ -6,8 +6,8 @@ budget. Outputs err by the mode's u where features are concerned, by float32's w
     d · u_mode · S_features + p · u_float32 · (S_features + S_geometry)          docs/theory.md, section 13
 
 d = 16 roundings in a row: four products (projection, logit, values, last projection), two operands and a result each,
-and four between; the sums of these products are kept in float32. Coordinates as given, and 50 nm further, where a bf16
-coordinate is off by 0.1 nm.
+and four between; the sums of these products are kept in float32. Coordinates as given, and in two groups 500 nm apart,
+where a bf16 coordinate is off by 0.5 nm whatever origin a layer chooses.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from iga.testing.layer.edits import kept
 from iga.testing.layer.guards import require_geometry
 from iga.testing.layer.sensitivity import sensitivity
 from iga.testing.layer.subject import Observation, Subject
-from iga.testing.layer.symmetry import moved
+from iga.testing.layer.symmetry import parted
 from iga.testing.modes import TF32_BITS, ShortProducts
 from iga.testing.tally import Tally
 
@@ -33,7 +33,7 @@ __all__ = ["MODES", "reduced_precision"]
 DEPTH = 16
 RESIDUES, FEW = 20, 8  # products round alike however many residues and points there are
 FAR_EVERY = 4
-SHIFT = (30.0, -32.0, 24.0)  # 50 nm
+SHIFT = (150.0, -160.0, 120.0)  # 250 nm
 
 # u of each mode: bf16 keeps 8 bits of a number, fp16 11; TF32 cuts operands at 10 bits after the point, not rounds
 MODES: dict[str, float] = {"bf16 autocast": 2.0**-8, "fp16 autocast": 2.0**-11, "TF32, simulated": 2.0**-10}
@@ -46,7 +46,6 @@ def reduced_precision(subject: Subject, cases: list[Case], contract: Contract, s
         tally.void("float32 is not claimed: nothing is reduced")
         return
     u = bounds.unit_roundoff(torch.float32)
-    still = torch.eye(3, dtype=torch.float64)
     choices = [p for p in contract.points if p <= FEW] or [contract.points[0]]
     for index, whole in enumerate(cases):
         points = choices[index % len(choices)]
@@ -54,8 +53,8 @@ def reduced_precision(subject: Subject, cases: list[Case], contract: Contract, s
         layer = subject.random(points, seed + index)
         if index == 0:
             require_geometry(subject, layer, given, tally)
-        far = moved(given, still, torch.tensor(SHIFT, dtype=torch.float64))
-        for place, case in (("", given), (", 50 nm away", far))[: 2 if index % FAR_EVERY == 0 else 1]:
+        far = parted(given, torch.tensor(SHIFT, dtype=torch.float64))
+        for place, case in (("", given), (", two groups 500 nm apart", far))[: 2 if index % FAR_EVERY == 0 else 1]:
             rounding = sensitivity(subject, layer, case, seed, tally)
             exact = rounding.output
             for name, short in MODES.items():

@@ -21,7 +21,7 @@ from iga.testing.layer.sensitivity import sensitivity
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 
-__all__ = ["moved", "se3_invariance"]
+__all__ = ["moved", "parted", "se3_invariance"]
 
 FAR = 1000.0  # nm
 
@@ -87,6 +87,15 @@ def moved(case: Case, turn: torch.Tensor, shift: torch.Tensor) -> Case:
     rot = rotation.multiply(turn, r.rot.double()).to(r.dtype)
     trans = (rotation.rotate(turn, r.trans.double()) + shift).to(r.dtype)
     return replace(case, rigid=replace(r, frame=Frame(rot, trans)))
+
+
+def parted(case: Case, shift: torch.Tensor) -> Case:
+    """The case with every second residue moved by `shift` and the others by as much the other way: two groups, each
+    near together, both far from any origin that a layer may choose."""
+    r = case.rigid
+    signs = 1.0 - 2.0 * (torch.arange(r.trans.shape[-2]) % 2).double()
+    trans = (r.trans.double() + signs[:, None] * shift).to(r.dtype)
+    return replace(case, rigid=replace(r, frame=Frame(r.rot, trans)))
 
 
 def _motions(seed: int) -> list[tuple[str, torch.Tensor, torch.Tensor]]:

@@ -1,7 +1,8 @@
 """`calls_agree`: every way of calling an overlap function gives the plain call's answers, and its gradients.
 
-One driver (`iga.testing.ways`) goes over tables of ways: what serves whatever is judged (`common_ways`), batches and
-subsets of gradients (`batch_ways`), leading shapes and shared memory (`layouts`), transforms (`transform_ways`).
+One driver (`iga.testing.ways`) goes over tables of ways: what serves whatever is judged (`common_ways`), modes of the
+process (`process_ways`), batches and subsets of gradients (`batch_ways`), leading shapes and shared memory (`layouts`),
+transforms (`transform_ways`).
 """
 
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from iga.testing.overlap.pairs import PairSource, aligned_pairs, degenerate
 from iga.testing.overlap.scenes import OPERANDS, Assign, Stage, as_pair, draw, stage
 from iga.testing.overlap.subject import OverlapSubject, require_answers
 from iga.testing.overlap.transform_ways import EXPORTED, MAPPED, TRACED, TRANSFORMS
+from iga.testing.process_ways import PROCESS
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
 from iga.testing.ways import Inputs, Way, judge_ways
@@ -39,7 +41,7 @@ UNRECORDED = tuple(
 # On pairs of any κ at any distance, whose values are as large as they get.
 DEGENERATE = (*UNRECORDED, EXPORTED)
 TABLES = (
-    *(*COMMON, *UNRECORDED, *BATCHES, *SUBSETS, *SHAPED, SHARING, *MAPPED, *TRANSFORMS, *TRACED, *LARGER),
+    *(*COMMON, *UNRECORDED, *PROCESS, *BATCHES, *SUBSETS, *SHAPED, SHARING, *MAPPED, *TRANSFORMS, *TRACED, *LARGER),
     *(AFTERWARDS, EXPORTED),
 )
 CLAIMS = tuple(sorted({name for one in TABLES for name in (one.claim, *one.excused)}))
@@ -76,7 +78,7 @@ def _scenes(
     for name, rows in EQUAL.items():
         for row in rows:
             pairs[f"k_{name}"][row] = pairs[f"q_{name}"][row]
-    yield "a list", pairs, other, as_pair, (*COMMON, *UNRECORDED, *SUBSETS, *BATCHES)
+    yield "a list", pairs, other, as_pair, (*COMMON, *UNRECORDED, *PROCESS, *SUBSETS, *BATCHES)
     grid = draw(((7, 1),) * 3 + ((9,),) * 3, (low, high), dtype, seed + 2)
     yield "a matrix", grid, other, as_pair, (*COMMON, *SUBSETS, *MAPPED)
     between = {name: other[f"q_{name}"] for name in SET}

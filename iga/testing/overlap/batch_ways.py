@@ -107,30 +107,9 @@ def _other_dtype(scene: Scene, inputs: Inputs) -> None:
             scene.accused(*(inputs[name].detach().to(dtype) for name in OPERANDS))
 
 
-def _default_dtype(scene: Scene, inputs: Inputs) -> Answers:
-    """While the process makes its tensors in the other dtype."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64 if inputs["q_mean"].dtype == torch.float32 else torch.float32)
-    try:
-        return scene.call(inputs)
-    finally:
-        torch.set_default_dtype(before)
-
-
-def _elsewhere(scene: Scene, inputs: Inputs) -> Answers:
-    """While the process makes its tensors on another device: what is computed belongs where the inputs are."""
-    with torch.device("meta"):
-        return scene.call(inputs)
-
-
 def _copied(scene: Scene, inputs: Inputs) -> Answers:
     copied = replace(scene.details, function=copy.deepcopy(scene.accused))
     return dict(zip(("dist_sq", "log_det"), copied(*(inputs[name] for name in OPERANDS)), strict=True))
-
-
-def _anomaly(scene: Scene, inputs: Inputs) -> Answers:
-    with torch.autograd.set_detect_anomaly(True, check_nan=False):
-        return scene.call(inputs)
 
 
 def _subset(*names: str) -> Way:
@@ -147,10 +126,7 @@ BATCHES: tuple[Way, ...] = (
     Way(name="with an empty batch", claim="empty_batch", run=_none_first),
     Way(name="after calls that share all operands but one", claim="repeat", run=one_changed),
     Way(name="after another dtype", claim="repeat", run=with_answers_of(_other_dtype)),
-    Way(name="another default dtype", claim="default_dtype", run=_default_dtype),
-    Way(name="another default device", claim="device_context", run=_elsewhere),
     Way(name="a deep copy", claim="deepcopy", run=_copied),
-    Way(name="while anomalies are looked for", claim="anomaly_mode", run=_anomaly),
 )
 
 LARGER: tuple[Way, ...] = (

@@ -152,16 +152,18 @@ NAMES = tuple(f"{value} by {by}" for value in ("dist_sq", "log_det") for by in (
 def derivatives(function: OverlapSubject, pair: Pair) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """(dist_sq [n], log_det [n], {name of NAMES: [n, 3 or 6]}) of n pairs, in float64 as the function gave them.
 
-    Both ends' derivatives stand side by side, query first. A result that no input leads to has derivative 0. Raises
-    TargetError where autograd does.
+    Both ends' derivatives stand side by side, query first. A result that no input leads to has derivative 0. What
+    claims to be led back only once is called for each result. Raises TargetError where autograd does.
     """
     leaves = [x.detach().clone().requires_grad_(True) for x in pair]
     values = function(*leaves)
+    once = "retain_graph" in function.claims.lacking
     result: dict[str, Tensor] = {}
-    for name, value in zip(("dist_sq", "log_det"), values, strict=True):
+    for k, name in enumerate(("dist_sq", "log_det")):
+        value = function(*leaves)[k] if once and k else values[k]
         if value.requires_grad:
             try:
-                grads = torch.autograd.grad(value.sum(), leaves, retain_graph=True, allow_unused=True)
+                grads = torch.autograd.grad(value.sum(), leaves, retain_graph=not once, allow_unused=True)
             except RuntimeError as error:
                 raise TargetError(f"the gradient of {name} raised {one_line(error)}") from error
         else:

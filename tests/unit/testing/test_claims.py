@@ -40,7 +40,7 @@ def test_sizes_come_in_the_multiples_that_a_target_claims() -> None:
     plan = prepare(layer, profile=replace(SMALL, others=({"c_hidden": 5, "no_v_points": 6},)))
     sets = plan.profile.sets()
     assert [(one.c_hidden, one.no_v_points) for one in sets] == [(8, 4), (8, 8)]
-    assert plan.contract.points == (1, 2, 4)
+    assert plan.contract.points == (1, 2, 3, 4)
     assert max(plan.profile.residues, plan.profile.degenerate, plan.profile.focus_residues) == 20
     assert built and all(one["no_v_points"] % 4 == 0 and one["c_hidden"] % 8 == 0 for one in built)
 

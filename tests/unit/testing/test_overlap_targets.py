@@ -92,6 +92,35 @@ def test_who_claims_to_have_no_gradients_is_asked_for_none() -> None:
     assert report.exit_code == 0 and {f.verdict for f in report.findings} == {"not supported"}
 
 
+def once(*pair):
+    """Both answers of one Function, whose backward gives back its memory: no second way back."""
+
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *inputs):
+            with torch.enable_grad():
+                ctx.leaves = [x.detach().requires_grad_(True) for x in inputs]
+                ctx.answers = gaussian_overlap(*ctx.leaves)
+            return tuple(x.detach() for x in ctx.answers)
+
+        @staticmethod
+        def backward(ctx, *grads):
+            answers, ctx.answers = ctx.answers, None
+            if answers is None:
+                raise RuntimeError("led back already")
+            return torch.autograd.grad(answers, ctx.leaves, grads, allow_unused=True)
+
+    return Once.apply(*pair)
+
+
+def test_who_claims_to_be_led_back_once_is_led_back_once() -> None:
+    names = ["gradient_values", "gradient_finiteness"]
+    claims = Claims(unsupported=("retain_graph",))
+    report = verify(Target("f", "overlap", once, (0.03, 150.0), claims=claims), profile=TINY, only=names)
+    assert {f.verdict for f in report.findings} == {"holds"}, report.findings
+    assert {f.verdict for f in findings(once, names).values()} == {"broken"}
+
+
 # --- no check accepts garbage -----------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from iga.testing.common_ways import COMMON
+from iga.testing.process_ways import PROCESS
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
 from iga.testing.ways import Plain, Refused, Scene, Way, judge_ways, plain_call
@@ -31,7 +32,7 @@ def way(run, **facts):
     return Way(name="so", claim="so", run=run, **facts)
 
 
-@pytest.mark.parametrize("one", COMMON, ids=lambda one: one.name)
+@pytest.mark.parametrize("one", [*COMMON, *PROCESS], ids=lambda one: one.name)
 def test_every_common_way_leads_to_the_plain_answers(one):
     finding = judged(one)
     assert finding.verdict == "holds", finding.note
@@ -43,6 +44,11 @@ def test_a_wrong_value_and_a_lost_gradient_are_told_apart():
     assert (value.verdict, lost.verdict) == ("broken", "broken")
     assert "value of y: so" in value.note and "gradient" not in value.note
     assert "gradient of b: so" in lost.note and "value" not in lost.note
+
+
+def test_an_answer_of_another_dtype_is_a_value():
+    finding = judged(way(lambda scene, inputs: {"y": scene.call(inputs)["y"].float()}))
+    assert "value: so: y is torch.float32, of a plain call torch.float64" in finding.note
 
 
 def test_what_raises_is_a_capability_that_may_be_claimed_away():
