@@ -81,12 +81,15 @@ def slopes(subject: Subject, layer: nn.Module, case: Case, weights: Tensor, term
         for what in (FEATURES, GEOMETRY, POSITION)
     ]
     largest = max((_size(g) for g in exact.values()), default=0.0)
+    rounded = (2 * terms + n * n) * u
+    # what float64 leaves of a gradient that is 0 is far under u of the others; what float32 leaves is its rounding
+    nothing = (u if torch.float64 in subject.dtypes else rounded) * largest
 
     def budget(name: str, gradient: Tensor) -> float:
-        if 0 < _size(gradient) <= u * largest:
+        if 0 < _size(gradient) <= nothing:
             return math.inf
         change = max(_size(other[name] - gradient) for other in near) / step
-        return (2 * terms + n * n) * u * (change + _size(gradient))
+        return rounded * (change + _size(gradient))
 
     return Slopes(exact, {name: budget(name, gradient) for name, gradient in exact.items()})
 
