@@ -65,7 +65,7 @@ def climb_error(
 
 def _error(function: Callable[..., Any], pair: Any) -> Tensor:
     """ln of the larger error of the two values over κ² 2⁻⁵³, a size that any correct form in float64 is allowed."""
-    values, right = function(*pair), overlap_reference(*pair)
+    values, right = function(*(x.clone() for x in pair)), overlap_reference(*pair)
     size = condition(pair[2], pair[5]).detach().square() * 2.0**-53
     relative = (values[0].double() - right[0]).abs() / right[0].detach().clamp(min=1e-30)
     absolute = (values[1].double() - right[1]).abs()

@@ -64,9 +64,16 @@ def judge_pairs(
     exact: int = 0,
     profile: str = "fast",
 ) -> dict[str, Verdict]:
-    """What each check finds of `subject` on the pairs given(dtype), of which `exact` are judged against 50 digits."""
+    """What each check finds of `subject` on the pairs given(dtype), of which `exact` are judged against 50 digits.
+
+    Each check has copies of its own: an accused that changes its inputs spoils neither the next check's nor the case.
+    """
+
+    def copies(dtype: torch.dtype) -> Pair:
+        return tuple(x.clone() for x in given(dtype))  # pyright: ignore[reportReturnType] - six of them
+
     subject = replace(subject, dtypes=subject.dtypes if dtypes is None else tuple(dtypes))
-    source = GivenPairs([], subject.sigma_range, rows, digits, exact, profile, given=given, seed=seed)
+    source = GivenPairs([], subject.sigma_range, rows, digits, exact, profile, given=copies, seed=seed)
     found: dict[str, Verdict] = {}
     for check in checks:
         if check.dtype is not None and check.dtype not in subject.dtypes:

@@ -78,7 +78,7 @@ def screen(function: Callable[..., Any], given: Pairs, dtype: torch.dtype, *, mo
     """The `most` pairs whose errors are the largest shares of their budgets; what is not finite is infinitely wrong.
     `given` may broadcast; in float64 the judge's QR stands for the formula."""
     with torch.no_grad():
-        values = function(*given)
+        values = function(*(x.clone() for x in given))  # it may change what it is given
         reference = by_pivots(*given) if dtype == torch.float32 else overlap_reference(*given)
         allowed = budgets.value_budgets(*reference, condition(given[2], given[5]), dtype)
         share = torch.zeros((), dtype=torch.float64)

@@ -17,7 +17,7 @@ from iga.testing.overlap.pairs import PairSource
 from iga.testing.overlap.subject import ARGUMENTS, OverlapSubject, Pair
 from iga.testing.tally import Tally
 
-__all__ = ["accuracy", "judge_values", "label_of"]
+__all__ = ["accuracy", "batch_of", "judge_values", "label_of"]
 
 
 @check("overlap", "of the budget")
@@ -26,7 +26,7 @@ def accuracy(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tal
     for dtype in function.dtypes:
         for label, pair in inputs.sampled(dtype, seed):
             with torch.no_grad():
-                dist_sq, log_det = function(*pair)
+                dist_sq, log_det = function.on_copies(*pair)
             where = f"{label}, {name_of(dtype)}"
             if torch.finfo(dist_sq.dtype).eps > torch.finfo(dtype).eps:
                 tally.fail(where, f"{name_of(dtype)} in, {name_of(dist_sq.dtype)} out")
@@ -35,7 +35,7 @@ def accuracy(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tal
         if dtype == torch.float64:
             few = inputs.exact(dtype, seed + 1)
             with torch.no_grad():
-                values = function(*few)
+                values = function.on_copies(*few)
             judge_values(few, values, oracle.overlap_digits(*few), dtype, "float64 against 50 digits", tally)
 
 
@@ -102,6 +102,24 @@ class label_of:  # noqa: N801 - called like a function
 
     def _row(self, index: tuple[int, ...]) -> int:
         return index[0] if self.keep is None else int(self.keep.nonzero().flatten()[index[0]])
+
+
+@dataclass(frozen=True, eq=False)
+class batch_of:  # noqa: N801 - called like a function
+    """Names a whole batch, and keeps the pairs as they are now, whatever the accused makes of them later."""
+
+    pair: Pair
+    where: str
+
+    def __call__(self, index: tuple[int, ...]) -> str:
+        return self.where
+
+    def inputs(self, index: tuple[int, ...]) -> dict[str, Tensor]:
+        return dict(zip(ARGUMENTS, self.pair, strict=True))
+
+    def rows(self, count: int) -> Tensor:
+        """Every pair of it, if each is judged."""
+        return torch.arange(count)
 
 
 def _excused(pair: Pair, dtype: torch.dtype, digits: int | None, kappa: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,9 +4,9 @@ import torch
 
 from iga._typing import Tensor
 from iga.testing.check import check
-from iga.testing.overlap.accuracy import name_of
+from iga.testing.overlap.accuracy import batch_of, name_of
 from iga.testing.overlap.pairs import PairSource
-from iga.testing.overlap.subject import OverlapSubject, require_answers
+from iga.testing.overlap.subject import ARGUMENTS, OverlapSubject, Pair, require_answers
 from iga.testing.tally import Tally
 
 __all__ = ["determinism"]
@@ -18,7 +18,7 @@ def determinism(function: OverlapSubject, inputs: PairSource, seed: int, tally: 
     for dtype in function.dtypes:
         first = inputs.few(dtype, seed)
         second = inputs.few(dtype, seed + 1)
-        kept = tuple(x.clone() for x in first)
+        kept: Pair = tuple(x.clone() for x in first)  # pyright: ignore[reportAssignmentType] - six of them
         with torch.no_grad():
             before, between, again = function(*first), function(*second), function(*first)
             state = torch.get_rng_state()
@@ -26,16 +26,18 @@ def determinism(function: OverlapSubject, inputs: PairSource, seed: int, tally: 
             seeded = function(*first)
             torch.set_rng_state(state)
         require_answers(before, tally)
+
+        def label(words: str, kept: Pair = kept) -> batch_of:
+            return batch_of(kept, words)
+
         for index, name in enumerate(("dist_sq", "log_det")):
             where = f"{name_of(dtype)}: {name}"
-            tally.add(_differs(before[index], again[index]), 0.0, f"{where} on a repeat")
-            tally.add(_differs(before[index], seeded[index]), 0.0, f"{where} with another global seed")
+            tally.add(_differs(before[index], again[index]), 0.0, label(f"{where} on a repeat"))
+            tally.add(_differs(before[index], seeded[index]), 0.0, label(f"{where} with another global seed"))
             same = torch.equal(before[index], between[index])
-            tally.add(float(same), 0.0, f"{where}: other pairs, the same answers")
-        for name, x, copy in zip(
-            ("q_rot", "q_mean", "q_sigma", "k_rot", "k_mean", "k_sigma"), first, kept, strict=True
-        ):
-            tally.add(float((x != copy).sum()), 0.0, f"{name_of(dtype)}: {name} changed by the call")
+            tally.add(float(same), 0.0, label(f"{where}: other pairs, the same answers"))
+        for name, x, copy in zip(ARGUMENTS, first, kept, strict=True):
+            tally.add(float((x != copy).sum()), 0.0, label(f"{name_of(dtype)}: {name} changed by the call"))
 
 
 def _differs(a: Tensor, b: Tensor) -> Tensor:

@@ -32,8 +32,8 @@ def coincident_means(function: OverlapSubject, inputs: PairSource, seed: int, ta
         both = pairs.joined(inputs.few(dtype, seed), inputs.aligned(dtype, seed))
         pair = (*both[:4], both[1].clone(), both[5])
         with torch.no_grad():
-            require_answers(function(*both), tally)
-            dist_sq, log_det = function(*pair)
+            require_answers(function.on_copies(*both), tally)
+            dist_sq, log_det = function.on_copies(*pair)
         tally.add(dist_sq.abs(), 0.0, label_of(pair, f"{name_of(dtype)}: dist_sq"))
         tally.add((~log_det.isfinite()).double(), 0.0, label_of(pair, f"{name_of(dtype)}: log_det not finite"))
 
@@ -50,13 +50,13 @@ def score_laws(function: OverlapSubject, inputs: PairSource, seed: int, tally: T
             inputs.few(dtype, seed, most=min(shrunk[1], 30 * low), share=20),
         )
         with torch.no_grad():
-            answers = function(*pair)
+            answers = function.on_copies(*pair)
             require_answers(answers, tally)
             plain = tuple(x.double() for x in answers)
             kappa = oracle.condition(pair[2], pair[5])
             budget = budgets.value_budgets(plain[0], plain[1], kappa, dtype)
             for law, moved, shift, slip in _transformed(pair, seed, u, high):
-                values = tuple(x.double() for x in function(*moved))
+                values = tuple(x.double() for x in function.on_copies(*moved))
                 # √dist_sq moved by `slip`
                 extra = 2 * slip * plain[0].sqrt() + slip.square()
                 for name, value, expected, more in (
@@ -71,7 +71,7 @@ def score_laws(function: OverlapSubject, inputs: PairSource, seed: int, tally: T
             for axis in range(3):
                 sigma = pair[2].clone()
                 sigma[:, axis] = (2 * sigma[:, axis]).clamp(max=high)
-                wider = tuple(x.double() for x in function(pair[0], pair[1], sigma, *pair[3:]))
+                wider = tuple(x.double() for x in function.on_copies(pair[0], pair[1], sigma, *pair[3:]))
                 room = 2 * (2 * budget["dist_sq"])  # κ doubles at most
                 over = (wider[0] - plain[0] - room) / plain[0].clamp(min=1e-300)
                 where = f"wider along axis {axis}, {name_of(dtype)}"

@@ -36,7 +36,7 @@ def reduced_precision(function: OverlapSubject, inputs: PairSource, seed: int, t
     for name, mode in modes.items():
         try:
             with torch.no_grad(), mode():
-                values = function(*pair)
+                values = function.on_copies(*pair)
         except TargetError as error:
             tally.fail(name, str(error))
             continue

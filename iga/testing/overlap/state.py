@@ -26,7 +26,7 @@ def process_state(function: OverlapSubject, inputs: PairSource, seed: int, tally
             for round in range(2):  # the first may load what it needs
                 pair = inputs.few(dtype, seed + round)
                 with left_alone(f"{name_of(dtype)}, forward"), torch.no_grad():
-                    function(*pair)
+                    function.on_copies(*pair)
                 if "gradients" in function.claims.lacking:
                     continue
                 leaves = [x.clone().requires_grad_() for x in pair]

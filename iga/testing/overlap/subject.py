@@ -53,6 +53,12 @@ class OverlapSubject:
         return returned[0], returned[1]
 
 
+    def on_copies(self, *pair: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of copies: what the accused does to its inputs is `determinism`'s finding, and reaches neither what
+        is right, which is computed from the pair afterwards, nor the case that is kept."""
+        return self(*(x.clone() for x in pair))
+
+
 def overlap_subject(target: Target) -> OverlapSubject:
     """The OverlapSubject of a target, after two calls on ordinary pairs: a plain batch, and one that broadcasts.
 

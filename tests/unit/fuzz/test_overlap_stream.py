@@ -148,3 +148,27 @@ def test_the_bandit_follows_the_gain_and_forgets_no_engine() -> None:
         turns.append(bandit.choose(generator))
         bandit.reward(turns[-1], 1.0 if turns[-1] == "b" else 0.0)
     assert turns[:2] == ["a", "a"] and turns.count("b") > 150 and min(map(turns.count, "abc")) > 20
+
+
+def test_an_accused_that_changes_its_inputs_spoils_no_case() -> None:
+    def greedy(*pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        answers = gaussian_overlap(*pair)
+        if not torch.is_grad_enabled():
+            pair[1].mul_(2.0)
+        return answers
+
+    subject = OverlapSubject("greedy", greedy)
+    pairs = SPACE.decode(SPACE.draw(60, torch.Generator().manual_seed(0), 0.0), torch.float32)
+    before = [x.clone() for x in pairs]
+    found = judge_pairs(QUICK, subject, lambda dtype: pairs, 60, dtypes=[torch.float32])
+    assert all(torch.equal(x, y) for x, y in zip(pairs, before, strict=True))
+    assert [name for name, one in found.items() if one.finding.verdict == "broken"] == ["determinism"]
+    call = found["determinism"].call
+    assert call is not None
+    assert all(torch.equal(x, y) for x, y in zip(call.inputs.values(), before, strict=True))
+    screen(greedy, pairs, torch.float32)
+    assert all(torch.equal(x, y) for x, y in zip(pairs, before, strict=True))
+    # and the case is judged and made simple as any other
+    stream = OverlapStream(subject, checks=QUICK)
+    candidate = Candidate("determinism", call, 9.0, "", "", "sampling")
+    assert stream.judge(stream.shrink(candidate, 5.0)).verdict == "broken"
