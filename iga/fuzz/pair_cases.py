@@ -23,7 +23,9 @@ from iga.testing.state.watch import Watch, watching
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError, one_line
 
-__all__ = ["DRAWN", "drawn", "judged_again", "shrunk"]
+__all__ = ["CLEARLY", "DRAWN", "drawn", "judged_again", "shrunk"]
+
+CLEARLY = 2.0  # value over limit that a simpler pair keeps, where the first has as much: double what is allowed
 
 DRAWN = "drawn"  # in a call's `layer`: the seed with which a check drew its inputs itself
 
@@ -58,30 +60,43 @@ def judged_again(subject: OverlapSubject, check: Check, candidate: Candidate, di
 
 def shrunk(subject: OverlapSubject, check: Check, candidate: Candidate, seconds: float, digits: int) -> Candidate:
     """One pair if one shows it, else the smallest batch; then its numbers. The candidate as it is, if it is not broken,
-    or its inputs were drawn by the check."""
+    or its inputs were drawn by the check.
+
+    What is simpler has to break as clearly: by `CLEARLY`, or by as much as the first, if that is less. Else the descent
+    ends just over the limit, where a counterexample convinces nobody.
+    """
     if DRAWN in candidate.call.layer:
         return candidate
     last, pairs = time.monotonic() + seconds, _pairs(candidate)
 
+    least = 1.0
+
+    def measured(given: Pairs) -> Tensor:
+        return _verdict(subject, check, given, digits).ratio.nan_to_num(nan=math.inf)
+
     def fails(given: Pairs) -> Bool[Tensor, " n"]:
-        ratio = _verdict(subject, check, given, digits).ratio
+        ratio = measured(given)
         low, high = subject.sigma_range
         sigma = torch.cat([given[2], given[5]], dim=-1).double()
         slack = 1 + 1e-6  # the ends themselves, rounded
         within = ((sigma >= low / slack) & (sigma <= high * slack)).all(-1)  # nothing is claimed outside
-        return ((ratio > 1.0) | ratio.isnan()) & within
+        return (ratio > 1.0) & (ratio >= least) & within
 
     rows = fails(pairs)
     if not bool(rows.any()):
         return candidate
-    alone = next((k for k in rows.nonzero().flatten().tolist()[:8] if bool(fails(_rows(pairs, [k])).all())), None)
+    # the clearest first
+    order = measured(pairs).argsort(descending=True).tolist()
+    alone = next((k for k in [k for k in order if bool(rows[k])][:8] if bool(fails(_rows(pairs, [k])).all())), None)
     if alone is not None:
+        least = min(float(measured(_rows(pairs, [alone]))[0]), CLEARLY)
         one: Pairs = tuple(x[alone] for x in pairs)  # pyright: ignore[reportAssignmentType] - six of them
         simple = shrink(one, fails, last - time.monotonic())
         found: Pairs = tuple(x[None] for x in simple)  # pyright: ignore[reportAssignmentType]
         inputs = dict(zip(ARGUMENTS, simple, strict=True))
     else:
-        found = _smaller_batch(pairs, int(rows.nonzero()[0]), fails, last)
+        least = min(float(measured(pairs).max()), CLEARLY)
+        found = _smaller_batch(pairs, next(k for k in order if bool(rows[k])), fails, last)
         inputs = dict(zip(ARGUMENTS, found, strict=True))
     finding = _verdict(subject, check, found, digits).finding
     call = replace(candidate.call, inputs=inputs)

@@ -52,7 +52,6 @@ class OverlapSubject:
                 raise TargetError(f"{name} is on {value.device}, its inputs on {pair[0].device}")
         return returned[0], returned[1]
 
-
     def on_copies(self, *pair: Tensor) -> tuple[Tensor, Tensor]:
         """The same of copies: what the accused does to its inputs is `determinism`'s finding, and reaches neither what
         is right, which is computed from the pair afterwards, nor the case that is kept."""

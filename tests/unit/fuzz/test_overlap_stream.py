@@ -8,6 +8,7 @@ import torch
 from iga.fuzz.bandit import Bandit
 from iga.fuzz.objectives import judge_pairs
 from iga.fuzz.overlap import ENGINES, OverlapStream
+from iga.fuzz.pair_cases import CLEARLY
 from iga.fuzz.sampling import by_pivots, grid, picked, screen
 from iga.fuzz.stream import Candidate
 from iga.overlap import gaussian_overlap
@@ -16,7 +17,9 @@ from iga.search.pairs import Domain
 from iga.testing.checks import checks_of
 from iga.testing.faults.corners import CORNERS
 from iga.testing.judges.overlap import condition, overlap_reference
-from iga.testing.overlap.subject import OverlapSubject
+from iga.testing.latest import Call
+from iga.testing.overlap.budgets import value_budgets
+from iga.testing.overlap.subject import ARGUMENTS, OverlapSubject
 
 CLEAN = OverlapSubject("iga", gaussian_overlap)
 SPACE = PairSpace(Domain())
@@ -172,3 +175,27 @@ def test_an_accused_that_changes_its_inputs_spoils_no_case() -> None:
     stream = OverlapStream(subject, checks=QUICK)
     candidate = Candidate("determinism", call, 9.0, "", "", "sampling")
     assert stream.judge(stream.shrink(candidate, 5.0)).verdict == "broken"
+
+
+def test_what_is_made_simple_still_breaks_clearly() -> None:
+    """An error that grows with δ: just over the limit a shorter δ would be simpler."""
+
+    def wrong(*pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        dist_sq, log_det = gaussian_overlap(*pair)
+        return dist_sq, log_det + 1e-4 * (pair[1] - pair[4]).norm(dim=-1)
+
+    stream = OverlapStream(OverlapSubject("wrong", wrong), checks=QUICK)
+    pairs = SPACE.decode(SPACE.draw(40, torch.Generator().manual_seed(0), 0.0), torch.float32)
+    call = Call("overlap", dict(zip(ARGUMENTS, pairs, strict=True)))
+    simple = stream.shrink(Candidate("accuracy", call, 9.0, "", "", "sampling"), 10.0)
+    verdict = stream.judge(simple)
+    assert verdict.verdict == "broken" and verdict.value >= CLEARLY * verdict.limit
+    # where the first is less clear, what is simpler is no less so
+    smaller = {name: x * 0 + x[:1] if name.endswith("rot") else x for name, x in call.inputs.items()}
+    smaller |= {"q_sigma": torch.ones(40, 3), "k_sigma": torch.ones(40, 3), "k_mean": torch.zeros(40, 3)}
+    smaller |= {"q_rot": torch.eye(3).expand(40, 3, 3), "k_rot": torch.eye(3).expand(40, 3, 3)}
+    allowed = float(value_budgets(*(torch.ones(1),) * 3, torch.float32)["log_det"])
+    smaller["q_mean"] = torch.tensor([1.4 * allowed / 1e-4, 0.0, 0.0]).expand(40, 3)
+    close = stream.shrink(Candidate("accuracy", Call("overlap", smaller), 1.4, "", "", "sampling"), 10.0)
+    verdict = stream.judge(close)
+    assert verdict.verdict == "broken" and verdict.value > 1.39
