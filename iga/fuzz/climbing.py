@@ -1,8 +1,9 @@
-"""The engine that climbs: by mutation up any check's value over limit, by gradient up the error of the accused.
+"""The climb by gradient up the error of the accused; any check's value over limit is climbed by `iga.search.climb`.
 
 What has no branch, a bump or a wrong constant, shows only as error. In float64 its tail is visible long before it is
 over any budget, several widths away: there the logarithm of the error is climbed by Adam, where the accused is
-differentiable and takes float64. The climb by mutation works for every check, whatever the accused.
+differentiable and takes float64. The climb by mutation works for every check, whatever
+the accused.
 """
 
 from collections.abc import Callable
@@ -14,27 +15,9 @@ from iga._typing import Float, Tensor
 from iga.search.pair_space import PairSpace
 from iga.testing.judges.overlap import condition, overlap_reference
 
-__all__ = ["climb", "climb_error"]
+__all__ = ["climb_error"]
 
 RATES = (0.05, 0.002)  # of Adam: from the first step to the last
-
-
-def climb(
-    height: Callable[[Tensor], Tensor],
-    space: PairSpace,
-    genome: Float[Tensor, "n genes"],
-    steps: int,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """(each genome after `steps` mutations, a lower one never kept; its height)."""
-    best, top = genome.clone(), height(genome)
-    for _ in range(steps):
-        trial = space.mutate(best, generator)
-        now = height(trial)
-        better = now >= top  # neutral moves too: rounding has plateaus
-        best = torch.where(better[:, None], trial, best)
-        top = torch.where(better, now, top)
-    return best, top
 
 
 def climb_error(

@@ -19,13 +19,14 @@ import torch
 from iga._runtime import threads
 from iga._typing import Tensor
 from iga.fuzz.bandit import Bandit
-from iga.fuzz.climbing import climb, climb_error
+from iga.fuzz.climbing import climb_error
 from iga.fuzz.objectives import Verdict, judge_pairs
 from iga.fuzz.packed import packed, unpacked
 from iga.fuzz.pair_cases import DRAWN, drawn, judged_again, shrunk
 from iga.fuzz.sampling import ENDS, SIZES, Suspects, grid, picked, screen
 from iga.fuzz.seeking import Coverage, seek
 from iga.fuzz.stream import Candidate, Covered, Judgement, Round
+from iga.search.climb import climb
 from iga.search.pair_space import CELLS, PairSpace, cells_of
 from iga.search.pairs import Domain, Pairs
 from iga.testing.check import Check
@@ -197,7 +198,7 @@ class OverlapStream:
         def height(genome: Tensor) -> Tensor:
             return self._verdicts(genome, [check])[check.name].ratio.nan_to_num(nan=math.inf)
 
-        climbed, _ = climb(height, self.space, start, 12, self.generator)
+        climbed, _ = climb(height, lambda genome: self.space.mutate(genome, self.generator), start, 12)
         self._judged(climbed)
 
     def _branching(self) -> None:

@@ -28,6 +28,7 @@ from iga import bounds
 from iga._files import check_target, write_text
 from iga._typing import Float, Tensor
 from iga.overlap import gaussian_overlap
+from iga.search.climb import climb
 from iga.search.pairs import DOMAIN, Domain, Pairs, decode, degenerate_pairs, mutated
 from iga.testing.judges.overlap import condition, nearest_rotation, overlap_digits, overlap_reference
 
@@ -196,14 +197,7 @@ def hill_climb(
         outcome = judge(decode(candidate, domain), domain, nearest=nearest)
         return torch.where(_inside(outcome.kappa, band), ratio(measure, outcome), -math.inf)
 
-    best, worst = genome.clone(), height(genome)
-    for _ in range(steps):
-        trial = mutated(best, generator, domain)
-        now = height(trial)
-        better = now >= worst  # neutral moves too: rounding has plateaus
-        best = torch.where(better[:, None], trial, best)
-        worst = torch.where(better, now, worst)
-    return best
+    return climb(height, lambda best: mutated(best, generator, domain), genome, steps)[0]
 
 
 def search(

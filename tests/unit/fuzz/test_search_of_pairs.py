@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from iga.search.climb import climb
 from iga.search.pair_space import CELLS, PairSpace, cells_of
 from iga.search.pairs import GENES, Domain, decode, degenerate_pairs, encode
 from iga.search.shrink import cost_of, shrink, smallest_batch
@@ -107,3 +108,20 @@ def test_a_pair_becomes_as_simple_as_its_condition_allows() -> None:
 )
 def test_the_smallest_batch_that_fails_is_found(broken, smallest: int) -> None:  # noqa: ANN001
     assert smallest_batch(5121 if smallest == 1025 else 999, broken, most=400) == smallest
+
+
+def test_a_climb_keeps_the_higher_and_takes_what_is_level() -> None:
+    """Up a staircase: on a step every mutation is level, and only a walk along it finds the next."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.zeros(4, 2, dtype=torch.float64)
+    seen = []
+
+    def height(genome: torch.Tensor) -> torch.Tensor:
+        seen.append((10 * genome[:, 0]).floor().clamp(max=5.0))
+        return seen[-1]
+
+    def mutate(genome: torch.Tensor) -> torch.Tensor:
+        return genome + 0.03 * torch.randn(genome.shape, generator=generator, dtype=torch.float64)
+
+    best, top = climb(height, mutate, start, 400)
+    assert torch.equal(top, height(best)) and bool((top == 5.0).all()) and not bool(start.any())
