@@ -8,18 +8,17 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing.connection import wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from iga.fuzz.child import LOADING, Lost, Watched
 from iga.fuzz.counterexample import write_counterexample
 from iga.fuzz.folder import SCHEMA, Folder
-from iga.fuzz.messages import candidate_of
+from iga.fuzz.messages import LOADING, TO, Lost, candidate_of
 from iga.fuzz.replay import replayed
 from iga.fuzz.stream import Judgement
-from iga.testing.gate.signs import TICK
-from iga.testing.gate.start import Child, forkable
+from iga.testing.gate.start import forkable
+from iga.testing.gate.watched import Watched, ready_among
 
 __all__ = ["Campaign", "Lost", "Plan"]
 
@@ -87,7 +86,7 @@ class Campaign:
         finally:
             for one in [*(stream.watched for stream in self.streams), self._judge and self._judge[0]]:
                 if one is not None:
-                    one.child.close()
+                    one.close()
 
     def _again(self) -> None:
         """What an earlier run found is judged first: what holds by now is searched again, and no finding."""
@@ -159,15 +158,17 @@ class Campaign:
         if self._judge is None and self._waiting:
             stream, candidate = self._waiting.pop(0)
             request = self._request("judging", stream) | {"candidate": candidate, "seconds": SHRINK}
-            watched = Watched(Child(request, fork=self._fork), self.plan.limit + SHRINK + LOADING)
-            self._judge = (watched, stream, candidate)
+            self._judge = (self._watched(request, self.plan.limit + SHRINK + LOADING), stream, candidate)
         for stream in self.streams:
             if stream.watched is None and not stream.given_up and self._left(stream) != []:
                 file = self.folder.stream(stream.index, self.plan.count)
                 state = str(file) if stream.record["state"] is not None else ""
                 request = self._request("searching", stream) | {"state": state, "begin": stream.record["next"]}
                 request |= {"done": [] if self.plan.keep_going else stream.record["found"]}
-                stream.watched = Watched(Child(request, fork=self._fork), self.plan.limit + LOADING)
+                stream.watched = self._watched(request, self.plan.limit + LOADING)
+
+    def _watched(self, request: Fact, allowed: float) -> Watched:
+        return Watched(request, fork=self._fork, allowed=allowed, to=TO)
 
     def _request(self, what: str, stream: _Stream) -> Fact:
         facts = {"target": self.plan.target, "options": self.plan.options, "stream": [stream.index, self.plan.count]}
@@ -175,39 +176,42 @@ class Campaign:
 
     def _step(self) -> None:
         working = [stream for stream in self.streams if stream.watched is not None]
-        pipes = [pipe for stream in working if stream.watched for pipe in stream.watched.open]
-        pipes += [] if self._judge is None else list(self._judge[0].open)
-        ready = {pipe for pipe in wait(pipes, TICK) if isinstance(pipe, int)}
-        for stream in working:
-            watched = stream.watched
-            assert watched is not None
-            messages, ended = watched.look(watched.open & ready)
-            for message in messages:
-                self._take(stream, watched, message)
-            if ended and stream.watched is watched:
-                self._ended(stream, ended)
+        children = [stream.watched for stream in working if stream.watched is not None]
+        ready = ready_among([*children, *([] if self._judge is None else [self._judge[0]])])
+        for stream, watched in zip(working, children, strict=True):
+            ended = watched.look(ready, partial(self._take, stream, watched))
+            if ended is not None:
+                self._ended(stream, ended.words)
         if self._judge is not None:
-            watched, stream, candidate = self._judge
-            messages, ended = watched.look(watched.open & ready)
-            for message in messages:
-                if "judged" in message:
-                    self._close_judge()
-                    stream.record["waiting"].remove(candidate)
-                    self._judged(stream, message["judged"], message["candidate"])
-                    return
-            if ended:
-                self._close_judge()
-                stream.record["waiting"].remove(candidate)
-                self._process_finding(
-                    stream, candidate["check"], candidate["engine"], f"as it was judged again: {ended}"
-                )
+            self._look_at_judge(ready)
+
+    def _look_at_judge(self, ready: set[int]) -> None:
+        assert self._judge is not None
+        watched, stream, candidate = self._judge
+        said: list[Fact] = []
+
+        def take(message: Fact) -> bool:
+            said.append(message)
+            return True
+
+        ended = watched.look(ready, take)
+        judged = next((message for message in said if "judged" in message), None)
+        if judged is None and ended is None:
+            return
+        self._close_judge()
+        stream.record["waiting"].remove(candidate)
+        if judged is not None:
+            self._judged(stream, judged["judged"], judged["candidate"])
+        elif ended is not None:
+            words = f"as it was judged again: {ended.words}"
+            self._process_finding(stream, candidate["check"], candidate["engine"], words)
 
     def _close_judge(self) -> None:
         assert self._judge is not None
-        self._judge[0].child.close()
+        self._judge[0].close()
         self._judge = None
 
-    def _take(self, stream: _Stream, watched: Watched, message: Fact) -> None:
+    def _take(self, stream: _Stream, watched: Watched, message: Fact) -> bool:
         match message:
             case {"misuse": str(words)} | {"unloadable": str(words)}:
                 raise Lost(words)
@@ -217,6 +221,7 @@ class Campaign:
                 stream.round, watched.allowed = number, self.plan.limit
             case {"round": dict(found)}:
                 self._counted(stream, found)
+        return True
 
     def _counted(self, stream: _Stream, found: Fact) -> None:
         """A whole round: counted, and kept in one file with the state that it left."""
@@ -278,7 +283,7 @@ class Campaign:
     def _ended(self, stream: _Stream, words: str) -> None:
         """A child that did not come back: a finding, and the round that it was at is passed over."""
         assert stream.watched is not None
-        stream.watched.child.close()
+        stream.watched.close()
         stream.watched = None
         if not self.facts:
             raise Lost(f"{self.plan.target} cannot be loaded: {words}")
@@ -298,7 +303,7 @@ class Campaign:
     def _anew(self, stream: _Stream) -> None:
         """The stream's child starts again from its last state, with all the checks that are left."""
         if stream.watched is not None:
-            stream.watched.child.close()
+            stream.watched.close()
             stream.watched = None
 
 

@@ -1,4 +1,4 @@
-"""Candidates as JSON, between a child and its campaign: every number exactly, nothing unpickled."""
+"""Messages between a child and its campaign: candidates as JSON, every number exactly, nothing unpickled."""
 
 import math
 from typing import Any
@@ -7,7 +7,14 @@ from iga.fuzz.stream import Candidate
 from iga.testing.cases_file import read_input, written
 from iga.testing.latest import Call
 
-__all__ = ["candidate_of", "document_of", "finite"]
+__all__ = ["LOADING", "TO", "Lost", "candidate_of", "document_of", "finite"]
+
+LOADING = 60.0  # seconds for a child to load its target, beside those of the limit
+TO = "campaign"  # who reads what a child sends
+
+
+class Lost(ValueError):
+    """The target could not be loaded, or was misused: one line."""
 
 
 def document_of(one: Candidate) -> dict[str, Any]:

@@ -6,14 +6,14 @@ runs no code of its own.
 
 import os
 from collections.abc import Sequence
-from multiprocessing.connection import wait
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from iga.fuzz.child import LOADING, Lost, Watched
+from iga.fuzz.messages import LOADING, TO, Lost
 from iga.testing.cases_file import read_case
-from iga.testing.gate.signs import TICK
-from iga.testing.gate.start import Child, forkable
+from iga.testing.gate.start import forkable
+from iga.testing.gate.watched import Ending, Watched, ready_among
 
 __all__ = ["cases_in", "replayed"]
 
@@ -42,28 +42,44 @@ def replayed(target: str, options: dict[str, Any], cases: Sequence[Path], limit:
     fork, loaded = forkable(), False
     while left:
         request = {"serve": "iga.fuzz.worker:replaying", "target": target, "options": options}
-        watched = Watched(Child(request | {"cases": [str(path) for path in left]}, fork=fork), limit + LOADING)
-        ended = ""
+        request |= {"cases": [str(path) for path in left]}
+        watched = Watched(request, fork=fork, allowed=limit + LOADING, to=TO)
+        taken = _Taken(watched, left, limit)
+        ended: Ending | None = None
         try:
-            while left and not ended:
-                ready = {pipe for pipe in wait(list(watched.open), TICK) if isinstance(pipe, int)}
-                messages, ended = watched.look(watched.open & ready)
-                for message in messages:
-                    match message:
-                        case {"misuse": str(words)} | {"unloadable": str(words)}:
-                            raise Lost(words)
-                        case {"plan": dict()}:
-                            loaded, watched.allowed = True, limit
-                        case {"replayed": dict(fact)} if left:
-                            facts[left.pop(0)] = fact
+            while left and ended is None:
+                ended = watched.look(ready_among([watched]), taken.take)
         finally:
-            watched.child.close()
-        if ended and left:
+            watched.close()
+        loaded = loaded or taken.loaded
+        facts |= taken.facts
+        if ended is not None and left:
             if not loaded:
-                raise Lost(f"{target} cannot be loaded: {ended}")
+                raise Lost(f"{target} cannot be loaded: {ended.words}")
             path = left.pop(0)
-            facts[path] = _cannot(path, ended)
+            facts[path] = _cannot(path, ended.words)
     return [one for path in cases if (one := facts[path]) is not None]
+
+
+@dataclass
+class _Taken:
+    """What one child has said of the cases that are left, of which it takes one after another."""
+
+    watched: Watched
+    left: list[Path]
+    limit: float
+    facts: dict[Path, Fact | None] = field(default_factory=dict)
+    loaded: bool = False
+
+    def take(self, message: Fact) -> bool:
+        match message:
+            case {"misuse": str(words)} | {"unloadable": str(words)}:
+                raise Lost(words)
+            case {"plan": dict()}:
+                self.loaded, self.watched.allowed = True, self.limit
+            case {"replayed": dict(fact)} if self.left:
+                self.facts[self.left.pop(0)] = fact
+        return True
 
 
 def _unreadable(path: Path) -> Fact | None:

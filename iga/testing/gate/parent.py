@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from multiprocessing.connection import wait
 from typing import Any, get_type_hints
 
 import torch
@@ -19,16 +18,15 @@ import torch
 from iga._runtime import Progress
 from iga.testing.checks import LAST, SIDE_BY_SIDE, TRACES, share_of
 from iga.testing.contract import Contract, check_seed, the_profile
-from iga.testing.gate.channel import Garbled, Lines
-from iga.testing.gate.signs import OUTPUT, SHOWN, TICK, Clock, Output
-from iga.testing.gate.start import Child, forkable
+from iga.testing.gate.channel import Garbled
+from iga.testing.gate.start import forkable
+from iga.testing.gate.watched import LINES, Ending, Watched, ready_among
 from iga.testing.result import LOADS, PROCESS, Finding, Report
 
 __all__ = ["LIMITS", "judge"]
 
 # Seconds that a check may take, by profile; a check of the fast profile takes some seconds, of ci a minute at most.
 LIMITS = {"fast": 120.0, "ci": 600.0, "nightly": 3600.0}
-LINES = 20  # of them that are shown where all went well
 HANGS = 2  # after so many checks that did not come back, the others are not begun
 ENOUGH = f"not judged, since {HANGS} checks had run out of time"
 VERDICTS = ("holds", "broken", "vacuous", "not supported")
@@ -63,15 +61,18 @@ class _Lane:
     measured: list[str] = field(default_factory=list)  # the checks that are being measured, or were last
     hangs: int = 0
     finished: bool = False  # the child said that it had reported everything
-    printed: bytes = b""  # the first of what the accused printed
-    watched: list[Any] = field(default_factory=list)  # of each child, what its calls did to the process
+    printed: bytes = b""  # the first of what the accused printed, in the children before this one
+    changed: list[Any] = field(default_factory=list)  # of each child, what its calls did to the process
 
-    def begin(self, request: dict[str, Any], *, fork: bool) -> None:
+    def begin(self, request: dict[str, Any], limit: float, *, fork: bool) -> None:
         self.measured = []
-        self.watched.append([0, {}])
-        self.child = Child(request | {"share": self.share}, fork=fork)
-        self.lines, self.said, self.spent = Lines(self.child.pid), Output(), Clock()
-        self.open = {self.child.messages, self.child.output}  # the pipes that may still say something
+        self.changed.append([0, {}])
+        self.limit = limit
+        self.child = Watched(request | {"share": self.share}, fork=fork, allowed=limit)
+
+    def close(self) -> None:
+        self.printed += self.child.printed
+        self.child.close()
 
 
 class _Misuse(ValueError):
@@ -83,11 +84,7 @@ class _NotLoaded(Exception):
 
 
 class _Ended(Exception):
-    """The child will report no more; the words say why. `hung`: the limit ran out."""
-
-    def __init__(self, words: str, *, hung: bool = False) -> None:
-        super().__init__(words)
-        self.hung = hung
+    """The child says itself that it will report no more; the words say why."""
 
 
 def judge(
@@ -124,7 +121,7 @@ def judge(
                 known.broken(known.left(LAST), ENOUGH)
             if not wanted.intersection(shares) or (lanes and not known.left(LAST)):
                 continue
-            watched = [one for lane in lanes for one in lane.watched]
+            watched = [one for lane in lanes for one in lane.changed]
             now = [_Lane(share) for share in shares if share in wanted]
             lanes += now
             _follow(now, known, {"options": options, "watched": watched}, limit, report, fork=fork)
@@ -149,33 +146,30 @@ def _follow(
             # what does not load is loaded once
             while waiting and len(working) < (1 if known.plan is None else os.cpu_count() or 1):
                 working.append(waiting.pop(0))
-                working[-1].begin(request | {"done": list(known.found)}, fork=fork)
-            gone = {lane.child.pid for lane in working if lane.child.ended()}  # what is in their pipes is all there is
-            ready = wait([pipe for lane in working for pipe in lane.open], TICK)
+                working[-1].begin(request | {"done": list(known.found)}, limit, fork=fork)
+            ready = ready_among([lane.child for lane in working])
             for lane in list(working):
-                try:
-                    _look(lane, known, lane.open.intersection(ready), limit, report, gone=lane.child.pid in gone)
-                except _Ended as end:
+                end = _look(lane, known, ready, report)
+                if end is not None and not lane.finished:
                     if known.plan is None:
-                        raise _NotLoaded(str(end)) from end
+                        raise _NotLoaded(end.words)
                     _blame(lane, known, end)
                     if known.left(lane.share):
                         waiting.append(lane)
                     else:
                         lane.finished = True
-                else:
-                    if not lane.finished:
-                        continue
+                elif not lane.finished:
+                    continue
                 working.remove(lane)
-                lane.child.close()
+                lane.close()
     finally:
         for lane in working:
-            lane.child.close()
+            lane.close()
 
 
-def _blame(lane: _Lane, known: _Known, end: "_Ended") -> None:
+def _blame(lane: _Lane, known: _Known, end: Ending) -> None:
     """What ended the child is a finding of the checks that it was measuring, or had measured last."""
-    words = str(end)
+    words = end.words
     lane.hangs += end.hung
     unfinished = [name for name in lane.measured if name not in known.found]
     if not lane.measured:  # it did not get so far: the target no longer loads
@@ -186,34 +180,12 @@ def _blame(lane: _Lane, known: _Known, end: "_Ended") -> None:
         known.broken(known.left(lane.share), ENOUGH)
 
 
-def _look(lane: _Lane, known: _Known, ready: set[int], limit: float, report: Progress, *, gone: bool) -> None:
-    """Take in what one child has sent. Raises _Ended where it will send no more."""
-    child = lane.child
-    gone = gone and not ready
-    if child.messages in ready:
-        data = os.read(child.messages, 1 << 16)
-        gone = gone or not data
-        try:
-            for message in lane.lines.messages(data):
-                if _take(message, lane, known, report):
-                    lane.said, lane.spent = Output(), Clock()
-        except Garbled:
-            raise _Ended(f"it wrote into the pipe to the gate{lane.said}") from None
-    if child.output in ready:
-        if data := os.read(child.output, 1 << 16):
-            lane.said.add(data)
-            lane.printed += data[: max(0, LINES * SHOWN - len(lane.printed))]
-        else:
-            lane.open.remove(child.output)
-    if lane.finished:
-        return
-    if gone:
-        raise _Ended(f"{child.how() if child.ended(1.0) else 'it closed the pipe to the gate'}{lane.said}")
-    if lane.said.count > OUTPUT:
-        raise _Ended(f"it printed more than {OUTPUT >> 20} MB{lane.said}")
-    allowed = limit * max(1, len(lane.measured))
-    if lane.spent.seconds() > allowed:
-        raise _Ended(f"it did not come back within {allowed:g} s (--timeout){lane.said}", hung=True)
+def _look(lane: _Lane, known: _Known, ready: set[int], report: Progress) -> Ending | None:
+    """Take in what one child has sent; how it ended, None while it goes on."""
+    try:
+        return lane.child.look(ready, lambda message: _take(message, lane, known, report))
+    except _Ended as end:
+        return Ending(str(end))
 
 
 def _tell(lanes: list[_Lane], on_output: Callable[[str], None]) -> None:
@@ -231,11 +203,12 @@ def _take(message: dict[str, Any], lane: _Lane, known: _Known, report: Progress)
                 report(what, done, total)
             case {"start": [*names]} if known.plan is not None and set(names) <= set(known.left(lane.share)):
                 lane.measured = names
+                lane.child.allowed = lane.limit * max(1, len(names))
                 return True
             case {"finding": dict(row)} if row.get("name") in lane.measured and row["name"] not in known.found:
                 known.found[row["name"]] = _finding(row)
             case {"watch": [int(calls), dict(changes)]}:
-                lane.watched[-1] = [calls, changes]
+                lane.changed[-1] = [calls, changes]
             case {"plan": dict(plan)}:
                 if known.plan is None:
                     known.plan, known.records = plan, plan["records"]

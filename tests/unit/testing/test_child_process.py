@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from helpers.command import called
-from iga.testing.gate import parent, start
+from iga.testing.gate import parent, start, watched
 from iga.testing.gate.channel import Channel, Garbled, Lines
 from iga.testing.gate.parent import judge
 from iga.testing.verify import verify
@@ -195,7 +195,7 @@ def test_an_interrupt_ends_the_child(bad: Path, monkeypatch: pytest.MonkeyPatch)
     def interrupted(what: str, done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(parent, "Child", Kept)
+    monkeypatch.setattr(watched, "Child", Kept)
     with pytest.raises(KeyboardInterrupt):
         judge(f"{bad}:leaves", only=ONLY, on_progress=interrupted)
     assert [child.ended() for child in children] == [True]
