@@ -51,8 +51,41 @@ class _Stream:
     record: Fact
     watched: Watched | None = None
     round: int = -1
+    engine: str = "loading"
+    reason: str = ""  # what the child said of its own end
     ends: int = 0
     given_up: bool = False
+
+
+@dataclass
+class _Judge:
+    """A child that judges one candidate again, and what it has said."""
+
+    watched: Watched
+    stream: _Stream
+    candidate: Fact
+    plan: Fact = field(default_factory=dict)
+    first: Fact | None = None  # the verdict on the candidate as it was met
+    judged: tuple[Fact, Fact] | None = None  # that on the simplest, and the simplest
+    reason: str = ""
+
+    def take(self, message: Fact) -> bool:
+        match message:
+            case {"misuse": str(words)}:
+                raise Lost(words)
+            case {"plan": dict(facts)}:
+                self.plan = facts
+            case {"first": dict(verdict)}:
+                self.first = verdict
+            case {"judged": dict(verdict), "candidate": dict(candidate)}:
+                self.judged = verdict, candidate
+            case {"ended": str(words)} | {"unloadable": str(words)}:
+                self.reason = f"{words}; "
+        return True
+
+
+def _process_verdict(words: str) -> Fact:
+    return {"verdict": "broken", "value": None, "limit": None, "unit": "the process", "where": words, "note": ""}
 
 
 @dataclass
@@ -77,20 +110,24 @@ class Campaign:
         self.before = max(one.record["seconds"] for one in self.streams)
         self._again()
         self._waiting = [(one, candidate) for one in self.streams for candidate in one.record["waiting"]]
-        self._judge: tuple[Watched, _Stream, Fact] | None = None
+        self._judge: _Judge | None = None
+        self._stopped: float | None = None  # when no more was searched
         try:
             while not self._over():
                 self._start()
                 self._step()
                 self.on_tick(self)
         finally:
-            for one in [*(stream.watched for stream in self.streams), self._judge and self._judge[0]]:
+            self._say_what_waits()
+            for one in [*(stream.watched for stream in self.streams), self._judge and self._judge.watched]:
                 if one is not None:
                     one.close()
 
     def _again(self) -> None:
         """What an earlier run found is judged first: what holds by now is searched again, and no finding."""
         known = [one for one in self.findings if one["inputs"]]
+        for one in known:  # of a campaign that was killed as it wrote one
+            self.folder.settle(Path(one["inputs"]))
         cases = [path for one in known if (path := Path(one["inputs"]) / "case.json").exists()]
         if not cases:
             return
@@ -129,10 +166,34 @@ class Campaign:
         return worst
 
     def _over(self) -> bool:
-        if self._waiting or self._judge is not None:
-            return False  # what is suspected is judged, whatever the time
+        """Whether it ends: nothing is left to search, or the time is over, and what is suspected is judged.
+
+        Past its time nothing is searched, so nothing new is suspected, and judging has as long as one judgement may
+        take: what a slow accused leaves waiting then is judged first by the same command.
+        """
         idle = all(stream.given_up or self._left(stream) == [] for stream in self.streams)
-        return idle or self.seconds >= self.plan.seconds or self.examples >= self.plan.examples
+        spent = self.seconds >= self.plan.seconds or self.examples >= self.plan.examples
+        if not idle and not spent:
+            return False
+        if spent and self._stopped is None:
+            self._stopped = time.monotonic()
+            for stream in self.streams:
+                self._anew(stream)
+        if not self._waiting and self._judge is None:
+            return True
+        return self._past() > self.plan.limit + LOADING + SHRINK
+
+    def _past(self) -> float:
+        """Seconds since nothing is searched any more."""
+        return 0.0 if self._stopped is None else time.monotonic() - self._stopped
+
+    def _say_what_waits(self) -> None:
+        """What is suspected and was not judged is said; the streams' records keep it."""
+        waiting = [candidate for _, candidate in self._waiting]
+        waiting += [] if self._judge is None else [self._judge.candidate]
+        for candidate in waiting:
+            verdict = {"verdict": "not judged", "value": None, "limit": None, "unit": "", "where": candidate["where"]}
+            self.doubtful.append(self._fact(candidate, verdict | {"note": "the same command judges it first"}))
 
     def _left(self, stream: _Stream) -> list[str] | None:
         """The checks that a stream still searches; None before it has said which there are."""
@@ -147,7 +208,7 @@ class Campaign:
         if known is not None:
             self.findings += [one for one in known["findings"] if one not in self.findings]
             return known
-        counts = {"examples": 0, "pair_points": 0, "rounds": {}, "engines": {}, "worst": {}}
+        counts = {"examples": 0, "rounds": {}, "engines": {}, "worst": {}}
         return {
             "schema": SCHEMA, "state": None, "counts": counts, "next": 0, "seconds": 0.0,
             "found": [], "findings": [], "waiting": [], "covered": None,
@@ -157,14 +218,17 @@ class Campaign:
         """Children for the streams that have none, and one for a candidate that waits to be judged."""
         if self._judge is None and self._waiting:
             stream, candidate = self._waiting.pop(0)
-            request = self._request("judging", stream) | {"candidate": candidate, "seconds": SHRINK}
-            self._judge = (self._watched(request, self.plan.limit + SHRINK + LOADING), stream, candidate)
+            seconds = max(1.0, SHRINK - self._past())
+            request = self._request("judging", stream) | {"candidate": candidate, "seconds": seconds}
+            self._judge = _Judge(self._watched(request, self.plan.limit + SHRINK + LOADING), stream, candidate)
         for stream in self.streams:
-            if stream.watched is None and not stream.given_up and self._left(stream) != []:
+            searched = self._stopped is None and not stream.given_up and self._left(stream) != []
+            if stream.watched is None and searched:
                 file = self.folder.stream(stream.index, self.plan.count)
                 state = str(file) if stream.record["state"] is not None else ""
                 request = self._request("searching", stream) | {"state": state, "begin": stream.record["next"]}
                 request |= {"done": [] if self.plan.keep_going else stream.record["found"]}
+                stream.engine, stream.reason = "loading", ""
                 stream.watched = self._watched(request, self.plan.limit + LOADING)
 
     def _watched(self, request: Fact, allowed: float) -> Watched:
@@ -177,7 +241,7 @@ class Campaign:
     def _step(self) -> None:
         working = [stream for stream in self.streams if stream.watched is not None]
         children = [stream.watched for stream in working if stream.watched is not None]
-        ready = ready_among([*children, *([] if self._judge is None else [self._judge[0]])])
+        ready = ready_among([*children, *([] if self._judge is None else [self._judge.watched])])
         for stream, watched in zip(working, children, strict=True):
             ended = watched.look(ready, partial(self._take, stream, watched))
             if ended is not None:
@@ -186,39 +250,39 @@ class Campaign:
             self._look_at_judge(ready)
 
     def _look_at_judge(self, ready: set[int]) -> None:
-        assert self._judge is not None
-        watched, stream, candidate = self._judge
-        said: list[Fact] = []
-
-        def take(message: Fact) -> bool:
-            said.append(message)
-            return True
-
-        ended = watched.look(ready, take)
-        judged = next((message for message in said if "judged" in message), None)
-        if judged is None and ended is None:
+        judge = self._judge
+        assert judge is not None
+        ended = judge.watched.look(ready, judge.take)
+        self.facts = self.facts or judge.plan
+        if judge.judged is None and ended is None:
             return
-        self._close_judge()
-        stream.record["waiting"].remove(candidate)
-        if judged is not None:
-            self._judged(stream, judged["judged"], judged["candidate"])
-        elif ended is not None:
-            words = f"as it was judged again: {ended.words}"
-            self._process_finding(stream, candidate["check"], candidate["engine"], words)
-
-    def _close_judge(self) -> None:
-        assert self._judge is not None
-        self._judge[0].close()
+        judge.watched.close()
         self._judge = None
+        judge.stream.record["waiting"].remove(judge.candidate)
+        if judge.judged is not None:
+            self._judged(judge.stream, *judge.judged)
+            return
+        assert ended is not None
+        if judge.first is not None and judge.first["verdict"] == "broken":  # it ended on a simpler one
+            words = f"not made simple, since meanwhile {ended.words}"
+            note = "; ".join(part for part in (judge.first["note"], words) if part)
+            self._judged(judge.stream, judge.first | {"note": note}, judge.candidate)
+        else:
+            words = f"as it was judged again: {judge.reason}{ended.words}"
+            self._judged(judge.stream, _process_verdict(words), judge.candidate)
 
     def _take(self, stream: _Stream, watched: Watched, message: Fact) -> bool:
         match message:
-            case {"misuse": str(words)} | {"unloadable": str(words)}:
+            case {"misuse": str(words)}:
                 raise Lost(words)
+            case {"ended": str(words)} | {"unloadable": str(words)}:  # as it is loaded: wrong, and not misused
+                stream.reason = f"{words}; "
             case {"plan": dict(facts)}:
                 self.facts = self.facts or facts
             case {"begin": int(number)}:
                 stream.round, watched.allowed = number, self.plan.limit
+            case {"engine": str(name)}:
+                stream.engine = name
             case {"round": dict(found)}:
                 self._counted(stream, found)
         return True
@@ -227,7 +291,6 @@ class Campaign:
         """A whole round: counted, and kept in one file with the state that it left."""
         record, counts = stream.record, stream.record["counts"]
         counts["examples"] += found["examples"]
-        counts["pair_points"] += found["pair_points"]
         counts["rounds"][found["engine"]] = counts["rounds"].get(found["engine"], 0) + 1
         counts["engines"][found["engine"]] = counts["engines"].get(found["engine"], 0) + found["examples"]
         for name, value in found["worst"].items():
@@ -237,67 +300,71 @@ class Campaign:
         record["seconds"] = self.seconds
         stream.ends = 0
         asked = {candidate["check"] for _, candidate in self._waiting}
-        asked |= set() if self._judge is None else {self._judge[2]["check"]}
+        asked |= set() if self._judge is None else {self._judge.candidate["check"]}
         for candidate in found["candidates"]:
             if candidate["check"] not in asked and (self.plan.keep_going or candidate["check"] not in record["found"]):
                 self._waiting.append((stream, candidate))
                 record["waiting"].append(candidate)
-        self.folder.save(stream.index, self.plan.count, record)
+        self._save(stream)
 
     def _judged(self, stream: _Stream, verdict: Fact, candidate: Fact) -> None:
-        fact = {
-            "check": candidate["check"], **verdict, "engine": candidate["engine"], "seconds": self.seconds,
-            "examples": self.examples, "inputs": "",
-        }  # fmt: skip
+        fact = self._fact(candidate, verdict)
         if verdict["verdict"] != "broken":
             self.doubtful.append(fact)
             self.on_news(f"{candidate['check']}: {verdict['verdict']}: {candidate['where']}")
-            self.folder.save(stream.index, self.plan.count, stream.record)
+            self._save(stream)
             self._anew(stream)
             return
         if candidate["check"] in self.found and not self.plan.keep_going:
             stream.record["found"].append(candidate["check"])  # by another stream, earlier
+            self._save(stream)
             return
-        folder = self.folder.place(candidate["check"])
-        facts = {
-            "target": self.plan.target,
-            "seed": self.plan.options["seed"],
-            "sigma_max": self.facts["sigma_range"][1],
-        }
+        place = self.folder.place(candidate["check"])
+        facts = {"target": self.plan.target, "seed": self.plan.options["seed"], **self.facts}
         numbers = {name: math.inf if verdict[name] is None else verdict[name] for name in ("value", "limit")}
-        write_counterexample(folder, candidate_of(candidate), Judgement(**{**verdict, **numbers}), facts)
-        fact["inputs"] = str(folder)
+        try:
+            judgement = Judgement(**{**verdict, **numbers})
+            write_counterexample(self.folder.fresh(), candidate_of(candidate), judgement, facts)
+            fact["inputs"] = str(place)
+        except ValueError as error:  # too many numbers for a file
+            fact["note"] = "; ".join(part for part in (fact["note"], f"not written: {error}") if part)
         self._finding(stream, fact)
+        if fact["inputs"]:  # once the record names it
+            self.folder.settle(place)
+
+    def _fact(self, candidate: Fact, verdict: Fact) -> Fact:
+        return {
+            "check": candidate["check"], **verdict, "engine": candidate["engine"], "seconds": self.seconds,
+            "examples": self.examples, "inputs": "",
+        }  # fmt: skip
 
     def _finding(self, stream: _Stream, fact: Fact) -> None:
         self.findings.append(fact)
         stream.record["findings"].append(fact)
         if fact["check"] not in stream.record["found"] and not self.plan.keep_going:
             stream.record["found"].append(fact["check"])
-        if stream.record["state"] is not None:
-            self.folder.save(stream.index, self.plan.count, stream.record)
+        self._save(stream)
         self.on_news(f"{fact['check']}: {fact['verdict']} after {fact['seconds']:.1f} s: {fact['where']}")
         if self.plan.keep_going:
             self._anew(stream)
 
+    def _save(self, stream: _Stream) -> None:
+        self.folder.save(stream.index, self.plan.count, stream.record)
+
     def _ended(self, stream: _Stream, words: str) -> None:
-        """A child that did not come back: a finding, and the round that it was at is passed over."""
+        """A child that did not come back: a finding, and the round that it was at is passed over, by one record."""
         assert stream.watched is not None
         stream.watched.close()
         stream.watched = None
-        if not self.facts:
-            raise Lost(f"{self.plan.target} cannot be loaded: {words}")
         stream.ends += 1
-        stream.given_up = stream.ends >= ENDS
-        self._process_finding(stream, "process", "", f"round {stream.round}: {words}")
-        stream.record["next"] = stream.round + 1
-
-    def _process_finding(self, stream: _Stream, check: str, engine: str, words: str) -> None:
-        fact = {
-            "check": check, "verdict": "broken", "value": None, "limit": None, "unit": "the process", "where": words,
-            "note": "", "engine": engine, "seconds": self.seconds, "examples": self.examples, "inputs": "",
-        }  # fmt: skip
-        if not any(one["check"] == check and one["where"] == words for one in self.findings):
+        stream.given_up = stream.ends >= ENDS or not self.facts  # what does not load is loaded once
+        where = f"round {stream.round}" if self.facts else "as it was loaded"
+        stream.record["next"] = max(stream.record["next"], stream.round + 1)
+        candidate = {"check": "process", "engine": stream.engine}
+        fact = self._fact(candidate, _process_verdict(f"{where}: {stream.reason}{words}"))
+        if any(one["check"] == "process" and one["where"] == fact["where"] for one in self.findings):
+            self._save(stream)
+        else:
             self._finding(stream, fact)
 
     def _anew(self, stream: _Stream) -> None:

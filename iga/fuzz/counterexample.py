@@ -48,14 +48,14 @@ if __name__ == "__main__":
 def write_counterexample(folder: Path, candidate: Candidate, verdict: Judgement, facts: Mapping[str, Any]) -> None:
     """`case.json`, and of a function of pairs `reproduce.py`, in `folder`, which is made.
 
-    facts  target (a place), seed, sigma_max (nm). Raises ValueError for more numbers than a case holds, OSError where
+    facts  target (a place), seed, sigma_range (nm). Raises ValueError for more numbers than a case holds, OSError where
     a file can't be written.
     """
     numbers = {"check": candidate.check, "value": verdict.value, "limit": verdict.limit, "unit": verdict.unit}
     words = {"target": facts["target"], "where": verdict.where, "note": verdict.note, "seed": facts["seed"]}
     call = replace(candidate.call, layer={})
     write_case(folder / "case.json", call, numbers | words)
-    text = script(candidate, str(facts["target"]), int(facts["seed"]), float(facts["sigma_max"]))
+    text = script(candidate, str(facts["target"]), int(facts["seed"]), float(facts["sigma_range"][1]))
     if text:
         write_text(folder / "reproduce.py", text)
 

@@ -4,14 +4,16 @@
     DIR/campaign.json      target and options; a campaign of others is refused
     DIR/streams/I-of-N.json  state, counts and coverage of a stream, in one file, so that they never part
     DIR/found/CHECK/       a counterexample
+    DIR/new/               a counterexample that is being written: it gets its place once the stream's record names it
 
 Files are replaced whole. Whoever is killed loses the round that was running, which is then run again: no count is lost,
-and none counts twice.
+and none counts twice. The state is null before a stream's first whole round, of which there may be findings already.
 """
 
 import fcntl
 import json
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,10 @@ __all__ = ["Folder"]
 
 SCHEMA = 1
 RECORD = {
-    "schema": int, "state": dict, "counts": dict, "next": int, "seconds": float, "found": list, "findings": list,
+    "schema": int, "state": dict | None, "counts": dict, "next": int, "seconds": float, "found": list, "findings": list,
     "waiting": list,
 }  # fmt: skip
-COUNTS = {"examples", "pair_points", "rounds", "engines", "worst"}
+COUNTS = {"examples", "rounds", "engines", "worst"}
 
 
 class Folder:
@@ -89,10 +91,22 @@ class Folder:
         return found
 
     def place(self, check: str) -> Path:
-        """A new folder for a counterexample of a check."""
+        """A folder that is still free, for a counterexample of a check."""
         base = self.path / "found"
         names = (check, *(f"{check}-{number}" for number in range(2, 10**6)))
         return next(base / name for name in names if not (base / name).exists())
+
+    def fresh(self) -> Path:
+        """The empty folder in which a counterexample is written."""
+        new = self.path / "new"
+        shutil.rmtree(new, ignore_errors=True)
+        return new
+
+    def settle(self, place: Path) -> None:
+        """What was written in `fresh` gets its place, unless it has it: it may have been killed before, or after."""
+        if (self.path / "new").exists() and not place.exists():
+            place.parent.mkdir(exist_ok=True)
+            (self.path / "new").replace(place)
 
 
 def _read(file: Path, keys: set[str]) -> dict[str, Any]:

@@ -89,6 +89,7 @@ class OverlapStream:
         self.worst: dict[str, float] = {}
         self.raised: dict[str, int] = {}
         self.alive: Callable[[], None] = lambda: None  # called between calls of the accused
+        self.chosen: Callable[[str], None] = lambda engine: None
         self.halvings = -1  # of the ends of a grid and of a population, for a slow function; −1: not known yet
         self._flat = bool({"broadcasting", "leading_dimensions"} & subject.claims.lacking)
 
@@ -97,6 +98,7 @@ class OverlapStream:
     def round(self) -> Round:
         """The next round, of the engine whose turn it is."""
         engine = self.bandit.choose(self.generator)
+        self.chosen(engine)
         self._begin(engine)
         with threads(1), watching(Watch()):
             if self.halvings < 0:
@@ -110,7 +112,7 @@ class OverlapStream:
         self.bandit.reward(engine, gain)
         self._meet_constants()
         found = list(self._candidates.values())
-        return Round(engine, self._seen.examples, self._seen.examples, self._worst, found)
+        return Round(engine, self._seen.examples, self._worst, found)
 
     def skip(self, number: int) -> None:
         """Pass over a round that did not come back: the next one draws otherwise."""

@@ -10,11 +10,11 @@ from iga._typing import Tensor
 
 __all__ = ["packed", "unpacked"]
 
-_DTYPES = {"float64": torch.float64, "int64": torch.int64, "uint8": torch.uint8}
+_DTYPES = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64, "uint8": torch.uint8}
 
 
 def packed(x: Tensor) -> dict[str, Any]:
-    """A float64, int64 or uint8 tensor as {dtype, shape, bytes}."""
+    """A float32, float64, int64 or uint8 tensor as {dtype, shape, bytes}."""
     name = str(x.dtype).removeprefix("torch.")
     data = x.detach().contiguous().cpu().numpy().tobytes()
     return {"dtype": _known(name), "shape": list(x.shape), "bytes": base64.b64encode(data).decode("ascii")}

@@ -11,7 +11,7 @@ __all__ = ["document"]
 
 
 def document(campaign: Campaign, command: str) -> Fuzz:
-    """The document; exit code 1 if anything was found."""
+    """The document; exit code 1 if anything was found, or is suspected and was not judged."""
     counts = [stream.record["counts"] for stream in campaign.streams]
     covered = [stream.record["covered"] for stream in campaign.streams if stream.record["covered"] is not None]
     engines: dict[str, list[int]] = {}
@@ -32,7 +32,7 @@ def document(campaign: Campaign, command: str) -> Fuzz:
         "command": command,
         "target": campaign.plan.target,
         "kind": str(campaign.facts.get("kind", "unknown")),
-        "exit_code": int(any(one["verdict"] == "broken" for one in campaign.findings)),
+        "exit_code": int(bool(campaign.findings) or any(one["verdict"] == "not judged" for one in campaign.doubtful)),
         "seconds": campaign.seconds,
         "environment": environment(campaign.plan.options["seed"]),
         "examples": campaign.examples,

@@ -4,6 +4,7 @@ A stream knows its own past alone: its generator, its pool, what it covered. So 
 machine or many, and a stream that was stopped goes on from its state as if it had not been.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -57,20 +58,21 @@ class Covered:
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    """One round: which engine, how many examples (calls' pairs or cases) and pair-points, and what it met."""
+    """One round: which engine, how many examples (calls' pairs or cases), and what it met."""
 
     engine: str
     examples: int
-    pair_points: int
     worst: dict[str, float]
     candidates: list[Candidate]
 
 
 class Stream(Protocol):
-    """A search of one accused. `checks` are those still searched: a campaign takes out what was found."""
+    """A search of one accused. `checks` are those still searched: a campaign takes out what was found. `chosen` is
+    called with the engine of each round before it begins."""
 
     kind: str
     checks: list[str]
+    chosen: Callable[[str], None]
 
     def round(self) -> Round:
         """The next round. What the accused raises is a candidate, not an error."""

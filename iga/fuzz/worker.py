@@ -54,13 +54,7 @@ def searching(
         search.skip(begin)
     # not those of the state: a check that had a candidate then is searched again unless the candidate was believed
     search.checks = [name for name in names if name not in done]
-    facts = {
-        "name": plan.name,
-        "kind": plan.kind,
-        "checks": names,
-        "sigma_range": list(search.subject.sigma_range),
-    }
-    channel.send(plan=facts)
+    channel.send(plan=_facts(plan, search, names))
     last = [0.0]
 
     def alive() -> None:
@@ -70,6 +64,7 @@ def searching(
             channel.send(alive=True)
 
     search.alive = alive
+    search.chosen = lambda engine: channel.send(engine=engine)
     for number in count(begin):
         channel.send(begin=number)
         found = search.round()
@@ -80,7 +75,6 @@ def searching(
                 "number": number,
                 "engine": found.engine,
                 "examples": found.examples,
-                "pair_points": found.pair_points,
                 "worst": {name: finite(value) for name, value in found.worst.items()},
                 "candidates": [document_of(one) for one in found.candidates],
                 "covered": _covered(search.covered()),
@@ -97,6 +91,7 @@ def judging(
     if plan is None:
         return
     search, given = _stream(plan, stream), candidate_of(candidate)
+    channel.send(plan=_facts(plan, search, list(search.checks)))
     verdict = search.judge(given)
     channel.send(first=_judgement(verdict))
     if verdict.verdict == "broken":
@@ -149,6 +144,16 @@ def _prepared(channel: Channel, target: str, options: dict[str, Any]) -> Run | N
     except ValueError as error:
         channel.send(misuse=str(error))
     return None
+
+
+def _facts(plan: Run, search: OverlapStream, checks: list[str]) -> dict[str, Any]:
+    """What a campaign has to know of its target."""
+    return {
+        "name": plan.name,
+        "kind": plan.kind,
+        "checks": checks,
+        "sigma_range": list(search.subject.sigma_range),
+    }
 
 
 def _stream(plan: Run, stream: list[int]) -> OverlapStream:

@@ -16,7 +16,7 @@ def blocks(document: Fuzz) -> list[Block]:
     if document["findings"]:
         made.append(_table("found", document["findings"]))
     if document["doubtful"]:
-        made.append(_table("suspected, and not broken when judged again", document["doubtful"]))
+        made.append(_table("suspected, and not broken when judged again, or not judged", document["doubtful"]))
     rows = tuple((one["check"], _figure(one["worst"])) for one in document["worst"])
     made.append(Table(("check", "worst value over limit"), rows))
     engines = tuple((one["name"], f"{one['rounds']:,}", f"{one['examples']:,}") for one in document["engines"])

@@ -14,7 +14,7 @@ __all__ = ["CLOSED", "LONGEST", "Channel", "Garbled", "Lines"]
 
 CLOSED = 97  # exit code of a child whose pipe is gone
 HIGH = 200  # descriptors from here on are out of the way of loops that close the low ones
-LONGEST = 1 << 26  # bytes of a message: the records of 10⁵ structures
+LONGEST = 1 << 27  # bytes of a message: the records of 10⁵ structures, or 262 145 pairs in float64 in base64
 
 
 class Garbled(Exception):

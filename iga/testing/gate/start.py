@@ -14,6 +14,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -134,13 +135,26 @@ def _forked(up: int, out: int, request: str, ours: tuple[int, int]) -> int:
 
 
 def _fresh(up: int, out: int, request: str) -> int:
-    code = f"from iga.testing.gate.start import _work; import sys; _work({up}, sys.argv[1])"
-    words = [sys.executable, "-X", "faulthandler", "-c", code, request]
-    child = subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=(up,), start_new_session=True
-    )
+    with tempfile.TemporaryFile() as file:  # an argument of a process is shorter than some requests
+        file.write(request.encode())
+        file.seek(0)
+        given = file.fileno()
+        code = f"from iga.testing.gate.start import _read, _work; _work({up}, _read({given}))"
+        child = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", "-c", code],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            pass_fds=(up, given),
+            start_new_session=True,
+        )
     child.returncode = 0  # it is waited for here: Popen need not
     return child.pid
+
+
+def _read(descriptor: int) -> str:
+    with open(descriptor, encoding="utf-8") as file:
+        return file.read()
 
 
 def _work(up: int, request: str) -> None:

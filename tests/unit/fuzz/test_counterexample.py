@@ -63,7 +63,9 @@ def _written(folder: Path, place: str, check: str, inputs: list[torch.Tensor]) -
         check, Call("overlap", dict(zip(ARGUMENTS, inputs, strict=True))), 9.0, "here", "", "sampling"
     )
     verdict = Judgement("broken", 9.0, 1.0, "of the budget", "here", "")
-    write_counterexample(folder / "found", candidate, verdict, {"target": place, "seed": 0, "sigma_max": 150.0})
+    write_counterexample(
+        folder / "found", candidate, verdict, {"target": place, "seed": 0, "sigma_range": (0.03, 150.0)}
+    )
     return folder / "found" / "reproduce.py"
 
 

@@ -1,5 +1,6 @@
 """A watched child: nothing that it wrote is lost, however it ends, and it is ended by what it does."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ def prints(channel):
     while True:
         sys.stdout.write("y" * 4096)
 
+def measures(channel, text):
+    channel.send(length=len(text))
+
 def sleeps(channel):
     channel.send(number=0)
     time.sleep(60)
@@ -49,6 +53,7 @@ def leaves_a_printer(channel):
 def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "served_here.py").write_text(SERVES, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", ""))))
     return "served_here"
 
 
@@ -133,3 +138,12 @@ def test_a_clock_does_not_count_while_the_process_is_stopped(monkeypatch: pytest
         clock.seconds()
     now[0] += 3600.0  # the machine slept
     assert clock.seconds() == pytest.approx(2.0 + 20 * module.TICK)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("fork", [True, False])
+def test_a_request_may_be_longer_than_an_argument_of_a_process(fork: bool, serving: str, tmp_path: Path) -> None:
+    """A batch of some thousand pairs, to a child that is forked and to a fresh interpreter."""
+    child = Watched({"serve": f"{serving}:measures", "text": "x" * 3_000_000}, fork=fork, allowed=60.0)
+    messages, _ = _followed(child)
+    assert messages[0]["length"] == 3_000_000
