@@ -45,6 +45,7 @@ LEADS = 16  # of each grid in float64: what stands out most, for the climb
 FEW, STRIDE = 65, 7  # batches up to so many pairs cost little; through larger sizes in strides
 GRIDS = 3  # of a sampling round
 DRAWN_AT = (15, 60)  # checks that draw inputs of their own cost seconds: the first such round, and how many lie between
+TRIAL = 0.3  # seconds in which it is tried how long a call takes; one call at least
 ROUND = 10.0  # seconds that the grids of a round may take; a slow function has smaller ones
 PATIENCE = 8  # candidates of a check, none of which was believed, after which it raises no more
 
@@ -126,12 +127,14 @@ class OverlapStream:
     def _slowness(self) -> int:
         """How often the ends of a grid are halved so that three grids take a few seconds."""
         pairs = self.space.decode(self.space.draw(1024, torch.Generator().manual_seed(0)), self.subject.dtypes[0])
+        last = time.perf_counter() + TRIAL
         try:
-            for _ in range(2):  # the first may load what it needs
-                start = time.perf_counter()
+            cost = math.inf
+            # the first may load what it needs, others may wait for a busy machine: the fastest says what it costs
+            while (began := time.perf_counter()) < last:
                 with torch.no_grad():
-                    self.subject.function(*pairs)
-                cost = (time.perf_counter() - start) / 1024
+                    self.subject.function(*(x.clone() for x in pairs))
+                cost = min(cost, (time.perf_counter() - began) / 1024)
                 self.alive()
         except Exception:  # the checks meet it too
             return 0
