@@ -8,9 +8,9 @@ __all__ = ["Counterexample", "Engine", "Reached", "Site"]
 class Counterexample(TypedDict):
     """What a search found of one check: judged again from its inputs alone, in a process of its own.
 
-    "process" for a check is the accused that ended its process, hung or printed without end; its `engine` is that of the
-    round, or "loading". `inputs` names the folder that holds them, if any; null stands for a number that is not finite.
-    "not judged" is what the time did not reach.
+    "process" for a check is the accused that ended its process, hung or printed without end; its `engine` is that of
+    the round, or "loading". `inputs` names the folder that holds them, if any; null stands for a number that is not
+    finite. "not judged" is what the time did not reach.
     """
 
     check: str

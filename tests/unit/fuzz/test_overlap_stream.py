@@ -194,7 +194,7 @@ def test_what_is_made_simple_still_breaks_clearly() -> None:
     smaller = {name: x * 0 + x[:1] if name.endswith("rot") else x for name, x in call.inputs.items()}
     smaller |= {"q_sigma": torch.ones(40, 3), "k_sigma": torch.ones(40, 3), "k_mean": torch.zeros(40, 3)}
     smaller |= {"q_rot": torch.eye(3).expand(40, 3, 3), "k_rot": torch.eye(3).expand(40, 3, 3)}
-    allowed = float(value_budgets(*(torch.ones(1),) * 3, torch.float32)["log_det"])
+    allowed = float(value_budgets(torch.ones(1), torch.ones(1), torch.ones(1), torch.float32)["log_det"])
     smaller["q_mean"] = torch.tensor([1.4 * allowed / 1e-4, 0.0, 0.0]).expand(40, 3)
     close = stream.shrink(Candidate("accuracy", Call("overlap", smaller), 1.4, "", "", "sampling"), 10.0)
     verdict = stream.judge(close)
