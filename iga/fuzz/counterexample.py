@@ -1,8 +1,7 @@
 """A counterexample as a folder that stands alone: its inputs, and a script that shows what is wrong and what is right.
 
-`reproduce.py` holds the numbers and `iga.fuzz.standalone`, whole: it needs torch and the function, nothing else. What
-each value may be off by was computed when the script was written, from the budgets of the checks; the right values are
-computed by the script, in fractions.
+`reproduce.py` holds the numbers, `iga.fuzz.standalone` and the source of the check that broke, whole: it needs torch
+and the function, nothing else.
 """
 
 import inspect
@@ -12,96 +11,98 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from iga._files import write_text
-from iga._typing import Tensor
 from iga.fuzz import standalone
-from iga.fuzz.pair_cases import DRAWN
+from iga.fuzz.bundle import PACKAGE, bundle
+from iga.fuzz.pair_cases import DRAWN, EXACT, OWN
 from iga.fuzz.stream import Candidate, Judgement
-from iga.search.pairs import Pairs
 from iga.testing.cases_file import write_case, written
-from iga.testing.judges import overlap as oracle
-from iga.testing.overlap import budgets
-from iga.testing.overlap.laws import variants
+from iga.testing.checks import checks_of
 from iga.testing.overlap.subject import ARGUMENTS
 
-__all__ = ["script", "write_counterexample"]
+__all__ = ["drawn_by", "script", "write_counterexample"]
 
-GRADIENTS = ("gradient_values", "gradient_finiteness")
-LAWS = ("score_laws",)
+GRADIENTS = ("gradient_values", "gradient_finiteness", "second_derivatives")
+# What the script itself calls of the judge, beside the check.
+ROOTS = (
+    ("iga.fuzz.objectives", "measure"),
+    ("iga.testing.judges.overlap", "condition"),
+    ("iga.testing.judges.overlap", "overlap_reference"),
+    ("iga.testing.overlap.budgets", "gradient_budgets"),
+    ("iga.testing.overlap.budgets", "value_budgets"),
+    ("iga.testing.overlap.pairs", "GivenPairs"),
+    ("iga.testing.overlap.subject", "OverlapSubject"),
+    ("iga.testing.state.watch", "watching"),
+    ("iga.testing.tally", "Tally"),
+    ("iga.testing.targets", "Claims"),
+)
 _HEAD = '''"""{check}: {where}
 
-What {target} says of these numbers, beside what is right, in exact arithmetic that stands below. It needs torch and the
-function; python reproduce.py [PLACE], where PLACE is the function's, if it has moved: file.py:name or package:name.
-Ends 1 while it is wrong, 0 once it is right.
+What {target} does with these numbers, judged by the check of this name, and beside exact arithmetic; both stand below.
+It needs torch and the function; python reproduce.py [PLACE], where PLACE is the function's, if it has moved:
+file.py:name or package:name. Ends 1 while it is wrong, 0 once it is right, 2 if it cannot be loaded.
 """
 
 '''
 _TAIL = """
 
 if __name__ == "__main__":
-    sys.exit(main(json.loads(CASE), sys.argv[1:]))
+    sys.exit(main(json.loads(CASE), JUDGE, sys.argv[1:]))
 """
 
 
 def write_counterexample(folder: Path, candidate: Candidate, verdict: Judgement, facts: Mapping[str, Any]) -> None:
-    """`case.json`, and of a function of pairs `reproduce.py`, in `folder`, which is made.
+    """`case.json` and `reproduce.py` in `folder`, which is made.
 
-    facts  target (a place), seed, sigma_range (nm). Raises ValueError for more numbers than a case holds, OSError where
-    a file can't be written.
+    facts  target (a place), seed, and of the target sigma_range (nm), dtypes, unsupported and inference_only. Raises
+           ValueError for more numbers than a case holds, OSError where a file can't be written.
     """
     numbers = {"check": candidate.check, "value": verdict.value, "limit": verdict.limit, "unit": verdict.unit}
-    words = {"target": facts["target"], "where": verdict.where, "note": verdict.note, "seed": facts["seed"]}
-    call = replace(candidate.call, layer={})
-    write_case(folder / "case.json", call, numbers | words)
-    text = script(candidate, str(facts["target"]), int(facts["seed"]), float(facts["sigma_range"][1]))
-    if text:
-        write_text(folder / "reproduce.py", text)
+    # of inputs that the check drew itself, the seed that it drew them with
+    seed = drawn_by(candidate, int(facts["seed"]))
+    words = {"target": facts["target"], "where": verdict.where, "note": verdict.note, "seed": seed}
+    write_case(folder / "case.json", replace(candidate.call, layer={}), numbers | words)
+    write_text(folder / "reproduce.py", script(candidate, facts))
 
 
-def script(candidate: Candidate, target: str, seed: int, sigma_max: float) -> str:
-    """The text of reproduce.py; empty for inputs that a check drew itself, of which `iga verify` shows more."""
-    if candidate.call.kind != "overlap" or DRAWN in candidate.call.layer:
-        return ""
-    given: Pairs = tuple(candidate.call.inputs[name] for name in ARGUMENTS)  # pyright: ignore[reportAssignmentType]
-    gradients = candidate.check in GRADIENTS
-    pairs = {"as found": given}
-    if candidate.check == "coincident_means":
-        pairs = {"with equal means": (*given[:4], given[1].clone(), given[5])}
-    if candidate.check in LAWS and given[1].ndim == 1:
-        batch: Pairs = tuple(x[None] for x in given)  # pyright: ignore[reportAssignmentType]
-        moved = variants(batch, seed, sigma_max)
-        for law, other in moved.items():
-            pairs[law] = tuple(x[0] for x in other)  # pyright: ignore[reportArgumentType] - six of them
+def drawn_by(candidate: Candidate, otherwise: int) -> int:
+    """The seed with which a check drew a candidate's inputs itself; `otherwise`, if they were given to it."""
+    return int(candidate.call.layer.get(DRAWN, otherwise))
+
+
+def script(candidate: Candidate, facts: Mapping[str, Any]) -> str:
+    """The text of reproduce.py."""
+    given = candidate.call.inputs
+    own = DRAWN in candidate.call.layer
+    dtypes = list(facts["dtypes"]) if own else [str(given["q_mean"].dtype).removeprefix("torch.")]
+    measure = checks_of("overlap")[candidate.check].measure
+    assert measure is not None
     case = {
         "check": candidate.check,
-        "target": target,
+        "module": PACKAGE + measure.__module__.removeprefix("iga"),
+        "target": str(facts["target"]),
         "where": candidate.where,
-        "gradients": gradients,
-        "autocast": candidate.check == "reduced_precision",
-        "pairs": {label: {n: written(x) for n, x in zip(ARGUMENTS, one, strict=True)} for label, one in pairs.items()},
-        "allowed": {label: _allowed(one, gradients) for label, one in pairs.items()},
+        "inputs": None if own else {name: written(given[name]) for name in ARGUMENTS},
+        "seed": drawn_by(candidate, 0),
+        "count": OWN,
+        "exact": EXACT,
+        "sigma_range": list(facts["sigma_range"]),
+        "dtypes": dtypes,
+        "claims": {"unsupported": list(facts["unsupported"]), "inference_only": facts["inference_only"]},
+        "gradients": candidate.check in GRADIENTS and not facts["inference_only"],
     }
-    head = _HEAD.format(check=candidate.check, where=candidate.where.replace('"', "'"), target=target)
+    words = {"check": candidate.check, "where": candidate.where, "target": str(facts["target"])}
+    head = _HEAD.format(**{name: text.replace("\\", "/").replace('"', "'") for name, text in words.items()})
     source = inspect.getsource(standalone)
-    body = source[source.index("import importlib") :].replace("import importlib\n", "import importlib\n", 1)
-    text = json.dumps(case, ensure_ascii=False, allow_nan=False)
-    return f"{head}import json\n{body.rstrip()}\n\n\nCASE = r'''\n{text}\n'''\n{_TAIL}"
+    body = source[source.index("import importlib\n") :]
+    judge = bundle([*ROOTS, (measure.__module__, candidate.check)])
+    parts = "\n".join(f"{standalone.MODULE}{name}\n{text}" for name, text in judge.items())
+    blocks = {"CASE": json.dumps(case, ensure_ascii=False, allow_nan=False), "JUDGE": parts}
+    texts = "\n\n".join(f"{name} = {_literal(text)}" for name, text in blocks.items())
+    return f"{head}import json\n{body.rstrip()}\n\n\n{texts}\n{_TAIL}"
 
 
-def _allowed(given: Pairs, gradients: bool) -> dict[str, list[float]]:
-    """What each value of each pair may be off by; of what nothing is claimed, any finite number."""
-    pairs = [x if given[1].ndim > 1 else x[None] for x in given]
-    double = [x.double() for x in pairs]
-    dist_sq, log_det = oracle.overlap_reference(*double)
-    kappa = oracle.condition(double[2], double[5])
-    found = dict(budgets.value_budgets(dist_sq, log_det, kappa, pairs[0].dtype))
-    if gradients:
-        smallest = torch.minimum(double[2].amin(-1), double[5].amin(-1))
-        found |= budgets.gradient_budgets(dist_sq, kappa, smallest, pairs[0].dtype)
-    return {name: _finite(x) for name, x in found.items()}
-
-
-def _finite(x: Tensor) -> list[float]:
-    return x.nan_to_num(nan=1e300, posinf=1e300).clamp(max=1e300).flatten().tolist()
+def _literal(text: str) -> str:
+    """The text as Python, as readable as can be."""
+    plain = "'''" not in text and not text.endswith("\\")
+    return f"r'''\n{text}\n'''" if plain else repr(text)

@@ -13,13 +13,13 @@ from iga._typing import Float, Tensor
 from iga.testing import latest
 from iga.testing.check import Check
 from iga.testing.latest import Call
-from iga.testing.overlap.pairs import GivenPairs
+from iga.testing.overlap.pairs import GivenPairs, PairSource
 from iga.testing.overlap.subject import OverlapSubject, Pair
 from iga.testing.result import Finding
 from iga.testing.tally import Row, Tally
 from iga.testing.targets import TargetError, one_line
 
-__all__ = ["Ratios", "Verdict", "judge_pairs"]
+__all__ = ["Ratios", "Verdict", "judge_pairs", "measure"]
 
 
 class Ratios(Tally):
@@ -52,6 +52,17 @@ class Verdict:
     call: Call | None
 
 
+def measure(check: Check, subject: OverlapSubject, source: PairSource, seed: int, tally: Tally) -> None:
+    """The check on pairs of the source; whatever the accused raises is a finding about it."""
+    with latest.keeping(on=True):
+        try:
+            check(subject, source, seed, tally)
+        except TargetError as error:
+            tally.fail(subject.name, str(error))
+        except Exception as error:
+            tally.fail(subject.name, one_line(error))
+
+
 def judge_pairs(
     checks: Iterable[Check],
     subject: OverlapSubject,
@@ -60,7 +71,7 @@ def judge_pairs(
     *,
     dtypes: Sequence[torch.dtype] | None = None,
     seed: int = 0,
-    digits: int = 2,
+    digits: int | None = 2,
     exact: int = 0,
     profile: str = "fast",
 ) -> dict[str, Verdict]:
@@ -79,12 +90,6 @@ def judge_pairs(
         if check.dtype is not None and check.dtype not in subject.dtypes:
             continue
         tally = Ratios(check.name, check.unit, rows)
-        with latest.keeping(on=True):
-            try:
-                check(subject, source, seed, tally)
-            except TargetError as error:
-                tally.fail(subject.name, str(error))
-            except Exception as error:  # whatever the accused raises is a finding about it
-                tally.fail(subject.name, one_line(error))
+        measure(check, subject, source, seed, tally)
         found[check.name] = Verdict(tally.finding(), tally.ratio, tally.call)
     return found

@@ -9,7 +9,6 @@ Every pair that came near a budget, or took a rare side, is kept in the pool, wh
 """
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +22,7 @@ from iga.fuzz.climbing import climb_error
 from iga.fuzz.objectives import Verdict, judge_pairs
 from iga.fuzz.packed import packed, unpacked
 from iga.fuzz.pair_cases import DRAWN, drawn, judged_again, shrunk
-from iga.fuzz.sampling import ENDS, SIZES, Suspects, grid, picked, screen
+from iga.fuzz.sampling import ENDS, GRIDS, SIZES, Suspects, grid, picked, screen, slowness
 from iga.fuzz.seeking import Coverage, seek
 from iga.fuzz.stream import Candidate, Covered, Judgement, Round
 from iga.search.climb import climb
@@ -43,10 +42,7 @@ NEAR = 0.7  # of a budget: from there on all checks look
 POOL, POPULATION = 2048, 512
 LEADS = 16  # of each grid in float64: what stands out most, for the climb
 FEW, STRIDE = 65, 7  # batches up to so many pairs cost little; through larger sizes in strides
-GRIDS = 3  # of a sampling round
 DRAWN_AT = (15, 60)  # checks that draw inputs of their own cost seconds: the first such round, and how many lie between
-TRIAL = 0.3  # seconds in which it is tried how long a call takes; one call at least
-ROUND = 10.0  # seconds that the grids of a round may take; a slow function has smaller ones
 PATIENCE = 8  # candidates of a check, none of which was believed, after which it raises no more
 
 
@@ -103,7 +99,7 @@ class OverlapStream:
         self._begin(engine)
         with threads(1), watching(Watch()):
             if self.halvings < 0:
-                self.halvings = self._slowness()
+                self.halvings = slowness(self.subject.function, self.space, self.subject.dtypes[0], self.alive)
             {"sampling": self._sampling, "climb": self._climbing, "branches": self._branching}[engine]()
         gain = self._seen.gain + 5 * len(self._candidates)
         for name, value in self._worst.items():
@@ -123,25 +119,6 @@ class OverlapStream:
         self._now, self._seen = engine, _Found()
         self._candidates: dict[str, Candidate] = {}
         self._worst: dict[str, float] = {}
-
-    def _slowness(self) -> int:
-        """How often the ends of a grid are halved so that three grids take a few seconds."""
-        pairs = self.space.decode(self.space.draw(1024, torch.Generator().manual_seed(0)), self.subject.dtypes[0])
-        last = time.perf_counter() + TRIAL
-        try:
-            cost = math.inf
-            # the first may load what it needs, others may wait for a busy machine: the fastest says what it costs
-            while (began := time.perf_counter()) < last:
-                with torch.no_grad():
-                    self.subject.function(*(x.clone() for x in pairs))
-                cost = min(cost, (time.perf_counter() - began) / 1024)
-                self.alive()
-        except Exception:  # the checks meet it too
-            return 0
-        halvings = 0
-        while halvings < 5 and GRIDS * (ENDS >> halvings) ** 2 * cost > ROUND:
-            halvings += 1
-        return halvings
 
     @property
     def _population(self) -> int:
@@ -239,6 +216,10 @@ class OverlapStream:
     def _row_checks(self) -> list[str]:
         """The checks that are measured on the pairs of the search; the costly ones draw inputs of their own."""
         return [name for name, check in self._checks.items() if check.every == 1]
+
+    def given(self, name: str) -> bool:
+        """Whether the check of this name is measured on pairs that it is given."""
+        return name not in self._checks or self._checks[name].every == 1
 
     def _verdicts(self, genome: Tensor, checks: list[Check]) -> dict[str, Verdict]:
         self.alive()

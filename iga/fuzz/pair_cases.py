@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from iga._typing import Bool, Tensor
-from iga.fuzz.objectives import Verdict, judge_pairs
+from iga.fuzz.objectives import Verdict, judge_pairs, measure
 from iga.fuzz.stream import Candidate, Judgement
 from iga.search.pairs import Pairs
 from iga.search.shrink import shrink, smallest_batch
@@ -21,24 +21,25 @@ from iga.testing.overlap.subject import ARGUMENTS, OverlapSubject
 from iga.testing.result import Finding
 from iga.testing.state.watch import Watch, watching
 from iga.testing.tally import Tally
-from iga.testing.targets import TargetError, one_line
 
-__all__ = ["CLEARLY", "DRAWN", "drawn", "judged_again", "shrunk"]
+__all__ = ["CLEARLY", "DRAWN", "drawn", "judged_again", "own_source", "shrunk"]
 
 CLEARLY = 2.0  # value over limit that a simpler pair keeps, where the first has as much: double what is allowed
 
+OWN, EXACT = 2000, 5  # pairs that a check draws itself, and those of them against 50 digits
 DRAWN = "drawn"  # in a call's `layer`: the seed with which a check drew its inputs itself
 
 
+def own_source(subject: OverlapSubject, digits: int | None) -> PairSource:
+    """What a check draws its inputs of, as a run has it."""
+    return PairSource([], subject.sigma_range, OWN, digits, EXACT, "fast")
+
+
 def drawn(subject: OverlapSubject, check: Check, seed: int, digits: int) -> tuple[Finding, latest.Call | None]:
-    """A check on inputs of its own, as a run has it: its finding, and what it called where it broke."""
-    source = PairSource([], subject.sigma_range, 2000, digits, 5, "fast")
+    """A check on inputs of its own: its finding, and what it called where it broke."""
     tally = Tally(check.name, check.unit)
-    with latest.keeping(on=True), watching(Watch()):
-        try:
-            check(subject, source, seed, tally)
-        except Exception as error:  # whatever the accused raises is a finding about it
-            tally.fail(subject.name, str(error) if isinstance(error, TargetError) else one_line(error))
+    with watching(Watch()):
+        measure(check, subject, own_source(subject, digits), seed, tally)
     return tally.finding(), tally.call
 
 
@@ -143,7 +144,7 @@ def _verdict(subject: OverlapSubject, check: Check, pairs: Pairs, digits: int) -
     dtype = pairs[0].dtype
     with watching(Watch()):
         found = judge_pairs(
-            [check], subject, lambda wanted: pairs, len(pairs[0]), dtypes=[dtype], digits=digits, exact=4
+            [check], subject, lambda wanted: pairs, len(pairs[0]), dtypes=[dtype], digits=digits, exact=EXACT
         )
     return found[check.name]
 

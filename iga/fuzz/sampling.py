@@ -6,6 +6,7 @@ suspicious; it decides nothing. Batches of odd sizes, around powers of two and b
 """
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +20,12 @@ from iga.search.pairs import Pairs
 from iga.testing.judges.overlap import condition, overlap_reference
 from iga.testing.overlap import budgets
 
-__all__ = ["ENDS", "SIZES", "Suspects", "by_pivots", "grid", "picked", "screen"]
+__all__ = ["ENDS", "GRIDS", "SIZES", "Suspects", "by_pivots", "grid", "picked", "screen", "slowness"]
 
 ENDS = 512  # of a grid, on each side
+GRIDS = 3  # of a sampling round
+ROUND = 10.0  # seconds that the grids of a round may take; a slow function has smaller ones
+TRIAL = 0.3  # seconds in which it is tried how long a call takes; one call at least
 SIZES = (
     *(1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 300, 511, 512, 513),
     *(
@@ -57,6 +61,25 @@ class Suspects:
     index: Tensor
     share: Tensor
     examples: int
+
+
+def slowness(function: Callable[..., Any], space: PairSpace, dtype: torch.dtype, alive: Callable[[], None]) -> int:
+    """How often the ends of a grid are halved so that the grids of a round take a few seconds."""
+    pairs = space.decode(space.draw(1024, torch.Generator().manual_seed(0)), dtype)
+    cost, last = math.inf, time.perf_counter() + TRIAL
+    try:
+        # the first may load what it needs, others may wait for a busy machine: the fastest says what it costs
+        while (began := time.perf_counter()) < last:
+            with torch.no_grad():
+                function(*(x.clone() for x in pairs))
+            cost = min(cost, (time.perf_counter() - began) / 1024)
+            alive()
+    except Exception:  # the checks meet it too
+        return 0
+    halvings = 0
+    while halvings < 5 and GRIDS * (ENDS >> halvings) ** 2 * cost > ROUND:
+        halvings += 1
+    return halvings
 
 
 def grid(space: PairSpace, generator: torch.Generator, dtype: torch.dtype, ends: int = ENDS) -> Pairs:

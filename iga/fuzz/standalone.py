@@ -1,23 +1,36 @@
-"""The right values of one pair of Gaussians in exact rational arithmetic, beside what a function says.
+"""A counterexample of an overlap function's, judged with torch alone: by the check that broke, and in fractions.
 
-This file is copied whole into every counterexample of an overlap function: it needs torch and Python alone. Every
-number of the inputs is taken as the exact binary number that it is; Σ = R_i diag(σ_i²) R_iᵀ + R_j diag(σ_j²) R_jᵀ, its
-cofactors and its determinant are fractions, and one logarithm is taken to 60 digits.
+This file is copied whole into every counterexample. The check's own source stands below it, in modules under `judge`
+(`iga.fuzz.bundle`): it runs on the case's inputs, and says where the function breaks, what it says there and what is
+right. Beside that, the numbers of the pair are taken as the exact binary numbers that they are: Σ = R_i diag(σ_i²) R_iᵀ
++ R_j diag(σ_j²) R_jᵀ, its cofactors and its determinant are fractions, and one logarithm is taken to 60 digits.
+
+The function runs in a process of its own. Only a verdict that it wrote at its very end counts as one: a function that
+ends its process, with whatever code, is wrong.
 """
 
 import importlib
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import math
+import subprocess
 import sys
+import tempfile
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
 NAMES = ("q_rot", "q_mean", "q_sigma", "k_rot", "k_mean", "k_sigma")
+CHILD = "--judged-in-this-process"
+ENDS = {"right": 0, "wrong": 1, "not loaded": 2}  # verdict → exit code
+SHOWN = 1000  # pairs of a batch whose exact numbers are computed: its first and its last
+MODULE = "# === "  # before the name of a module in the text of the judge
 Matrix = list[list[Fraction]]
 
 
@@ -30,12 +43,13 @@ def tensor(of: dict[str, Any]) -> torch.Tensor:
 def load(place: str, beside: Path) -> Any:
     """What stands at "file.py:name" (from here, or beside this script) or "package.module:name"."""
     where, _, name = place.rpartition(":")
+    sys.path[:0] = [str(Path.cwd()), str(beside)]
     if where.endswith(".py"):
         file = next((f for f in (Path(where), beside / where, beside / Path(where).name) if f.is_file()), None)
         if file is None:
-            sys.exit(
-                f"{where} is not there: give the function's place, {Path(sys.argv[0]).name} path/to/file.py:{name}"
-            )
+            script = Path(sys.argv[0]).name
+            raise ValueError(f"{where} is not there: give the function's place, {script} path/to/file.py:{name}")
+        sys.path.insert(0, str(file.resolve().parent))  # so that a file may import its neighbours
         spec = importlib.util.spec_from_file_location("accused", file)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -47,6 +61,90 @@ def load(place: str, beside: Path) -> Any:
     for part in name.split("."):
         found = getattr(found, part)
     return getattr(found, "function", found)  # a target that states its claims holds the function
+
+
+# --- the check that broke ---------------------------------------------------------------------------------------
+
+
+class Judge(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Modules from a text in which each follows a line with its name; the packages that they are in are empty."""
+
+    def __init__(self, text: str) -> None:
+        parts = [part.partition("\n") for part in ("\n" + text).split("\n" + MODULE)[1:]]
+        self.sources = {name.strip(): source for name, _, source in parts}
+        self.packages = {name.rsplit(".", k)[0] for name in self.sources for k in range(1, name.count(".") + 1)}
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
+        if fullname not in self.sources and fullname not in self.packages:
+            return None
+        package = fullname in self.packages
+        return importlib.machinery.ModuleSpec(fullname, self, origin="reproduce.py", is_package=package)
+
+    def create_module(self, spec: Any) -> None:
+        return None
+
+    def get_source(self, fullname: str) -> str:
+        return self.sources.get(fullname, "")
+
+    def exec_module(self, module: ModuleType) -> None:
+        name = module.__name__
+        exec(compile(self.get_source(name), f"<{name}>", "exec"), module.__dict__)
+
+
+def by_check(function: Any, case: dict[str, Any], judge: str) -> tuple[bool, Any]:
+    """Print what the check finds; (whether it is broken, the inputs of the call that broke it, by name, if any)."""
+    sys.meta_path.insert(0, Judge(judge))
+    part: Any = importlib.import_module
+    subjects, pairs = part("judge.testing.overlap.subject"), part("judge.testing.overlap.pairs")
+    measure, watch = part("judge.fuzz.objectives").measure, part("judge.testing.state.watch")
+    part("judge.testing.judges.overlap").overlap_digits = by_fractions
+    claims = part("judge.testing.targets").Claims(**case["claims"])
+    dtypes, low_high = tuple(getattr(torch, name) for name in case["dtypes"]), tuple(case["sigma_range"])
+    subject = subjects.OverlapSubject("the function", function, low_high, dtypes, claims=claims)
+    check = getattr(part(case["module"]), case["check"])
+    # nothing is left out as ill-conditioned here: what is a counterexample is not
+    if case["inputs"] is None:
+        source = pairs.PairSource([], low_high, case["count"], None, case["exact"], "fast")
+    else:
+        given = batch(case)
+        copies = lambda dtype: tuple(x.clone() for x in given)  # noqa: E731
+        count = len(given[0])
+        source = pairs.GivenPairs([], low_high, count, None, case["exact"], "fast", given=copies, seed=case["seed"])
+    tally = part("judge.testing.tally").Tally(check.name, check.unit)
+    with watch.watching(watch.Watch()):
+        measure(check, subject, source, case["seed"], tally)
+    found = tally.finding()
+    print(f"{check.name}: {found.verdict}")
+    if found.verdict != "broken":
+        return False, None
+    print(f"  {found.worst_example}")
+    if (one := tally.said) is not None:
+        where = "" if one.where == found.worst_example else f"{one.where}: "
+        print(f"  {where}it says {_text(one.accused)}, right is {_text(one.right)}")
+    if math.isfinite(found.worst) or math.isfinite(found.budget):
+        print(f"  {found.worst:.4g} {found.unit}, allowed {found.budget:.4g}")
+    print(f"  {found.note}")
+    return True, None if tally.call is None else tally.call.inputs
+
+
+def batch(case: dict[str, Any]) -> list[torch.Tensor]:
+    """The case's pairs [n, …]."""
+    given = [tensor(case["inputs"][name]) for name in NAMES]
+    return [x[None] for x in given] if given[1].ndim == 1 else given
+
+
+# --- exact numbers ----------------------------------------------------------------------------------------------
+
+
+def by_fractions(*pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(dist_sq [n], log_det [n]) of pairs [n, …], each rounded once to float64."""
+    rows = [exact(numbers) for numbers in _rows(list(pair))]
+    both = torch.tensor([[float(row[0]), float(row[1])] for row in rows], dtype=torch.float64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def _rows(pairs: list[torch.Tensor]) -> list[Any]:
+    return list(zip(*([tuple(row) for row in x.double().flatten(1).tolist()] for x in pairs), strict=True))
 
 
 @cache
@@ -100,10 +198,10 @@ def _times(a: Matrix, b: Matrix) -> Matrix:
     return [[_sum(a[i][k] * b[k][j] for k in range(3)) for j in range(3)] for i in range(3)]
 
 
-def said(function: Any, pairs: list[torch.Tensor], gradients: bool, autocast: bool) -> dict[str, torch.Tensor]:
+def said(function: Any, pairs: list[torch.Tensor], gradients: bool) -> dict[str, torch.Tensor]:
     """What the function says of pairs [n, …]: values [n], and with `gradients` its derivatives [n, 6]."""
     leaves = [x.clone().requires_grad_(gradients) for x in pairs]
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    with torch.set_grad_enabled(gradients):
         dist_sq, log_det = function(*leaves)
     found = {"dist_sq": dist_sq.detach().double(), "log_det": log_det.detach().double()}
     for name, value in (("dist_sq", dist_sq), ("log_det", log_det)) if gradients else ():
@@ -124,33 +222,41 @@ def said(function: Any, pairs: list[torch.Tensor], gradients: bool, autocast: bo
     return found
 
 
-def compare(function: Any, case: dict[str, Any]) -> bool:
-    """Print what the function says beside what is right; whether it is wrong by more than the case allows."""
-    wrong = False
-    for label, inputs in case["pairs"].items():
-        given = [tensor(inputs[name]) for name in NAMES]
-        single = given[1].ndim == 1
-        pairs = [x[None] if single else x for x in given]
-        print(f"{label}: " + ("one pair" if single else f"{len(pairs[0])} pairs"))
-        if single:
-            for name, x in zip(NAMES, given, strict=True):
-                print(f"  {name:8s} {x.double().flatten().tolist()}")
-        try:
-            found = said(function, pairs, case["gradients"], case["autocast"])
-        except Exception as error:
-            print(f"  it raised {type(error).__name__}: {error}")
-            wrong = True
-            continue
-        numbers = list(zip(*([tuple(row) for row in x.double().flatten(1).tolist()] for x in pairs), strict=True))
-        right = [exact(row) for row in numbers]
-        for name, values in found.items():
-            size = case["allowed"][label][name]
-            wrong |= _row(name, values, right, [size] * len(right) if isinstance(size, float) else size)
-    print("WRONG" if wrong else "right")
-    return wrong
+def compare(function: Any, pairs: list[torch.Tensor], gradients: bool) -> bool:
+    """Print what the function says of pairs [n, …], called plainly, beside the exact numbers; whether it is wrong by
+    more than the budgets of the checks."""
+    count = len(pairs[0])
+    print(f"called plainly, with {count} pair{'s' if count > 1 else ''}, beside exact arithmetic:")
+    if count == 1:
+        for name, x in zip(NAMES, pairs, strict=True):
+            print(f"  {name:8s} {x.double().flatten().tolist()}")
+    try:
+        found = said(function, pairs, gradients)
+    except Exception as error:
+        print(f"  it raised {type(error).__name__}: {error}   <- wrong")
+        return True
+    places = list(range(count)) if count <= SHOWN else [*range(SHOWN // 2), *range(count - SHOWN // 2, count)]
+    if len(places) < count:
+        print(f"  of which the first and the last {SHOWN // 2} are shown")
+    chosen = [x[places] for x in pairs]
+    right, limits = [exact(numbers) for numbers in _rows(chosen)], allowed(chosen)
+    return any([_row(name, values[places], right, limits[name], places) for name, values in found.items()])
 
 
-def _row(name: str, values: torch.Tensor, right: list[Any], allowed: list[float]) -> bool:
+def allowed(pairs: list[torch.Tensor]) -> dict[str, list[float]]:
+    """What each value may be off by, from the budgets of the checks; infinite where nothing is claimed."""
+    oracle = importlib.import_module("judge.testing.judges.overlap")
+    budgets = importlib.import_module("judge.testing.overlap.budgets")
+    double, dtype = [x.double() for x in pairs], pairs[0].dtype
+    dist_sq, log_det = oracle.overlap_reference(*double)
+    kappa = oracle.condition(double[2], double[5])
+    smallest = torch.minimum(double[2].amin(-1), double[5].amin(-1))
+    found = budgets.value_budgets(dist_sq, log_det, kappa, dtype)
+    found |= budgets.gradient_budgets(dist_sq, kappa, smallest, dtype)
+    return {name: x.nan_to_num(nan=math.inf).tolist() for name, x in found.items()}
+
+
+def _row(name: str, values: torch.Tensor, right: list[Any], allowed: list[float], places: list[int]) -> bool:
     """One line of the worst pair; whether it is wrong."""
     place = {"dist_sq": 0, "log_det": 1}.get(name)
     worst, line, wrong = -1.0, "", False
@@ -158,10 +264,10 @@ def _row(name: str, values: torch.Tensor, right: list[Any], allowed: list[float]
         expected = [row[place]] if place is not None else row[2][name]
         got = values[k].flatten().tolist()
         off = _distance(got, expected)
-        bad = not off <= limit
-        share = off / limit if limit else (math.inf if off else 0.0)
+        bad = not (off <= limit and math.isfinite(off))
+        share = math.inf if not math.isfinite(off) else off / limit if limit else (math.inf if off else 0.0)
         if share > worst or not line:
-            worst, of = share, f" of pair {k}" if len(right) > 1 else ""
+            worst, of = share, f" of pair {places[k]}" if len(places) > 1 else ""
             words = f"it says {_text(got)}, right is {_text([float(e) for e in expected])}"
             line = f"  {name}{of}: {words}; off by {off:.3g}, allowed {limit:.3g}"
         wrong |= bad
@@ -181,9 +287,42 @@ def _text(values: list[float]) -> str:
     return shown if len(values) == 1 else f"({shown})"
 
 
-def main(case: dict[str, Any], arguments: list[str]) -> int:
-    """1 while the function is wrong on the case, 0 once it is right."""
-    place = arguments[0] if arguments else case["target"]
-    print(f"{place}, {case['check']}: {case['where']}")
+# --- the two processes ------------------------------------------------------------------------------------------
+
+
+def judged(case: dict[str, Any], judge: str, place: str) -> str:
+    """The verdict on the function, after it was printed why."""
     torch.set_num_threads(1)
-    return int(compare(load(place, Path(__file__).resolve().parent), case))
+    try:
+        function = load(place, Path(__file__).resolve().parent)
+    except Exception as error:
+        print(f"{place} cannot be loaded: {error}", file=sys.stderr)
+        return "not loaded"
+    wrong, inputs = by_check(function, case, judge)
+    if case["inputs"] is not None:
+        pairs = batch(case)
+        if inputs is not None and len(pairs[0]) == 1 and inputs["q_mean"].numel() == 3:  # as the check changed it
+            pairs = [inputs[name].reshape(x.shape) for name, x in zip(NAMES, pairs, strict=True)]
+        wrong |= compare(function, pairs, case["gradients"])
+    print("WRONG" if wrong else "right")
+    return "wrong" if wrong else "right"
+
+
+def main(case: dict[str, Any], judge: str, arguments: list[str]) -> int:
+    """1 while the function is wrong on the case, 0 once it is right, 2 if it cannot be loaded."""
+    if arguments[:1] == [CHILD]:
+        _, place, file = arguments
+        verdict = judged(case, judge, place)
+        sys.stdout.flush()
+        Path(file).write_text(verdict, encoding="utf-8")
+        return ENDS[verdict]
+    place = arguments[0] if arguments else case["target"]
+    print(f"{place}, {case['check']}: {case['where']}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "verdict")
+        ended = subprocess.run([sys.executable, __file__, CHILD, place, str(file)], check=False).returncode
+        verdict = file.read_text(encoding="utf-8") if file.exists() else ""
+    if verdict not in ENDS:
+        print(f"WRONG: it ended its process, with exit code {ended}, before all was judged")
+        return 1
+    return ENDS[verdict]

@@ -10,6 +10,7 @@ from typing import Any
 
 from iga.fuzz.messages import candidate_of, document_of, finite
 from iga.fuzz.overlap import OverlapStream
+from iga.fuzz.pair_cases import DRAWN
 from iga.fuzz.stream import Candidate, Covered, Judgement
 from iga.testing.cases_file import read_case
 from iga.testing.gate.channel import Channel
@@ -110,7 +111,9 @@ def replaying(channel: Channel, target: str, options: dict[str, Any], cases: lis
     search = _stream(plan, [0, 1])
     for path in cases:
         found = read_case(Path(path))
-        call = Call(found.words["kind"], found.inputs, {})
+        # inputs that a check draws itself come of its seed
+        own = not search.given(found.words["check"])
+        call = Call(found.words["kind"], found.inputs, {DRAWN: found.words["seed"]} if own else {})
         given = Candidate(found.words["check"], call, math.inf, found.words["where"], "", "")
         fact = {"inputs": path, "check": given.check}
         if given.check not in search.checks:
@@ -153,6 +156,9 @@ def _facts(plan: Run, search: OverlapStream, checks: list[str]) -> dict[str, Any
         "kind": plan.kind,
         "checks": checks,
         "sigma_range": list(search.subject.sigma_range),
+        "dtypes": [str(dtype).removeprefix("torch.") for dtype in search.subject.dtypes],
+        "unsupported": list(search.subject.claims.unsupported),
+        "inference_only": search.subject.claims.inference_only,
     }
 
 

@@ -6,6 +6,7 @@ A value that is not finite is broken whatever the limit, and is looked at first.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -14,7 +15,7 @@ from iga._typing import Tensor
 from iga.testing.latest import Call, taken
 from iga.testing.result import Finding
 
-__all__ = ["VACUOUS_SHARE", "Row", "Tally"]
+__all__ = ["VACUOUS_SHARE", "Row", "Said", "Tally"]
 
 # Under this share of examples that could have failed, a check that found nothing has shown nothing.
 VACUOUS_SHARE = 0.5
@@ -32,6 +33,15 @@ class Row(Protocol):
     def rows(self, count: int) -> Tensor:
         """Places in the batch of `count` examples, which need not be all of it."""
         ...
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the accused says in one example, and what is right."""
+
+    where: str
+    accused: list[float]
+    right: list[float]
 
 
 class Tally:
@@ -53,6 +63,7 @@ class Tally:
         self._highest: dict[str, float] = {}
         self._severity = -math.inf
         self.call: Call | None = None  # that of the worst example, where it is broken and calls are kept
+        self.said: Said | None = None  # of the worst example that has numbers, where that is broken
 
     def add(
         self,
@@ -62,11 +73,13 @@ class Tally:
         *,
         lower: bool = False,
         could_fail: Tensor | bool = True,
+        says: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """Judge `value ≤ limit` (`value ≥ limit` if `lower`), element by element; the two broadcast.
 
         `where` names the example, from its index in `value` if it is a function. `could_fail` is False for examples
-        that no implementation could get wrong; they are counted as vacuous.
+        that no implementation could get wrong; they are counted as vacuous. `says` are what the accused says and what
+        is right, of `value`'s shape and perhaps further dimensions, for whoever reads of the worst example.
         """
         value = torch.as_tensor(value, dtype=torch.float64).detach()
         limit = torch.as_tensor(limit, dtype=torch.float64).detach().expand(value.shape)
@@ -95,6 +108,8 @@ class Tally:
             self.limit = float(limit.flatten()[worst])
             index = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), value.shape)) if value.ndim else ()
             self.worst_example = where if isinstance(where, str) else where(index)
+            if top > 0 and says is not None:
+                self.said = _said(self.worst_example, says, index)
             if top > 0:
                 self.call = taken(where.inputs(index)) if isinstance(where, Row) else taken()
 
@@ -169,3 +184,8 @@ class Tally:
             worst_example=self.worst_example,
             note=note,
         )
+
+
+def _said(where: str, says: tuple[Tensor, Tensor], index: tuple[int, ...]) -> Said:
+    accused, right = (x.detach()[index].double().flatten().tolist() for x in says)
+    return Said(where, accused, right)

@@ -232,7 +232,13 @@ def _compare(way: Way, what: str, name: str, judged: tuple[Tensor, Tensor, Tenso
     # With a budget as large as what is compared no difference could show. A comparison to the bit always could.
     able = (limit <= 0.5 * expected.abs().amax()) | (limit == 0)
     broken = tally.broken
-    tally.add(ratio, 1.0, f"{where}: {what} of {name}", could_fail=able)
+    tally.add(
+        ratio,
+        1.0,
+        f"{where}: {what} of {name}",
+        could_fail=able,
+        says=(value.expand_as(ratio), expected.expand_as(ratio)),
+    )
     if tally.broken > broken and len(tally.notes) < NOTES:
         tally.note(f"{what} of {name}: {way.name}")
 

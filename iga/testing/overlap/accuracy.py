@@ -64,7 +64,7 @@ def judge_values(
         # equal means are `coincident_means`'s: there a relative error has no meaning
         keep = ~left_out & ((reference[0] > 0) | (name == "log_det"))
         label = label_of(pair, f"{where}: {name}", keep)
-        tally.add(ratio[keep], 1.0, label, could_fail=able[keep])
+        tally.add(ratio[keep], 1.0, label, could_fail=able[keep], says=(value[keep], reference[index][keep]))
         tally.leave_out(int(left_out.sum()))
     if dtype == torch.float64:
         error, strict = (values[0].double() - reference[0]).abs(), 2 * budgets.BACKWARD * kappa * 2.0**-53

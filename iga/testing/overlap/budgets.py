@@ -13,8 +13,8 @@ stands for κ, and a note says so where κ would not have done. The derivative o
 
 import torch
 
-from iga import bounds
 from iga._typing import Tensor
+from iga.bounds.rounding import unit_roundoff
 
 __all__ = ["BACKWARD", "Budget", "allowance", "gradient_budgets", "share", "value_budgets"]
 
@@ -31,7 +31,7 @@ def share(error: Tensor, limit: Tensor) -> Tensor:
 
 def allowance(kappa: Tensor, dtype: torch.dtype) -> Tensor:
     """κ u in float32, κ² u in float64."""
-    u = bounds.unit_roundoff(dtype)
+    u = unit_roundoff(dtype)
     return kappa * u if dtype == torch.float32 else kappa.square() * u
 
 
@@ -39,7 +39,7 @@ def value_budgets(dist_sq: Tensor, log_det: Tensor, kappa: Tensor, dtype: torch.
     """Absolute errors that dist_sq and log_det [...] may have; infinite where first order no longer describes them."""
     part = 2 * BACKWARD * allowance(kappa, dtype)
     within = torch.where(part <= 0.5, part, torch.inf)
-    ulp = 2 * bounds.unit_roundoff(dtype) * log_det.abs()
+    ulp = 2 * unit_roundoff(dtype) * log_det.abs()
     relative = torch.where(dist_sq == 0, 0.0, within * dist_sq)  # equal means must give exactly 0
     return {"dist_sq": relative, "log_det": 3 * within + ulp}
 

@@ -32,12 +32,14 @@ def determinism(function: OverlapSubject, inputs: PairSource, seed: int, tally: 
 
         for index, name in enumerate(("dist_sq", "log_det")):
             where = f"{name_of(dtype)}: {name}"
-            tally.add(_differs(before[index], again[index]), 0.0, label(f"{where} on a repeat"))
-            tally.add(_differs(before[index], seeded[index]), 0.0, label(f"{where} with another global seed"))
+            for value, words in ((again[index], "on a repeat"), (seeded[index], "with another global seed")):
+                differs = _differs(before[index], value)
+                tally.add(differs, 0.0, label(f"{where} {words}"), says=(value, before[index]))
             same = torch.equal(before[index], between[index])
             tally.add(float(same), 0.0, label(f"{where}: other pairs, the same answers"))
         for name, x, copy in zip(ARGUMENTS, first, kept, strict=True):
-            tally.add(float((x != copy).sum()), 0.0, label(f"{name_of(dtype)}: {name} changed by the call"))
+            changed = (x != copy).flatten(1).sum(-1)
+            tally.add(changed, 0.0, label(f"{name_of(dtype)}: {name} changed by the call"), says=(x, copy))
 
 
 def _differs(a: Tensor, b: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ frames. A turn is R → R exp([ω]×): off SO(3) two forms of one function diffe
 9.3).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -45,13 +46,11 @@ def gradient_values(function: OverlapSubject, inputs: PairSource, seed: int, tal
     Where the budget is infinite nothing is claimed of a derivative but that it is finite, and `gradient_finiteness`
     judges that.
     """
-    reference = OverlapSubject("reference", oracle.overlap_reference)
     for dtype in function.dtypes:
         batches = {"moderate": inputs.few(dtype, seed, spread=MODERATE), "degenerate": inputs.few(dtype, seed, share=4)}
         for label, pair in batches.items():
             *values, found = derivatives(function, pair)
-            double: Pair = tuple(x.double() for x in pair)  # pyright: ignore[reportAssignmentType] - six of them
-            dist_sq, _, expected = derivatives(reference, double)
+            dist_sq, _, expected = _reference(pair)
             agrees = _agree(values, pair, dtype)
             kappa, smallest = oracle.condition(pair[2], pair[5]), _smallest(pair)
             allowed = budgets.gradient_budgets(dist_sq, kappa, smallest, dtype)
@@ -61,7 +60,8 @@ def gradient_values(function: OverlapSubject, inputs: PairSource, seed: int, tal
                 keep, able = limit.isfinite(), (limit <= 0.5 * size) | (limit == 0)
                 where = label_of(pair, f"{label}, {name_of(dtype)}: d {name}", keep)
                 broken = tally.broken
-                tally.add(budgets.share(error, limit)[keep], 1.0, where, could_fail=able[keep])
+                says = (found[name][keep], expected[name][keep])
+                tally.add(budgets.share(error, limit)[keep], 1.0, where, could_fail=able[keep], says=says)
                 if tally.broken > broken and agrees:
                     tally.note(f"gradient: {name}; values agree")
 
@@ -86,9 +86,12 @@ def gradient_finiteness(function: OverlapSubject, inputs: PairSource, seed: int,
                 if bool(lost.any()) and agrees:
                     tally.note(f"gradient: {name} is not finite; values agree")
                 reached = bool((found[name] != 0).any()) or name == "log_det by mean"
-                tally.add(lost, 0.0, where, could_fail=reached or label in ("equal means", "a Gaussian and itself"))
+                says = (found[name], _reference(batch)[2][name]) if bool(lost.any()) else None
+                able = reached or label in ("equal means", "a Gaussian and itself")
+                tally.add(lost, 0.0, where, could_fail=able, says=says)
                 if name.startswith("dist_sq") and torch.equal(batch[1], batch[4]):
-                    tally.add(found[name].abs().amax(dim=-1), 0.0, where)
+                    says = (found[name], torch.zeros_like(found[name]))
+                    tally.add(found[name].abs().amax(dim=-1), 0.0, where, says=says)
 
 
 @check(
@@ -127,10 +130,28 @@ def second_derivatives(function: OverlapSubject, inputs: PairSource, seed: int, 
                 torch.manual_seed(seed + k)
                 torch.autograd.gradgradcheck(of, x)
             agrees = 0.0
+            says = None
         except RuntimeError as error:  # GradcheckError is one
             agrees = 1.0
             tally.note(one_line(error))
-        tally.add(agrees, 0.0, where)
+            says = _entry_that_differs(of, x)
+        tally.add(agrees, 0.0, where, says=says)
+
+
+def _entry_that_differs(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Of the second derivatives, the one that is furthest from the difference quotient of the first ones, and that."""
+    step = 1e-6  # gradgradcheck's own
+    try:
+        found: Any = torch.autograd.functional.hessian(function, x.detach())
+        right = torch.zeros_like(found)
+        for k in range(len(x)):
+            moved = (x.detach() + sign * step * (torch.arange(len(x)) == k) for sign in (1.0, -1.0))
+            ends: list[Any] = [torch.autograd.functional.jacobian(function, one) for one in moved]
+            right[k] = (ends[0] - ends[1]) / (2 * step)
+    except RuntimeError:  # it has none at all, as the note says
+        return None
+    worst = (found - right).abs().nan_to_num(nan=torch.inf).argmax()
+    return found.flatten()[worst], right.flatten()[worst]
 
 
 def _agree(values: Sequence[Tensor], pair: Pair, dtype: torch.dtype) -> bool:
@@ -140,6 +161,12 @@ def _agree(values: Sequence[Tensor], pair: Pair, dtype: torch.dtype) -> bool:
     limits = (allowed["dist_sq"], allowed["log_det"])
     errors = [(value - right).abs() for value, right in zip(values, expected, strict=True)]
     return all(bool((error <= limit)[expected[0] > 0].all()) for error, limit in zip(errors, limits, strict=True))
+
+
+def _reference(pair: Pair) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The derivatives by autograd through the float64 QR."""
+    double: Pair = tuple(x.double() for x in pair)  # pyright: ignore[reportAssignmentType] - six of them
+    return derivatives(OverlapSubject("reference", oracle.overlap_reference), double)
 
 
 def _smallest(pair: Pair) -> Tensor:

@@ -34,8 +34,11 @@ def coincident_means(function: OverlapSubject, inputs: PairSource, seed: int, ta
         with torch.no_grad():
             require_answers(function.on_copies(*both), tally)
             dist_sq, log_det = function.on_copies(*pair)
-        tally.add(dist_sq.abs(), 0.0, label_of(pair, f"{name_of(dtype)}: dist_sq"))
-        tally.add((~log_det.isfinite()).double(), 0.0, label_of(pair, f"{name_of(dtype)}: log_det not finite"))
+        here = label_of(pair, f"{name_of(dtype)}: dist_sq")
+        tally.add(dist_sq.abs(), 0.0, here, says=(dist_sq, torch.zeros_like(dist_sq)))
+        here = label_of(pair, f"{name_of(dtype)}: log_det not finite")
+        lost = ~log_det.isfinite()
+        tally.add(lost.double(), 0.0, here, says=(log_det, oracle.overlap_reference(*pair)[1]) if lost.any() else None)
 
 
 @check("overlap", "of the budget")
@@ -67,7 +70,7 @@ def score_laws(function: OverlapSubject, inputs: PairSource, seed: int, tally: T
                     ratio = budgets.share((value - expected).abs(), limit)
                     able = limit <= 0.5 * expected.abs().clamp(min=1.0 if name == "log_det" else 0.0)
                     where = label_of(pair, f"{law}, {name_of(dtype)}: {name}")
-                    tally.add(ratio, 1.0, where, could_fail=able & (expected != 0))
+                    tally.add(ratio, 1.0, where, could_fail=able & (expected != 0), says=(value, expected))
             for axis in range(3):
                 sigma = pair[2].clone()
                 sigma[:, axis] = (2 * sigma[:, axis]).clamp(max=high)
@@ -76,9 +79,11 @@ def score_laws(function: OverlapSubject, inputs: PairSource, seed: int, tally: T
                 over = (wider[0] - plain[0] - room) / plain[0].clamp(min=1e-300)
                 where = f"wider along axis {axis}, {name_of(dtype)}"
                 able = room <= 0.5 * plain[0]
-                tally.add(over, 0.0, label_of(pair, f"{where}: dist_sq grows"), could_fail=able)
+                says = (wider[0], plain[0])
+                tally.add(over, 0.0, label_of(pair, f"{where}: dist_sq grows"), could_fail=able, says=says)
                 under = plain[1] - wider[1] - 4 * budget["log_det"]
-                tally.add(under, 0.0, label_of(pair, f"{where}: log_det falls"))
+                says = (wider[1], plain[1])
+                tally.add(under, 0.0, label_of(pair, f"{where}: log_det falls"), says=says)
 
 
 def variants(pair: Pair, seed: int, high: float) -> dict[str, Pair]:

@@ -7,6 +7,7 @@ a run's pairs says how many there are, of which structures, and how many digits 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,9 +15,11 @@ from iga import rotation
 from iga._typing import Tensor
 from iga.search.pairs import Domain, decode, degenerate_pairs
 from iga.search.ties import right_angles
-from iga.structure import Structure
 from iga.testing.judges.overlap import nearest_rotation
 from iga.testing.overlap.subject import Pair
+
+if TYPE_CHECKING:
+    from iga.structure import Structure
 
 __all__ = [
     "GivenPairs",
@@ -40,7 +43,7 @@ def degenerate(count: int, sigma_range: tuple[float, float], dtype: torch.dtype,
     return decode(genome, domain)
 
 
-def structure_pairs(structures: list[Structure], count: int, dtype: torch.dtype, sigma_min: float, seed: int) -> Pair:
+def structure_pairs(structures: "list[Structure]", count: int, dtype: torch.dtype, sigma_min: float, seed: int) -> Pair:
     """Up to `count` pairs of different residues of one structure, half of them neighbours; σ raised to `sigma_min`."""
     generator = torch.Generator().manual_seed(seed)
     each = -(-count // len(structures))
@@ -105,15 +108,16 @@ def broken_up(pair: Pair, index: Tensor | slice) -> Pair:
 class PairSource:
     """`count` degenerate pairs of a dtype for the values, a tenth of them for each other check.
 
-    digits        significant digits required: pairs that no implementation could give them for are left out
+    digits        significant digits required: pairs that no implementation could give them for are left out; None: all
+                  are judged
     digits_pairs  pairs judged against 50 digits
     profile       name of the run's profile, by which ways of calling are chosen
     """
 
-    structures: list[Structure]
+    structures: "list[Structure]"
     sigma_range: tuple[float, float]
     count: int
-    digits: int = 2
+    digits: int | None = 2
     digits_pairs: int = 50
     profile: str = "fast"
 

@@ -20,8 +20,12 @@ from ctypes import memmove, string_at
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
+
+try:
+    import numpy as np
+except ImportError:  # a counterexample is judged with torch alone
+    np = None
 
 __all__ = ["FACETS", "Facet"]
 
@@ -86,7 +90,8 @@ def _modes() -> tuple[int, int]:
 
 
 def _generator() -> tuple[int, bytes]:
-    return torch.initial_seed(), torch.get_rng_state().numpy().tobytes()
+    state = torch.get_rng_state()
+    return torch.initial_seed(), string_at(state.data_ptr(), state.numel())
 
 
 def _put_generator(value: tuple[int, bytes]) -> None:
@@ -108,7 +113,7 @@ _FUNCTIONS: list[tuple[Any, str]] = [
     *((torch.Tensor, name) for name in ("softmax", "__eq__", "isfinite", "backward", "detach")),
     (torch.autograd, "grad"),
     (torch.testing, "assert_close"),
-    (np, "allclose"),
+    *(((np, "allclose"),) if np is not None else ()),
     (sys, "exit"),
     (os, "_exit"),
 ]
@@ -149,7 +154,9 @@ class _Words:
         memmove(self._place, value, self._count)
 
 
-def _of_numpy() -> _Words:
+def _of_numpy() -> _Words | None:
+    if np is None:
+        return None
     generator = np.random.mtrand._rand._bit_generator  # pyright: ignore[reportAttributeAccessIssue]
     return _Words(generator.ctypes.state_address, 4 * 625)  # the key, and the place in it
 
@@ -160,6 +167,11 @@ def _of_python() -> _Words | None:
     *key, place = random.getstate()[1]
     known = sys.implementation.name == "cpython" and words.read() == struct.pack("=625I", place, *key)
     return words if known else None
+
+
+def _put_errors(value: dict[str, Any]) -> None:
+    assert np is not None
+    np.seterr(**value)
 
 
 _NUMPY, _PYTHON = _of_numpy(), _of_python()
@@ -285,8 +297,8 @@ FACETS: tuple[Facet, ...] = (
         drawn=True,
         lazy=True,
     ),
-    Facet(_NUMPY.read, _NUMPY.put, _drawn("NumPy"), drawn=True, lazy=True),
-    _set("NumPy's errors", np.geterr, lambda v: np.seterr(**v), lazy=True),
+    *(() if _NUMPY is None else (Facet(_NUMPY.read, _NUMPY.put, _drawn("NumPy"), drawn=True, lazy=True),)),
+    *(() if np is None else (_set("NumPy's errors", np.geterr, _put_errors, lazy=True),)),
     _set("the working folder", _folder, os.chdir, mode=True),
     Facet(_environment, _put_environment, _other_environment, lazy=True),
     _did("changed the filters of warnings", lambda: tuple(warnings.filters), _put_filters, lazy=True),

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from iga.testing.tally import Tally
+from iga.testing.tally import Said, Tally
 
 
 def judged(value, limit, **options):
@@ -81,3 +81,16 @@ def test_figures_for_the_note_keep_their_largest_and_show_what_is_no_number() ->
     tally.highest("largest", torch.tensor([math.nan]))
     tally.highest("largest", torch.tensor([4.0]))
     assert "largest nan" in tally.finding().note
+
+
+def test_what_the_accused_says_in_the_worst_example_is_kept_beside_what_is_right() -> None:
+    tally = Tally("a check", "1")
+    says = (torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 2.0], [3.0, 5.0]]))
+    tally.add(torch.tensor([0.5, 2.0]), 1.0, lambda index: f"row {index[0]}", says=says)
+    tally.add(torch.tensor([1.5]), 1.0, "less wrong", says=(torch.tensor([9.0]), torch.tensor([8.0])))
+    tally.add(torch.tensor([0.5]), 1.0, "right")
+    tally.fail("no answer", "it raised")  # which has no numbers
+    assert tally.said == Said("row 1", [3.0, 4.0], [3.0, 5.0]) and tally.worst_example == "no answer"
+    clean = Tally("a check", "1")
+    clean.add(torch.tensor([0.5]), 1.0, "right", says=(torch.tensor([1.0]), torch.tensor([1.0])))
+    assert clean.said is None
