@@ -324,10 +324,11 @@ class Campaign:
         numbers = {name: math.inf if verdict[name] is None else verdict[name] for name in ("value", "limit")}
         try:
             judgement = Judgement(**{**verdict, **numbers})
-            write_counterexample(self.folder.fresh(), candidate_of(candidate), judgement, facts)
+            notes = write_counterexample(self.folder.fresh(), candidate_of(candidate), judgement, facts)
             fact["inputs"] = str(place)
         except ValueError as error:  # too many numbers for a file
-            fact["note"] = "; ".join(part for part in (fact["note"], f"not written: {error}") if part)
+            notes = [f"not written: {error}"]
+        fact["note"] = "; ".join(part for part in (fact["note"], *notes) if part)
         self._finding(stream, fact)
         if fact["inputs"]:  # once the record names it
             self.folder.settle(place)

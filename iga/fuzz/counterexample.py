@@ -1,26 +1,30 @@
 """A counterexample as a folder that stands alone: its inputs, and a script that shows what is wrong and what is right.
 
-`reproduce.py` holds the numbers, `iga.fuzz.standalone` and the source of the check that broke, whole: it needs torch
-and the function, nothing else.
+`reproduce.py` holds the numbers, `iga.fuzz.standalone` and the source of the check that broke: it needs torch and the
+function, nothing else. `example.txt` is the pair as a line for a test with Hypothesis, `picture.svg` what it looks
+like; of a batch there is neither.
 """
 
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from iga._files import write_text
+from iga._typing import Tensor
 from iga.fuzz import standalone
 from iga.fuzz.bundle import PACKAGE, bundle
 from iga.fuzz.pair_cases import DRAWN, EXACT, OWN
 from iga.fuzz.stream import Candidate, Judgement
+from iga.report.pair_picture import draw
 from iga.testing.cases_file import write_case, written
 from iga.testing.checks import checks_of
 from iga.testing.overlap.subject import ARGUMENTS
 
-__all__ = ["drawn_by", "script", "write_counterexample"]
+__all__ = ["drawn_by", "example", "script", "write_counterexample"]
 
 GRADIENTS = ("gradient_values", "gradient_finiteness", "second_derivatives")
 # What the script itself calls of the judge, beside the check.
@@ -51,8 +55,8 @@ if __name__ == "__main__":
 """
 
 
-def write_counterexample(folder: Path, candidate: Candidate, verdict: Judgement, facts: Mapping[str, Any]) -> None:
-    """`case.json` and `reproduce.py` in `folder`, which is made.
+def write_counterexample(folder: Path, candidate: Candidate, verdict: Judgement, facts: Mapping[str, Any]) -> list[str]:
+    """`case.json`, `reproduce.py`, `example.txt` and `picture.svg` in `folder`, which is made; notes on what could not.
 
     facts  target (a place), seed, and of the target sigma_range (nm), dtypes, unsupported and inference_only. Raises
            ValueError for more numbers than a case holds, OSError where a file can't be written.
@@ -63,6 +67,32 @@ def write_counterexample(folder: Path, candidate: Candidate, verdict: Judgement,
     words = {"target": facts["target"], "where": verdict.where, "note": verdict.note, "seed": seed}
     write_case(folder / "case.json", replace(candidate.call, layer={}), numbers | words)
     write_text(folder / "reproduce.py", script(candidate, facts))
+    given = candidate.call.inputs
+    if set(given) != set(ARGUMENTS) or given["q_mean"].shape != (3,):
+        return []
+    write_text(folder / "example.txt", example(given))
+    numbers = {name: given[name].double().flatten().tolist() for name in ARGUMENTS}
+    if not all(math.isfinite(x) for row in numbers.values() for x in row):
+        return ["no picture: its numbers are not all finite"]
+    try:
+        draw(numbers, f"{candidate.check}: {candidate.where}", folder / "picture.svg")
+    except ValueError as error:
+        return [f"no picture: {error}"]
+    return []
+
+
+def example(given: Mapping[str, Tensor]) -> str:
+    """One pair as the lines that go above a test of `iga.testing.strategies.gaussian_pairs`, every number exactly."""
+    rows = [f"        {name}={_numbers(given[name].double().tolist())}," for name in ARGUMENTS]
+    lines = ["from hypothesis import example", "from iga.testing.strategies import ExactPair", "", "@example("]
+    return "\n".join([*lines, "    ExactPair(", *rows, "    )", ")"]) + "\n"
+
+
+def _numbers(of: Any) -> str:
+    """Nested tuples, as text that reads back to the bit."""
+    if isinstance(of, list):
+        return f"({', '.join(_numbers(one) for one in of)})"
+    return repr(of) if math.isfinite(of) else f'float("{of}")'
 
 
 def drawn_by(candidate: Candidate, otherwise: int) -> int:

@@ -18,6 +18,7 @@ from iga._typing import Float, Tensor
 __all__ = [
     "AxisAngle",
     "Backbone",
+    "ExactPair",
     "GaussianPair",
     "axes",
     "axis_angles",
@@ -30,6 +31,8 @@ __all__ = [
     "translations",
 ]
 
+Row = tuple[float, float, float]
+Rows = tuple[Row, Row, Row]
 # N–CA and CA–C in nm, and the angle N–CA–C in radians, of an ideal residue.
 N_CA, CA_C, TAU = 0.146, 0.153, math.radians(111.0)
 
@@ -180,6 +183,27 @@ class GaussianPair:
             torch.tensor(x, dtype=torch.float64) for x in (self.sigma_i, self.sigma_j, self.delta)
         )
         return q_rot, torch.zeros(3, dtype=torch.float64), q_sigma, k_rot, delta, k_sigma
+
+
+@dataclass(frozen=True)
+class ExactPair:
+    """Two Gaussians by all their numbers, as a search found them: for `@example(…)` above a test of `gaussian_pairs`.
+
+    Rotations are three rows. Numbers that float32 has are those numbers when a test casts to it.
+    """
+
+    q_rot: Rows
+    q_mean: Row
+    q_sigma: Row
+    k_rot: Rows
+    k_mean: Row
+    k_sigma: Row
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """(q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma), as those of a `GaussianPair`."""
+        parts = (self.q_rot, self.q_mean, self.q_sigma, self.k_rot, self.k_mean, self.k_sigma)
+        return tuple(torch.tensor(part, dtype=torch.float64) for part in parts)  # pyright: ignore[reportReturnType]
 
 
 def gaussian_pairs(*, sigma_min: float = 0.03, sigma_max: float = 150.0) -> st.SearchStrategy[GaussianPair]:

@@ -20,6 +20,7 @@ from iga.fuzz.counterexample import write_counterexample
 from iga.fuzz.overlap import OverlapStream
 from iga.fuzz.pair_cases import DRAWN
 from iga.fuzz.stream import Candidate, Judgement
+from iga.report.pair_picture import covariance, ellipse
 from iga.testing.cases_file import read_case
 from iga.testing.checks import checks_of
 from iga.testing.judges.overlap import overlap_reference
@@ -328,3 +329,71 @@ def test_what_is_judged_again_and_holds_is_no_counterexample() -> None:
     stream = OverlapStream(OverlapSubject("reference", overlap_reference), checks=[checks_of("overlap")["accuracy"]])
     call = Call("overlap", dict(zip(ARGUMENTS, _pair(), strict=True)))
     assert stream.judge(Candidate("accuracy", call, 9.0, "", "", "climb")).verdict == "not reproducible"
+
+
+TEST = """
+import torch
+from hypothesis import given, settings
+
+from iga.testing.judges.overlap import overlap_reference
+from iga.testing.strategies import gaussian_pairs
+
+{example}
+@settings(max_examples=20, deadline=None, database=None, derandomize=True)
+@given(gaussian_pairs())
+def claim(pair):
+    given = [x.float() for x in pair.tensors]
+    right = overlap_reference(*given)
+    found = function(*given)
+    assert abs(float(found[0]) - float(right[0])) <= 1e-2 * float(right[0])
+"""
+
+
+def test_the_example_of_a_counterexample_fails_where_it_is_pasted_and_only_there(tmp_path: Path, mine: Any) -> None:
+    """Under a @given of this package's strategies, which do not meet the corner by themselves."""
+
+    def corner(*pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        dist_sq, log_det = mine.right(*pair)
+        return torch.where(pair[2][..., 0] == 0.7, 1.5 * dist_sq, dist_sq), log_det
+
+    inputs = [x.float() for x in _pair()]
+    inputs[2] = torch.tensor([0.7, 0.5, 0.1])  # no power of ten, and no number of float64
+    _written(tmp_path, "corner", "accuracy", inputs)
+    example = (tmp_path / "example.txt").read_text(encoding="utf-8")
+    for text, function, fails in (("", corner, False), (example, corner, True), (example, mine.right, False)):
+        names: dict[str, Any] = {"function": function}
+        exec(compile(TEST.format(example=text), "pasted.py", "exec"), names)  # as the file that it is pasted into
+        if fails:
+            with pytest.raises(AssertionError):
+                names["claim"]()
+        else:
+            names["claim"]()
+    names = {}
+    exec(example.replace("@example(", "found = (").replace("from hypothesis import example\n", ""), names)
+    assert all(torch.equal(x.float(), y) for x, y in zip(names["found"].tensors, inputs, strict=True))
+
+
+def test_a_counterexample_has_a_picture_or_a_note_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    call = Call("overlap", dict(zip(ARGUMENTS, _pair(), strict=True)))
+    candidate = Candidate("accuracy", call, 9.0, "here", "", "sampling")
+    verdict = Judgement("broken", 9.0, 1.0, "of the budget", "here", "")
+    facts = {"target": "mine.py:value", **FACTS}
+    assert write_counterexample(tmp_path / "one", candidate, verdict, facts) == []
+    assert (tmp_path / "one" / "picture.svg").read_text(encoding="utf-8").count("<svg") == 1
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    (note,) = write_counterexample(tmp_path / "two", candidate, verdict, facts)
+    assert note.startswith("no picture: drawing needs matplotlib") and not (tmp_path / "two" / "picture.svg").exists()
+    assert (tmp_path / "two" / "reproduce.py").exists() and (tmp_path / "two" / "example.txt").exists()
+
+
+def test_the_shadow_of_an_ellipsoid_is_that_of_its_points() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rot, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
+    sigma, mean = torch.tensor([3.0, 0.5, 0.05], dtype=torch.float64), [1.0, -2.0, 4.0]
+    across, up = ellipse(covariance(rot.flatten().tolist(), sigma.tolist()), mean, 0, 2)
+    sphere = torch.nn.functional.normalize(torch.randn(200_000, 3, generator=generator, dtype=torch.float64), dim=-1)
+    points = (rot * sigma * sphere[:, None, :]).sum(-1) + torch.tensor(mean, dtype=torch.float64)
+    for seen, axis in ((across, 0), (up, 2)):  # as wide as the points lie apart, up to how densely both are drawn
+        assert abs(max(seen) - float(points[:, axis].max())) < 2e-3 * 3.0
+        assert abs(min(seen) - float(points[:, axis].min())) < 2e-3 * 3.0
