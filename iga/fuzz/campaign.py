@@ -172,7 +172,9 @@ class Campaign:
         take: what a slow accused leaves waiting then is judged first by the same command.
         """
         idle = all(stream.given_up or self._left(stream) == [] for stream in self.streams)
+        # before the target is loaded nothing can be said of it, so that takes what it takes
         spent = self.seconds >= self.plan.seconds or self.examples >= self.plan.examples
+        spent = spent and (bool(self.facts) or self._stopped is not None)
         if not idle and not spent:
             return False
         if spent and self._stopped is None:
