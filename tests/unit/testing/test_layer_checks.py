@@ -64,7 +64,7 @@ def test_our_layers_hold_by_their_outputs_alone(layer: type[nn.Module]) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_what_float32_leaves_of_a_gradient_that_is_zero_is_not_judged(seed: int) -> None:
-    """Softmax does not see a bias that all keys share: without float64 nothing but rounding says what its gradient is."""
+    """Softmax sees no bias that all keys share: without float64 only rounding says what its gradient is."""
     finding = judged("calls_agree", foreign(InvariantPointAttention, dtypes=(torch.float32,)), seed)
     assert finding.verdict == "holds", finding
 
