@@ -17,6 +17,7 @@ from iga.cli.bounds import bounds, picture
 from iga.cli.compare import compare
 from iga.cli.faults import faults
 from iga.cli.fuzz import fuzz
+from iga.cli.fuzz_merge import SearchOrMerge
 from iga.cli.guard import guarded
 from iga.cli.terminal import CommandError, complain, say
 from iga.cli.verify import verify
@@ -43,7 +44,7 @@ def _root(
 
 app.command()(verify)
 app.command()(faults)
-app.command()(fuzz)
+app.command(cls=SearchOrMerge)(fuzz)
 app.command()(bounds)
 app.command()(picture)
 app.command()(bench)

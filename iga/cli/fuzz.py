@@ -48,6 +48,8 @@ def fuzz(
     function's own conditions. What is suspected is judged again from its inputs alone, in a process of its own, and
     made simple. A check that has been broken is searched no more, unless with --keep-going. Ends 0 if nothing was
     found, 1 if something was, 2 on misuse; Ctrl-C ends with what there is.
+
+    iga fuzz merge DIR... --out DIR joins the folders of several campaigns.
     """
     seconds = _duration(max_time)
     part, parts = _shard(shard)

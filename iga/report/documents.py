@@ -171,7 +171,8 @@ class Faults(TypedDict):
 
 class Fuzz(TypedDict):
     """The result of `iga fuzz`. `findings` are broken; `doubtful` were not, once judged again. `cells` of `of_cells`
-    cells of κ × angle × distance were met; `blind` is what could not be followed."""
+    cells of κ × angle × distance were met; `blind` is what could not be followed. `seeds`: of campaigns that
+    were joined, where there are several; `seconds` are those of the longest then."""
 
     schema: Literal[1]
     document: Literal["fuzz"]
@@ -183,6 +184,7 @@ class Fuzz(TypedDict):
     environment: Environment
     examples: int
     streams: list[str]
+    seeds: NotRequired[list[int]]
     findings: list[Counterexample]
     doubtful: list[Counterexample]
     worst: list[Reached]

@@ -53,8 +53,9 @@ def _coverage(document: Fuzz) -> tuple[str, ...]:
 def _summary(document: Fuzz) -> str:
     found = ", ".join(dict.fromkeys(one["check"] for one in document["findings"]))
     rate = document["examples"] / max(document["seconds"], 1e-9)
+    seeds = document.get("seeds", [document["environment"]["seed"]])
     said = f"broken: {found}" if found else "nothing found"
     return (
         f"{one_line(document['target'])}: {said}; {document['examples']:,} pairs in {document['seconds']:.0f} s "
-        f"({rate:,.0f} a second), seed {document['environment']['seed']}, streams {', '.join(document['streams'])}"
+        f"({rate:,.0f} a second), seed {', '.join(map(str, seeds))}, streams {', '.join(document['streams'])}"
     )
