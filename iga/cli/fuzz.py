@@ -30,8 +30,14 @@ def fuzz(
     max_time: Annotated[str, typer.Option(help="How long to search in all: 90s, 10m, 1h.")] = "10m",
     max_examples: Annotated[int | None, typer.Option(help="How many examples at most, in all.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
-    workers: Annotated[int | None, typer.Option(help="Searches side by side.", show_default="cores")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Searches side by side.", show_default="cores, of the cluster with --ray")
+    ] = None,
     shard: Annotated[str, typer.Option(help="I/N: the I-th of N parts of the search, for as many machines.")] = "0/1",
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Search on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT, or local."),
+    ] = None,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Search on for what a check has broken by.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds in which TARGET must give a sign of life.")] = 120.0,
     replay: Annotated[
@@ -53,14 +59,21 @@ def fuzz(
     """
     seconds = _duration(max_time)
     part, parts = _shard(shard)
-    count = workers if workers is not None else os.cpu_count() or 1
-    for name, value in (("--workers", count), ("--max-examples", 1 if max_examples is None else max_examples)):
+    for name, value in (
+        ("--workers", 1 if workers is None else workers),
+        ("--max-examples", 1 if max_examples is None else max_examples),
+    ):
         if value < 1:
             raise typer.BadParameter(f"must be at least 1, got {value}", param_hint=name)
     if not 0 < timeout < math.inf:
         raise typer.BadParameter(f"must be above 0, got {timeout}", param_hint="--timeout")
     check_outputs(json=json)
     check_folder(out=out)
+    if ray is not None:
+        from iga.fuzz.ray_cluster import check_address
+
+        with misuse():
+            check_address(ray)
     from iga.fuzz.campaign import Campaign, Plan, campaign_folder
     from iga.fuzz.result import document
     from iga.report.fuzz import blocks
@@ -70,22 +83,47 @@ def fuzz(
         check_seed(seed)
     names = [name for words in only or () for name in words.split(",")]
     options: dict[str, Any] = {"kind": kind, "seed": seed, "only": names or None}
+    if ray is not None and replay:
+        raise typer.BadParameter("is for a search: --replay judges here", param_hint="--ray")
     if replay:
         _replay(target, options, replay, timeout, json)
-    streams = tuple(range(part * count, (part + 1) * count))
     limit = math.inf if max_examples is None else float(max_examples)
-    plan = Plan(target, options, seconds, limit, streams, parts * count, keep_going, timeout)
     with ExitStack() as stack, misuse():
+        kinds, more, cores = Campaign, {}, os.cpu_count() or 1
+        if ray is not None:
+            kinds, more, cores = _on_ray(stack, ray, workers)
+        count = cores if workers is None else workers
+        streams = tuple(range(part * count, (part + 1) * count))
+        plan = Plan(target, options, seconds, limit, streams, parts * count, keep_going, timeout)
         place = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iga-fuzz-")))
         folder = stack.enter_context(campaign_folder(place, plan))
         bars = stack.enter_context(Bars())
-        campaign = Campaign(plan, folder, on_news=lambda line: say(f"found: {line}"), on_tick=_telling(bars, seconds))
+        tell = _telling(bars, seconds)
+        campaign = kinds(plan, folder, on_news=lambda line: say(f"found: {line}"), on_tick=tell, **more)
         with suppress(KeyboardInterrupt), _own_interrupt():
             campaign.run()
         if out is None:
             _keep(campaign, folder.path)
         made = document(campaign, context.obj)
+        made["blind"] += more.get("lacking", [])
     finish(made, blocks(made), json)
+
+
+def _on_ray(stack: ExitStack, address: str, workers: int | None) -> tuple[Any, dict[str, Any], int]:
+    """The campaign of a cluster, what it takes beside that of this machine, and the cores that it has."""
+    from iga.fuzz.ray_cluster import cluster, cores_of
+    from iga.fuzz.ray_shards import RayCampaign
+
+    connected, scratch = stack.enter_context(cluster(address, workers))
+    cores = cores_of(connected)
+    more = {
+        "ray": connected,
+        "cores": cores,
+        "scratch": scratch,
+        "lacking": [],
+        "on_loss": lambda line: say(f"… {line}"),
+    }
+    return RayCampaign, more, cores
 
 
 def _replay(target: str, options: dict[str, Any], folders: list[Path], timeout: float, json: Path | None) -> None:

@@ -24,9 +24,9 @@ class Findings:
             if not case.parent.name.startswith("."):  # else it was never finished
                 self._places.setdefault(case.read_bytes(), case.parent.name)
 
-    def know(self, fact: Fact) -> None:
-        """A finding that is in the folder already."""
-        self._facts.setdefault(_key(fact), fact)
+    def know(self, fact: Fact) -> Fact:
+        """A finding that is in the folder already, as it was first told."""
+        return self._facts.setdefault(_key(fact), fact)
 
     def add(self, fact: Fact, files: Mapping[str, bytes]) -> Fact:
         """The finding as it is kept, with its files written first: an earlier one where that is the same."""

@@ -200,7 +200,7 @@ def _id(file: Path, facts: Fact) -> StreamId | None:
     folder = re.fullmatch(r"seed-(\d+)", file.parent.name)
     if name is None or (isinstance(facts["seed"], list) and folder is None):
         return None
-    seed = int(folder[1]) if folder is not None else facts["seed"]
+    seed: Any = int(folder[1]) if folder is not None else facts["seed"]
     stream = StreamId(seed, int(name[2]), int(name[1]))
     if stream.index >= stream.count or stream.count not in _list(facts["count"]) or seed not in _list(facts["seed"]):
         raise ValueError(f"{file} is no stream of the campaign of {file.parents[1]}")

@@ -21,7 +21,7 @@ layer(torch.randn(1, 5, 8), None, Frame(random(1, 5), torch.randn(1, 5, 3)), tor
 def test_importing_the_package_or_its_command_line_does_not_load_torch() -> None:
     for loaded in modules_after(["import iga", "import iga.cli.app", "import iga, iga.testing"]):
         assert "iga" in loaded
-        assert not loaded & {"torch", "numba", "triton", "matplotlib"}
+        assert not loaded & {"torch", "numba", "triton", "matplotlib", "ray"}
 
 
 def test_each_part_loads_only_what_it_needs_and_works_where_a_compiler_is_not_installed() -> None:
