@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from iga.cli.terminal import Bars, Context, check_folder, check_outputs, console, finish, misuse, say
+from iga.fuzz.duration import seconds_of
 
 __all__ = ["fuzz"]
 
 EVERY = 10.0  # seconds between two lines in a log
-UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def fuzz(
@@ -200,13 +200,10 @@ class _own_interrupt:  # noqa: N801 - used like a function
 
 
 def _duration(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smh]?)", text.strip())
-    seconds = 0.0 if found is None else float(found[1]) * UNITS[found[2]]
-    if not 0 < seconds < math.inf:
-        raise typer.BadParameter(
-            f"expected a time above 0 such as 90s, 10m or 1h; got {text!r}", param_hint="--max-time"
-        )
-    return seconds
+    try:
+        return seconds_of(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--max-time") from error
 
 
 def _shard(text: str) -> tuple[int, int]:

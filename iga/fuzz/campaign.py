@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from iga.fuzz.counterexample import write_counterexample
-from iga.fuzz.folder import SCHEMA, Folder
-from iga.fuzz.messages import LOADING, TO, Lost, candidate_of
+from iga.fuzz.folder import Folder, new_record
+from iga.fuzz.messages import LOADING, TO, Lost, candidate_of, process_verdict
 from iga.fuzz.replay import replayed
 from iga.fuzz.stream import Judgement
 from iga.testing.gate.start import forkable
@@ -24,6 +24,8 @@ __all__ = ["Campaign", "Lost", "Plan"]
 
 ENDS = 3  # children of a stream that did not come back, after which it is given up
 SHRINK = 30.0  # seconds for making a counterexample simple
+QUIET = 2.0  # seconds, of which a child at work says each that it is alive
+LOADED = "as it was loaded"  # where a child ended that never searched
 
 Fact = dict[str, Any]
 
@@ -53,6 +55,7 @@ class _Stream:
     round: int = -1
     engine: str = "loading"
     reason: str = ""  # what the child said of its own end
+    heard: float = 0.0  # when it last sent something
     ends: int = 0
     given_up: bool = False
 
@@ -84,15 +87,12 @@ class _Judge:
         return True
 
 
-def _process_verdict(words: str) -> Fact:
-    return {"verdict": "broken", "value": None, "limit": None, "unit": "the process", "where": words, "note": ""}
-
-
 @dataclass
 class Campaign:
     """Run it; what was found, counted and covered is then here, whatever ended it.
 
     on_news  called with a line when something is found
+    fork     whether children are forked from this process; None: where that is safe
     """
 
     plan: Plan
@@ -102,10 +102,11 @@ class Campaign:
     findings: list[Fact] = field(default_factory=list)
     doubtful: list[Fact] = field(default_factory=list)
     facts: Fact = field(default_factory=dict)
+    fork: bool | None = None
 
     def run(self) -> None:
         """Until time, examples or checks are out. Raises Lost where the target does not load; OSError from the disk."""
-        self.started, self._fork = time.monotonic(), forkable()
+        self.started, self._fork = time.monotonic(), forkable() if self.fork is None else self.fork
         self.streams = [_Stream(index, self._record(index)) for index in self.plan.streams]
         self.before = max(one.record["seconds"] for one in self.streams)
         self._again()
@@ -125,14 +126,13 @@ class Campaign:
 
     def _again(self) -> None:
         """What an earlier run found is judged first: what holds by now is searched again, and no finding."""
+        self._unloaded = [one for one in self.findings if one["where"].startswith(LOADED)]
         known = [one for one in self.findings if one["inputs"]]
         for one in known:  # of a campaign that was killed as it wrote one
             self.folder.settle(Path(one["inputs"]))
         cases = [path for one in known if (path := Path(one["inputs"]) / "case.json").exists()]
-        if not cases:
-            return
-        options = {**self.plan.options, "only": None}
-        for fact in replayed(self.plan.target, options, cases, self.plan.limit):
+        plan = self.plan
+        for fact in replayed(plan.target, plan.options | {"only": None}, cases, plan.limit, fork=self._fork):
             self.on_news(f"{fact['inputs']}: {'still broken' if fact['verdict'] == 'broken' else fact['verdict']}")
             if fact["verdict"] == "fixed":
                 folder = str(Path(fact["inputs"]).parent)
@@ -142,9 +142,16 @@ class Campaign:
                     stream.record["findings"] = [one for one in stream.record["findings"] if one["inputs"] != folder]
                     stream.record["found"] = [name for name in stream.record["found"] if name not in gone]
 
+    def _loaded(self, facts: Fact) -> None:
+        """The search begins, and its time; what the target did to an earlier run as it was loaded is no finding now."""
+        self.facts, self.started = facts, time.monotonic()
+        self.findings = [one for one in self.findings if one not in self._unloaded]
+        for record in (stream.record for stream in self.streams):
+            record["findings"] = [one for one in record["findings"] if one not in self._unloaded]
+
     @property
     def seconds(self) -> float:
-        """Seconds that the campaign has taken, those before it was stopped too."""
+        """Seconds that the campaign has searched, those before it was stopped too."""
         return self.before + time.monotonic() - self.started
 
     @property
@@ -169,7 +176,8 @@ class Campaign:
         """Whether it ends: nothing is left to search, or the time is over, and what is suspected is judged.
 
         Past its time nothing is searched, so nothing new is suspected, and judging has as long as one judgement may
-        take: what a slow accused leaves waiting then is judged first by the same command.
+        take: what a slow accused leaves waiting then is judged first by the same command. A quiet child has until its
+        next sign of life: else one that hangs would be right for as long as the time is short.
         """
         idle = all(stream.given_up or self._left(stream) == [] for stream in self.streams)
         # before the target is loaded nothing can be said of it, so that takes what it takes
@@ -180,8 +188,10 @@ class Campaign:
         if spent and self._stopped is None:
             self._stopped = time.monotonic()
             for stream in self.streams:
-                self._anew(stream)
-        if not self._waiting and self._judge is None:
+                if self._stopped - stream.heard < QUIET:
+                    self._anew(stream)
+        silent = spent and any(stream.watched is not None for stream in self.streams)
+        if not self._waiting and self._judge is None and not silent:
             return True
         return self._past() > self.plan.limit + LOADING + SHRINK
 
@@ -191,8 +201,8 @@ class Campaign:
 
     def _say_what_waits(self) -> None:
         """What is suspected and was not judged is said; the streams' records keep it."""
-        waiting = [candidate for _, candidate in self._waiting]
-        waiting += [] if self._judge is None else [self._judge.candidate]
+        judged = [] if self._judge is None else [self._judge.candidate]
+        waiting = [*(candidate for _, candidate in self._waiting), *judged]
         for candidate in waiting:
             verdict = {"verdict": "not judged", "value": None, "limit": None, "unit": "", "where": candidate["where"]}
             self.doubtful.append(self._fact(candidate, verdict | {"note": "the same command judges it first"}))
@@ -210,11 +220,7 @@ class Campaign:
         if known is not None:
             self.findings += [one for one in known["findings"] if one not in self.findings]
             return known
-        counts = {"examples": 0, "rounds": {}, "engines": {}, "worst": {}}
-        return {
-            "schema": SCHEMA, "state": None, "counts": counts, "next": 0, "seconds": 0.0,
-            "found": [], "findings": [], "waiting": [], "covered": None,
-        }  # fmt: skip
+        return new_record()
 
     def _start(self) -> None:
         """Children for the streams that have none, and one for a candidate that waits to be judged."""
@@ -248,6 +254,8 @@ class Campaign:
             ended = watched.look(ready, partial(self._take, stream, watched))
             if ended is not None:
                 self._ended(stream, ended.words)
+            elif self._stopped is not None and stream.heard > self._stopped:
+                self._anew(stream)
         if self._judge is not None:
             self._look_at_judge(ready)
 
@@ -255,7 +263,8 @@ class Campaign:
         judge = self._judge
         assert judge is not None
         ended = judge.watched.look(ready, judge.take)
-        self.facts = self.facts or judge.plan
+        if judge.plan and not self.facts:
+            self._loaded(judge.plan)
         if judge.judged is None and ended is None:
             return
         judge.watched.close()
@@ -271,21 +280,23 @@ class Campaign:
             self._judged(judge.stream, judge.first | {"note": note}, judge.candidate)
         else:
             words = f"as it was judged again: {judge.reason}{ended.words}"
-            self._judged(judge.stream, _process_verdict(words), judge.candidate)
+            self._judged(judge.stream, process_verdict(words), judge.candidate)
 
     def _take(self, stream: _Stream, watched: Watched, message: Fact) -> bool:
+        stream.heard = time.monotonic()
         match message:
             case {"misuse": str(words)}:
                 raise Lost(words)
             case {"ended": str(words)} | {"unloadable": str(words)}:  # as it is loaded: wrong, and not misused
                 stream.reason = f"{words}; "
             case {"plan": dict(facts)}:
-                self.facts = self.facts or facts
+                if not self.facts:
+                    self._loaded(facts)
             case {"begin": int(number)}:
                 stream.round, watched.allowed = number, self.plan.limit
             case {"engine": str(name)}:
                 stream.engine = name
-            case {"round": dict(found)}:
+            case {"round": dict(found)} if self._stopped is None:
                 self._counted(stream, found)
         return True
 
@@ -361,10 +372,10 @@ class Campaign:
         stream.watched = None
         stream.ends += 1
         stream.given_up = stream.ends >= ENDS or not self.facts  # what does not load is loaded once
-        where = f"round {stream.round}" if self.facts else "as it was loaded"
+        where = f"round {stream.round}" if self.facts else LOADED
         stream.record["next"] = max(stream.record["next"], stream.round + 1)
         candidate = {"check": "process", "engine": stream.engine}
-        fact = self._fact(candidate, _process_verdict(f"{where}: {stream.reason}{words}"))
+        fact = self._fact(candidate, process_verdict(f"{where}: {stream.reason}{words}"))
         if any(one["check"] == "process" and one["where"] == fact["where"] for one in self.findings):
             self._save(stream)
         else:

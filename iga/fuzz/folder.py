@@ -20,7 +20,7 @@ from typing import Any
 
 from iga._files import write_text
 
-__all__ = ["Folder"]
+__all__ = ["Folder", "new_record"]
 
 SCHEMA = 1
 RECORD = {
@@ -28,6 +28,15 @@ RECORD = {
     "waiting": list,
 }  # fmt: skip
 COUNTS = {"examples", "rounds", "engines", "worst"}
+
+
+def new_record() -> dict[str, Any]:
+    """The record of a stream that has done nothing yet."""
+    counts = {"examples": 0, "rounds": {}, "engines": {}, "worst": {}}
+    return {
+        "schema": SCHEMA, "state": None, "counts": counts, "next": 0, "seconds": 0.0,
+        "found": [], "findings": [], "waiting": [], "covered": None,
+    }  # fmt: skip
 
 
 class Folder:

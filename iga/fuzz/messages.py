@@ -9,7 +9,7 @@ from iga.fuzz.stream import Candidate
 from iga.testing.cases_file import read_input, written
 from iga.testing.latest import Call
 
-__all__ = ["LOADING", "TO", "Lost", "candidate_of", "document_of", "finite"]
+__all__ = ["LOADING", "TO", "Lost", "candidate_of", "document_of", "finite", "process_verdict"]
 
 LOADING = 60.0  # seconds for a child to load its target, beside those of the limit
 LARGE = 10_000  # numbers from which on a tensor is sent as bytes
@@ -54,3 +54,8 @@ def _tensor(one: Any, name: str) -> Tensor:
 def finite(value: float) -> float | None:
     """None for what JSON has no number for."""
     return float(value) if math.isfinite(value) else None
+
+
+def process_verdict(words: str) -> dict[str, Any]:
+    """The verdict on what ended its process, as a judgement is sent."""
+    return {"verdict": "broken", "value": None, "limit": None, "unit": "the process", "where": words, "note": ""}

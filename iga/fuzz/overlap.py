@@ -221,6 +221,11 @@ class OverlapStream:
         """Whether the check of this name is measured on pairs that it is given."""
         return name not in self._checks or self._checks[name].every == 1
 
+    def judged_in(self, dtype: torch.dtype) -> list[str]:
+        """The checks that can be measured on given pairs of that dtype."""
+        checks = (self._checks[name] for name in self._row_checks)
+        return [check.name for check in checks if check.dtype in (None, dtype)]
+
     def _verdicts(self, genome: Tensor, checks: list[Check]) -> dict[str, Verdict]:
         self.alive()
         self._seen.examples += len(genome)

@@ -31,15 +31,18 @@ def cases_in(folders: Sequence[Path]) -> list[Path]:
     return found
 
 
-def replayed(target: str, options: dict[str, Any], cases: Sequence[Path], limit: float) -> list[Fact]:
+def replayed(
+    target: str, options: dict[str, Any], cases: Sequence[Path], limit: float, *, fork: bool | None = None
+) -> list[Fact]:
     """One fact a case, in order: `inputs` (its file) and `verdict`, "broken", "fixed" or "cannot run", and the words of
     the judgement. Raises Lost where the target does not load.
 
     A child judges one case after another; where it ends, the case cannot be run, and the others go on in a new one.
+    fork  whether it is forked from this process; None: where that is safe
     """
     facts = {path: _unreadable(path) for path in cases}
     left = [path for path in cases if facts[path] is None]
-    fork, loaded = forkable(), False
+    fork, loaded = forkable() if fork is None else fork, False
     while left:
         request = {"serve": "iga.fuzz.worker:replaying", "target": target, "options": options}
         request |= {"cases": [str(path) for path in left]}

@@ -12,15 +12,22 @@ from iga.fuzz.messages import candidate_of, document_of, finite
 from iga.fuzz.overlap import OverlapStream
 from iga.fuzz.pair_cases import DRAWN
 from iga.fuzz.stream import Candidate, Covered, Judgement
-from iga.testing.cases_file import read_case
+from iga.testing.cases_file import SavedCase, read_case
 from iga.testing.gate.channel import Channel
 from iga.testing.latest import Call
-from iga.testing.overlap.subject import OverlapSubject
 from iga.testing.run import Run
 from iga.testing.targets import Unloadable, load_target
 from iga.testing.verify import prepare
 
-__all__ = ["judging", "replaying", "searching"]
+__all__ = ["judging", "planning", "replaying", "searching"]
+
+
+def planning(channel: Channel, target: str, options: dict[str, Any]) -> None:
+    """What the target is, and which checks it says that it breaks, for who plans searches and loads no target."""
+    plan = _prepared(channel, target, options, kinds=("overlap", "layer"))
+    if plan is not None:
+        names = [check.name for check in plan.checks]
+        channel.send(plan={"kind": plan.kind, "checks": names, "expected": dict(plan.expected_broken)})
 
 
 def searching(
@@ -111,30 +118,45 @@ def replaying(channel: Channel, target: str, options: dict[str, Any], cases: lis
     search = _stream(plan, [0, 1])
     for path in cases:
         found = read_case(Path(path))
-        # inputs that a check draws itself come of its seed
-        own = not search.given(found.words["check"])
-        call = Call(found.words["kind"], found.inputs, {DRAWN: found.words["seed"]} if own else {})
-        given = Candidate(found.words["check"], call, math.inf, found.words["where"], "", "")
-        fact = {"inputs": path, "check": given.check}
-        if given.check not in search.checks:
-            fact |= {
-                "verdict": "cannot run",
-                "value": None,
-                "limit": None,
-                "unit": "",
-                "where": "no such check",
-                "note": "",
-            }
-        else:
-            judged = _judgement(search.judge(given))
-            fact |= judged | {"verdict": "broken" if judged["verdict"] == "broken" else "fixed"}
-        channel.send(replayed=fact)
+        channel.send(replayed={"inputs": path, **(_test_case if found.of_test else _case)(search, found)})
 
 
-def _prepared(channel: Channel, target: str, options: dict[str, Any]) -> Run | None:
+def _case(search: OverlapStream, found: SavedCase) -> dict[str, Any]:
+    """The check of the case's name on its inputs; of inputs that a check draws itself it has the seed."""
+    name = found.words["check"]
+    if name not in search.checks:
+        return _cannot(name, "no such check")
+    call = Call(found.words["kind"], found.inputs, {} if search.given(name) else {DRAWN: found.words["seed"]})
+    judged = _judgement(search.judge(Candidate(name, call, math.inf, found.words["where"], "", "")))
+    return {"check": name} | judged | {"verdict": "broken" if judged["verdict"] == "broken" else "fixed"}
+
+
+def _test_case(search: OverlapStream, found: SavedCase) -> dict[str, Any]:
+    """Every check that takes given pairs, on those of a test, in each dtype: the first that is broken.
+
+    None being broken, the case is not called fixed: what the test asserts is not known here.
+    """
+    test = found.words["check"]
+    for dtype in search.subject.dtypes:
+        call = Call("overlap", {name: x.to(dtype) for name, x in found.inputs.items()}, {})
+        for name in search.judged_in(dtype):
+            judged = _judgement(search.judge(Candidate(name, call, math.inf, found.words["where"], "", "")))
+            if judged["verdict"] == "broken":
+                return {"check": f"{name}, with what {test} drew"} | judged
+    return _cannot("", f"no check breaks on what {test} drew, and what it asserts is pytest's to judge: pytest {test}")
+
+
+def _cannot(check: str, words: str) -> dict[str, Any]:
+    numbers = {"value": None, "limit": None, "unit": ""}
+    return {"check": check, "verdict": "cannot run", **numbers, "where": words, "note": ""}
+
+
+def _prepared(
+    channel: Channel, target: str, options: dict[str, Any], *, kinds: tuple[str, ...] = ("overlap",)
+) -> Run | None:
     try:
         plan = prepare(load_target(target, kind=options["kind"]), **options)
-        if not isinstance(plan.subject, OverlapSubject):
+        if plan.kind not in kinds:
             raise ValueError(
                 f"{target} is a {plan.kind}: iga fuzz searches overlap functions (iga verify judges layers)"
             )

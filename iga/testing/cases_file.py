@@ -80,6 +80,11 @@ class SavedCase:
     words: CaseFile
     inputs: dict[str, Tensor]
 
+    @property
+    def of_test(self) -> bool:
+        """Whether it is a failing example of a test: its check is the test's id, as pytest has it."""
+        return "::" in self.words["check"]
+
 
 def write_case(path: Path, call: Call, facts: dict[str, Any]) -> None:
     """The call's inputs and `facts` (target, check, value, limit, unit, where, note, seed) as the file `path`, whole.

@@ -139,7 +139,9 @@ def _fresh(up: int, out: int, request: str) -> int:
         file.write(request.encode())
         file.seek(0)
         given = file.fileno()
-        code = f"from iga.testing.gate.start import _read, _work; _work({up}, _read({given}))"
+        # modules are found where this process finds them, as in a forked one: pytest, say, adds folders of its own
+        code = f"import sys; sys.path[:] = {[*map(str, sys.path)]!r}\n"
+        code += f"from iga.testing.gate.start import _read, _work; _work({up}, _read({given}))"
         child = subprocess.Popen(
             [sys.executable, "-X", "faulthandler", "-c", code],
             stdin=subprocess.DEVNULL,

@@ -182,6 +182,29 @@ def test_what_ends_the_process_as_it_is_loaded_is_a_finding(
 
 
 @pytest.mark.process
+def test_what_hangs_as_the_time_is_over_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is shorter than what the accused may take."""
+    mine = tmp_path / "mine.py"
+    mine.write_text(MINE + _ending("len(pair[0]) > 100").replace("os._exit(0)", "os.read(os.pipe()[0], 1)"))
+    plan = _plan(f"{mine}:ends", seconds=20.0, limit=22.0)
+    campaign, _ = _searched(plan, tmp_path / "out", monkeypatch)
+    (found,) = campaign.findings
+    assert found["check"] == "process" and "did not come back" in found["where"]
+
+
+@pytest.mark.process
+def test_what_loads_again_is_forgiven_that_it_did_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("import os\nos._exit(3)\n", encoding="utf-8")
+    campaign, _ = _searched(_plan(f"{mine}:wrong", only="coincident_means"), tmp_path / "out", monkeypatch)
+    assert [one["check"] for one in campaign.findings] == ["process"]
+    mine.write_text(MINE, encoding="utf-8")
+    plan = _plan(f"{mine}:wrong", seconds=20.0, only="coincident_means")
+    campaign, saved = _searched(plan, tmp_path / "out", monkeypatch)
+    assert campaign.findings == [] and saved[-1]["findings"] == []
+
+
+@pytest.mark.process
 def test_a_case_of_too_many_numbers_is_a_finding_with_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(MINE, encoding="utf-8")
