@@ -1,4 +1,4 @@
-"""`iga fuzz`: a search for the inputs that break an overlap function, where no sample goes."""
+"""`iga fuzz`: a search for the inputs that break an overlap function or a layer, where no sample goes."""
 
 import math
 import os
@@ -24,9 +24,15 @@ def fuzz(
     context: Context,
     target: Annotated[
         str, typer.Argument(help="What to search: package.module:attribute or path/to/file.py:attribute.")
-    ],
-    kind: Annotated[str | None, typer.Option(help="What TARGET is, unless it says so itself: overlap.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Only this check, or several with commas; repeats.")] = None,
+    ] = "",
+    preset: Annotated[str | None, typer.Option(help="Search this package's own layer, by its preset's name.")] = None,
+    implementation: Annotated[str | None, typer.Option(help="Which one computes it: reference, cpu or auto.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="What TARGET is, unless it says so itself: overlap or layer.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this check or relation, or several with commas; repeats.")
+    ] = None,
     max_time: Annotated[str, typer.Option(help="How long to search in all: 90s, 10m, 1h.")] = "10m",
     max_examples: Annotated[int | None, typer.Option(help="How many examples at most, in all.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
@@ -48,16 +54,17 @@ def fuzz(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
 ) -> None:
-    """Search for pairs of Gaussians on which an overlap function of yours breaks a check.
+    """Search for inputs on which an overlap function or an attention layer of yours breaks a check.
 
-    Three engines share one pool: sampling, climbing, and branch distance, which goes to the rarely taken sides of the
-    function's own conditions. What is suspected is judged again from its inputs alone, in a process of its own, and
-    made simple. A check that has been broken is searched no more, unless with --keep-going. Ends 0 if nothing was
-    found, 1 if something was, 2 on misuse; Ctrl-C ends with what there is.
+    Of an overlap function, pairs of Gaussians: sampling, climbing, and branch distance, which goes to the rarely taken
+    sides of the function's own conditions. Of a layer, calls: sizes, batches, masks, memory and geometry, of which
+    relations between two calls and the checks of iga verify are asked. What is suspected is judged again from its
+    inputs alone, in a process of its own, and made simple. A check that has been broken is searched no more, unless
+    with --keep-going. Ends 0 if nothing was found, 1 if something was, 2 on misuse; Ctrl-C ends with what there is.
 
     iga fuzz merge DIR... --out DIR joins the folders of several campaigns.
     """
-    seconds = _duration(max_time)
+    seconds, target = _duration(max_time), _named(target, preset, implementation)
     part, parts = _shard(shard)
     for name, value in (
         ("--workers", 1 if workers is None else workers),
@@ -83,6 +90,8 @@ def fuzz(
         check_seed(seed)
     names = [name for words in only or () for name in words.split(",")]
     options: dict[str, Any] = {"kind": kind, "seed": seed, "only": names or None}
+    if implementation is not None:
+        options["implementation"] = implementation
     if ray is not None and replay:
         raise typer.BadParameter("is for a search: --replay judges here", param_hint="--ray")
     if replay:
@@ -126,6 +135,21 @@ def _on_ray(stack: ExitStack, address: str, workers: int | None) -> tuple[Any, d
     return RayCampaign, more, cores
 
 
+def _named(target: str, preset: str | None, implementation: str | None) -> str:
+    """TARGET, or the preset."""
+    if (target != "") == (preset is not None):
+        raise typer.BadParameter("say what to search: TARGET or --preset NAME", param_hint="TARGET")
+    if preset is not None and ":" in preset:
+        raise typer.BadParameter(f"expected a preset's name, got {preset!r}", param_hint="--preset")
+    if preset is None and ":" not in target:
+        raise typer.BadParameter(
+            f"expected package.module:attribute or path/to/file.py:attribute, got {target!r}", param_hint="TARGET"
+        )
+    if preset is None and implementation is not None:
+        raise typer.BadParameter("is for a preset", param_hint="--implementation")
+    return target if preset is None else preset
+
+
 def _replay(target: str, options: dict[str, Any], folders: list[Path], timeout: float, json: Path | None) -> None:
     """A line a case; ends 1 if one is still broken or cannot be run, else 0."""
     if json is not None:
@@ -147,6 +171,10 @@ def _line(one: dict[str, Any]) -> str:
 def _counted(found: list[dict[str, Any]]) -> str:
     count = [sum(one["verdict"] == name for one in found) for name in ("fixed", "broken", "cannot run")]
     return f"{len(found)} cases: {count[0]} fixed, {count[1]} still broken, {count[2]} cannot be run"
+
+
+def _counted_as(campaign: Any) -> str:
+    return "calls" if campaign.facts.get("kind") == "layer" else "pairs"
 
 
 def _keep(campaign: Any, place: Path) -> None:
@@ -175,7 +203,7 @@ def _telling(bars: Bars, seconds: float) -> Any:
         name, value = max(worst.items(), key=lambda one: one[1], default=("", 0.0))
         rate = campaign.examples / max(campaign.seconds, 1e-9)
         near = f"nearest {name} {value:.3g}; found {len(campaign.found)}"
-        words = f"{campaign.examples:,} pairs, {rate:,.0f} a second; {near}"
+        words = f"{campaign.examples:,} {_counted_as(campaign)}, {rate:,.0f} a second; {near}"
         if bars._bar is None:
             say(f"… {campaign.seconds:.0f} s: {words}")
         else:

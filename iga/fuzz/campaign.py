@@ -334,6 +334,7 @@ class Campaign:
             return
         place = self.folder.place(candidate["check"])
         facts = {"target": self.plan.target, "seed": self.plan.options["seed"], **self.facts}
+        facts["implementation"] = self.plan.options.get("implementation")
         numbers = {name: math.inf if verdict[name] is None else verdict[name] for name in ("value", "limit")}
         try:
             judgement = Judgement(**{**verdict, **numbers})

@@ -17,6 +17,7 @@ from iga._files import write_text
 from iga._typing import Tensor
 from iga.fuzz import standalone
 from iga.fuzz.bundle import PACKAGE, bundle
+from iga.fuzz.layer_counterexample import write_layer_counterexample
 from iga.fuzz.pair_cases import DRAWN, EXACT, OWN
 from iga.fuzz.stream import Candidate, Judgement
 from iga.report.pair_picture import draw
@@ -61,6 +62,9 @@ def write_counterexample(folder: Path, candidate: Candidate, verdict: Judgement,
     facts  target (a place), seed, and of the target sigma_range (nm), dtypes, unsupported and inference_only. Raises
            ValueError for more numbers than a case holds, OSError where a file can't be written.
     """
+    if candidate.call.kind == "layer":
+        write_layer_counterexample(folder, candidate, verdict, facts)
+        return []
     numbers = {"check": candidate.check, "value": verdict.value, "limit": verdict.limit, "unit": verdict.unit}
     # of inputs that the check drew itself, the seed that it drew them with
     seed = drawn_by(candidate, int(facts["seed"]))

@@ -72,6 +72,7 @@ class OverlapStream:
     ) -> None:
         """`known` are pairs to start from, of real structures say; `engines` those that take part."""
         self.subject, self.digits, self.seed = subject, digits, seed * shard[1] + shard[0]
+        self.sigma_range = subject.sigma_range
         given = list(checks_of("overlap").values()) if checks is None else checks
         self._checks = {check.name: check for check in given if not check.not_supported(subject.claims)}
         self.checks = list(self._checks)

@@ -8,6 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from iga.fuzz.layer import LayerStream
+from iga.fuzz.layer_streams import layer_stream, prepared_for, stated
 from iga.fuzz.messages import candidate_of, document_of, finite
 from iga.fuzz.overlap import OverlapStream
 from iga.fuzz.pair_cases import DRAWN
@@ -16,15 +18,14 @@ from iga.testing.cases_file import SavedCase, read_case
 from iga.testing.gate.channel import Channel
 from iga.testing.latest import Call
 from iga.testing.run import Run
-from iga.testing.targets import Unloadable, load_target
-from iga.testing.verify import prepare
+from iga.testing.targets import Unloadable
 
 __all__ = ["judging", "planning", "replaying", "searching"]
 
 
 def planning(channel: Channel, target: str, options: dict[str, Any]) -> None:
     """What the target is, and which checks it says that it breaks, for who plans searches and loads no target."""
-    plan = _prepared(channel, target, options, kinds=("overlap", "layer"))
+    plan = _prepared(channel, target, options)
     if plan is not None:
         names = [check.name for check in plan.checks]
         channel.send(plan={"kind": plan.kind, "checks": names, "expected": dict(plan.expected_broken)})
@@ -47,7 +48,7 @@ def searching(
     plan = _prepared(channel, target, options)
     if plan is None:
         return
-    search = _stream(plan, stream)
+    search = _stream(plan, stream, options["only"])
     names = list(search.checks)
     expected = 0
     if state:
@@ -98,7 +99,7 @@ def judging(
     plan = _prepared(channel, target, options)
     if plan is None:
         return
-    search, given = _stream(plan, stream), candidate_of(candidate)
+    search, given = _stream(plan, stream, None), candidate_of(candidate)
     channel.send(plan=_facts(plan, search, list(search.checks)))
     verdict = search.judge(given)
     channel.send(first=_judgement(verdict))
@@ -115,18 +116,29 @@ def replaying(channel: Channel, target: str, options: dict[str, Any], cases: lis
     if plan is None:
         return
     channel.send(plan={"name": plan.name, "kind": plan.kind})
-    search = _stream(plan, [0, 1])
+    search = _stream(plan, [0, 1], None)
     for path in cases:
         found = read_case(Path(path))
-        channel.send(replayed={"inputs": path, **(_test_case if found.of_test else _case)(search, found)})
+        channel.send(replayed={"inputs": path, **_replayed(search, found, plan.kind)})
 
 
-def _case(search: OverlapStream, found: SavedCase) -> dict[str, Any]:
+def _replayed(search: OverlapStream | LayerStream, found: SavedCase, kind: str) -> dict[str, Any]:
+    if found.words["kind"] != kind:
+        return _cannot(found.words["check"], f"it is a case of a {found.words['kind']}")
+    if found.of_test and isinstance(search, OverlapStream):
+        return _test_case(search, found)
+    return _case(search, found)
+
+
+def _case(search: OverlapStream | LayerStream, found: SavedCase) -> dict[str, Any]:
     """The check of the case's name on its inputs; of inputs that a check draws itself it has the seed."""
     name = found.words["check"]
     if name not in search.checks:
         return _cannot(name, "no such check")
-    call = Call(found.words["kind"], found.inputs, {} if search.given(name) else {DRAWN: found.words["seed"]})
+    layer = stated(found.words["layer"])
+    if isinstance(search, OverlapStream) and not search.given(name):  # it draws them of its seed
+        layer = {DRAWN: found.words["seed"]}
+    call = Call(found.words["kind"], found.inputs, layer)
     judged = _judgement(search.judge(Candidate(name, call, math.inf, found.words["where"], "", "")))
     return {"check": name} | judged | {"verdict": "broken" if judged["verdict"] == "broken" else "fixed"}
 
@@ -151,16 +163,9 @@ def _cannot(check: str, words: str) -> dict[str, Any]:
     return {"check": check, "verdict": "cannot run", **numbers, "where": words, "note": ""}
 
 
-def _prepared(
-    channel: Channel, target: str, options: dict[str, Any], *, kinds: tuple[str, ...] = ("overlap",)
-) -> Run | None:
+def _prepared(channel: Channel, target: str, options: dict[str, Any]) -> Run | None:
     try:
-        plan = prepare(load_target(target, kind=options["kind"]), **options)
-        if plan.kind not in kinds:
-            raise ValueError(
-                f"{target} is a {plan.kind}: iga fuzz searches overlap functions (iga verify judges layers)"
-            )
-        return plan
+        return prepared_for(target, options)
     except Unloadable as error:
         channel.send(unloadable=str(error))
     except OSError as error:
@@ -171,21 +176,23 @@ def _prepared(
     return None
 
 
-def _facts(plan: Run, search: OverlapStream, checks: list[str]) -> dict[str, Any]:
+def _facts(plan: Run, search: OverlapStream | LayerStream, checks: list[str]) -> dict[str, Any]:
     """What a campaign has to know of its target."""
     return {
         "name": plan.name,
         "kind": plan.kind,
         "checks": checks,
-        "sigma_range": list(search.subject.sigma_range),
+        "sigma_range": list(search.sigma_range),
         "dtypes": [str(dtype).removeprefix("torch.") for dtype in search.subject.dtypes],
         "unsupported": list(search.subject.claims.unsupported),
         "inference_only": search.subject.claims.inference_only,
     }
 
 
-def _stream(plan: Run, stream: list[int]) -> OverlapStream:
+def _stream(plan: Run, stream: list[int], only: list[str] | None) -> OverlapStream | LayerStream:
     shard = stream[0], stream[1]
+    if plan.kind == "layer":
+        return layer_stream(plan, shard, only)
     return OverlapStream(plan.subject, checks=plan.checks, seed=plan.seed, shard=shard, digits=plan.contract.digits)
 
 

@@ -42,20 +42,22 @@ def _figure(value: float | None) -> str:
 def _coverage(document: Fuzz) -> tuple[str, ...]:
     sites = document["sites"]
     taken = sum((one["true"] > 0) + (one["false"] > 0) for one in sites)
-    lines = [f"sides of branches taken: {taken} of {2 * len(sites)}, at {len(sites)} sites"]
+    lines = [f"sides of branches taken: {taken} of {2 * len(sites)}, at {len(sites)} sites"] if sites else []
     never = [one for one in sites if not (one["true"] and one["false"])]
     lines += [f"never {'false' if one['true'] else 'true'}: {one_line(one['place'])}" for one in never[:SHOWN]]
     lines += [f"… and {len(never) - SHOWN} more" for _ in range(len(never) > SHOWN)]
-    lines.append(f"cells of κ × angle × distance met: {document['cells']} of {document['of_cells']}")
+    cells = "sizes (N, P, H, channels, samples)" if document["kind"] == "layer" else "cells of κ × angle × distance"
+    lines.append(f"{cells} met: {document['cells']} of {document['of_cells']}")
     return (*lines, *(f"not followed: {one_line(words)}" for words in document["blind"]))
 
 
 def _summary(document: Fuzz) -> str:
     found = ", ".join(dict.fromkeys(one["check"] for one in document["findings"]))
     rate = document["examples"] / max(document["seconds"], 1e-9)
+    what = "calls" if document["kind"] == "layer" else "pairs"
     seeds = document.get("seeds", [document["environment"]["seed"]])
     said = f"broken: {found}" if found else "nothing found"
     return (
-        f"{one_line(document['target'])}: {said}; {document['examples']:,} pairs in {document['seconds']:.0f} s "
+        f"{one_line(document['target'])}: {said}; {document['examples']:,} {what} in {document['seconds']:.0f} s "
         f"({rate:,.0f} a second), seed {', '.join(map(str, seeds))}, streams {', '.join(document['streams'])}"
     )

@@ -18,7 +18,7 @@ from iga.testing.layer.sensitivity import allowed_of, two_evaluations
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 
-__all__ = ["mask_inertness"]
+__all__ = ["FILLS", "behind_mask", "mask_inertness"]
 
 # What stands behind a mask may be anything: None is the largest finite number of the dtype.
 FILLS: dict[str, float | None] = {
@@ -101,7 +101,7 @@ def _behind(subject: Subject, layer: nn.Module, case: Case, plain: Tensor, where
     """Other numbers behind the mask: no valid output moves, no gradient leads to what is masked, all are finite."""
     mask = case.mask
     for name, fill in FILLS.items():
-        hidden, inputs = leaves(_behind_mask(case, torch.finfo(case.s.dtype).max if fill is None else fill))
+        hidden, inputs = leaves(behind_mask(case, torch.finfo(case.s.dtype).max if fill is None else fill))
         output = subject.output(layer, hidden)
         judged = slice(None) if subject.traced else mask
         tally.add((output - plain)[judged].detach().abs(), 0.0, f"{where}: {name} behind the mask")
@@ -130,7 +130,7 @@ def _driven(subject: Subject, layer: nn.Module, whole: Case, seed: int, where: s
     for sign in (1.0, -1.0):
         driven = replace(case, z=torch.where(pairs, sign * shared, case.z))
         with torch.no_grad():
-            plain, other = (subject.output(layer, _behind_mask(driven, fill))[mask] for fill in (0.0, 1.0))
+            plain, other = (subject.output(layer, behind_mask(driven, fill))[mask] for fill in (0.0, 1.0))
             cropped = subject.output(layer, _cropped(driven))[0]
         here = f"{where}: every valid logit far from 0"
         tally.add((other - plain).abs(), 0.0, here)
@@ -187,7 +187,7 @@ def _padded(case: Case, count: int, fill: float) -> Case:
     return replace(rebuilt(case, parts), mask=mask)
 
 
-def _behind_mask(case: Case, fill: float) -> Case:
+def behind_mask(case: Case, fill: float) -> Case:
     shut = ~case.mask
     pairs = shut[..., :, None] | shut[..., None, :]
 

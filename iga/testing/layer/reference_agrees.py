@@ -25,7 +25,7 @@ from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
 
-__all__ = ["reference_agrees", "with_reference"]
+__all__ = ["as_subject", "judge_case", "reference_agrees", "with_reference"]
 
 RESIDUES = 40
 ROOM = 20_000  # pair-points of a case: with many points there are fewer residues
@@ -54,8 +54,8 @@ def reference_agrees(subject: Subject, cases: list[Case], contract: Contract, se
             case = kept(given, torch.arange(min(most, given.s.shape[-2])))
             case = masked(case, seed + index) if index % 2 else case
             layer = subject.random(points, seed + index)
-            right = subject.reference.take(_reference(subject).fresh(points, seed).to(_dtype(layer)), layer).double()
-            _judge(subject, layer, right, case, contract, seed + index, f"P = {points}", tally, single=natural)
+            right = subject.reference.take(as_subject(subject).fresh(points, seed).to(_dtype(layer)), layer).double()
+            judge_case(subject, layer, right, case, contract, seed + index, f"P = {points}", tally, single=natural)
 
 
 def with_reference(subject: Subject, place: str | None = None, probe: Case | None = None) -> Subject:
@@ -67,12 +67,12 @@ def with_reference(subject: Subject, place: str | None = None, probe: Case | Non
     reference = find_reference(subject.claims.reference, place)
     subject = replace(subject, reference=reference)
     try:
-        layer, other = subject.fresh(2, seed=0), _reference(subject).fresh(2, seed=0)
+        layer, other = subject.fresh(2, seed=0), as_subject(subject).fresh(2, seed=0)
         reference = replace(reference, names=paired(dict(other.named_parameters()), dict(layer.named_parameters())))
         right = reference.take(other, layer).double()
         if probe is not None:
             with torch.no_grad():
-                _reference(subject).output(right, cast(probe, torch.float64))
+                as_subject(subject).output(right, cast(probe, torch.float64))
     except (TargetError, ValueError) as error:
         raise ValueError(f"{subject.name} and its reference {reference.name}: {error}") from error
     return replace(subject, reference=reference)
@@ -82,7 +82,7 @@ def _dtype(layer: nn.Module) -> torch.dtype:
     return next((x.dtype for x in layer.parameters()), torch.float32)
 
 
-def _reference(subject: Subject) -> Subject:
+def as_subject(subject: Subject) -> Subject:
     """The reference as a layer under test, of the subject's sizes: what it raises is a TargetError."""
     reference = subject.reference
     assert reference is not None
@@ -98,7 +98,7 @@ class _Evaluated:
     slopes: dict[str, Tensor]
 
 
-def _judge(
+def judge_case(
     subject: Subject,
     layer: nn.Module,
     right: nn.Module,
@@ -115,7 +115,7 @@ def _judge(
     assert reference is not None
     kappa = reference.condition(given, contract)
     lost = 1.0 if reference.textbook is None else kappa
-    judge, case = _reference(subject), cast(given, torch.float64)
+    judge, case = as_subject(subject), cast(given, torch.float64)
     n = case.s.shape[-2]
     terms = chain(subject, max(contract.points), n)
     weights = torch.randn(case.s.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -28,7 +28,17 @@ from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
 
-__all__ = ["Sensitivity", "allowed_of", "chain", "keeps_float64", "sensitivity", "shaken", "two_evaluations"]
+__all__ = [
+    "COARSE",
+    "STEP",
+    "Sensitivity",
+    "allowed_of",
+    "chain",
+    "keeps_float64",
+    "sensitivity",
+    "shaken",
+    "two_evaluations",
+]
 
 PROBES = 3
 STEP, COARSE = 2.0**-24, 2.0**-12  # of float64; of what has float32's digits alone

@@ -136,9 +136,22 @@ def test_misuse_is_one_line_and_2(words: list[str], line: str, mine: Path, capfd
     assert ended.code == 2 and line in ended.err and len(ended.err.strip().splitlines()) == 1
 
 
-def test_a_layer_is_refused_in_one_line(mine: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    ended = called(capfd, "fuzz", "iga:InvariantPointAttention", "--kind", "layer", "--max-time", "5s")
-    assert ended.code == 2 and "overlap functions" in ended.err
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--max-time", "5s"], "TARGET or --preset"),
+        (["iga:InvariantPointAttention", "--preset", "bounded"], "TARGET or --preset"),
+        (["bounded"], "package.module:attribute"),
+        (["iga:InvariantPointAttention", "--implementation", "cpu"], "for a preset"),
+        (["--preset", "none"], "unknown preset"),
+        (["iga.overlap:gaussian_overlap", "--kind", "overlap", "--only", "sample_alone"], "asked of layers"),
+    ],
+)
+def test_a_search_is_of_one_target_and_misuse_is_one_line(
+    words: list[str], line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ended = called(capfd, "fuzz", *words)
+    assert ended.code == 2 and line in " ".join(ended.err.split()), ended.err
 
 
 def test_a_folder_has_one_campaign_at_a_time_and_a_spoiled_record_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,312 @@
+"""The search of a layer: each corner breaks where it lies, a right layer nowhere, and calls are rebuilt bit by bit."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import iga
+from helpers.subjects import Plain
+from iga.fuzz.layer import LayerStream
+from iga.fuzz.layer_draw import LADDERS, Room, draw, ladder, mutated
+from iga.fuzz.layer_genome import LayerGenome, call_of, case_of, genome_of
+from iga.fuzz.layer_measure import Asked
+from iga.fuzz.layer_shrink import simplest
+from iga.fuzz.messages import candidate_of, document_of
+from iga.fuzz.stream import Candidate
+from iga.presets import preset
+from iga.search.counted import hashed, unit_numbers
+from iga.structure.synthetic import synthetic_structures
+from iga.testing.checks import CHECKS
+from iga.testing.contract import PROFILES, Contract
+from iga.testing.faults.layer_corners import LAYER_CORNERS
+from iga.testing.layer.cases import make_case
+from iga.testing.layer.edits import kept, tensors
+from iga.testing.layer.subject import Subject, layer_subject
+from iga.testing.targets import Target
+
+CONTRACT = Contract()
+CLEAN = Subject("bounded", preset("bounded"), PROFILES["fast"])
+LAYER_CHECKS = [check for check in CHECKS if check.kind == "layer"]
+ROOM = Room(CLEAN.claims, CONTRACT, CLEAN.dtypes)
+CORNERS = {fault.name: fault for fault in LAYER_CORNERS}
+
+
+def asked(subject: Subject) -> Asked:
+    return Asked(subject, CONTRACT, LAYER_CHECKS, "fast")
+
+
+def foreign(factory: object) -> Subject:
+    """As a run has it: what a call of it lets see is known."""
+    probe = make_case(synthetic_structures(1, seed=0)[0], PROFILES["fast"], residues=6, seed=0)
+    target = Target("foreign", "layer", factory)  # pyright: ignore[reportArgumentType]
+    return layer_subject(target, PROFILES["fast"], probe)
+
+
+def a_call(size: str = "residues", value: int = 6, *, seed: int = 0, **changes: object) -> LayerGenome:
+    genome = draw(ROOM, torch.Generator().manual_seed(seed), size, value)
+    parts = {"layout": "plain", "gain": 1.0, "s_size": 1.0, "z_size": 1.0, "dtype": torch.float32, "choice": 0}
+    return replace(genome, **{**parts, **changes})  # pyright: ignore[reportArgumentType]
+
+
+def ordinary(genome: LayerGenome) -> LayerGenome:
+    """Some nm apart, a tenth of a nm wide, all valid."""
+    places = torch.randn(genome.trans.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    narrow = torch.full_like(genome.log_scale, -1.5)
+    still = torch.zeros_like(places)
+    valid = torch.ones_like(genome.mask)
+    return replace(genome, trans=places, log_scale=narrow, local_mean=still, mask=valid)
+
+
+def masked(genome: LayerGenome, *index: int) -> LayerGenome:
+    mask = torch.ones_like(genome.mask)
+    mask[:, list(index)] = False
+    return replace(genome, mask=mask)
+
+
+def stretched(genome: LayerGenome) -> LayerGenome:
+    """The last residue 400 nm away."""
+    trans = genome.trans.clone()
+    trans[:, -1, 0] += 400.0
+    return replace(genome, trans=trans)
+
+
+ONE = ordinary(a_call(value=6).picked(torch.tensor([0])))
+SHUT = masked(ONE, 0)
+# corner → (relation, a call in its region)
+REGIONS: dict[str, tuple[str, LayerGenome]] = {
+    "a mask is forgotten for one head": ("masked_numbers", SHUT),
+    "geometry is too heavy at seven points": ("reference", ONE.sized(no_qk_points=7)),
+    "outputs are too large at 129 residues": (
+        "equal_copies",
+        replace(ordinary(a_call(value=129)), choice=1).sized(no_heads=1, no_qk_points=1),
+    ),
+    "the third sample of a batch is too large": (
+        "sample_alone",
+        replace(ordinary(a_call("samples", 3)), shape=(3,)),
+    ),
+    "a row with a far key saturates": ("reference", stretched(ONE)),
+    "far keys are shut out": ("reference", stretched(ONE)),
+    "the last query is halved after a masked first": ("masked_removed", SHUT),
+    "the last key of 193 gets no weight": (
+        "residues_reordered",
+        ordinary(a_call(value=193)).sized(no_heads=1, no_qk_points=1),
+    ),
+    "geometry is too heavy at 29 points": ("reference", ONE.sized(no_qk_points=29)),
+    "the last of five heads has the first's bias": ("reference", ONE.sized(no_heads=5)),
+    "24 channels weigh too much": ("reference", ONE.sized(c_hidden=24)),
+    "the second of 17 samples has the first's frames": (
+        "sample_alone",
+        replace(ordinary(a_call("samples", 17)), shape=(17,)),
+    ),
+    "origins with gaps are read as dense": ("memory_layouts", replace(ONE, layout="gaps", choice=3)),
+    "a buffer keeps the size of the call before": ("called_again", ONE),
+    "three digits where a scale is narrow": (
+        "other_precision",
+        replace(ONE, log_scale=torch.full_like(ONE.log_scale, -3.2)),
+    ),
+    "identity frames are taken for local": (
+        "frames_moved",
+        replace(ONE, rot=torch.eye(3, dtype=torch.float64).expand_as(ONE.rot).clone()),
+    ),
+}
+
+
+def test_every_corner_has_a_call_here() -> None:
+    assert set(REGIONS) == set(CORNERS) and all(fault.region for fault in LAYER_CORNERS)
+
+
+@pytest.mark.parametrize("name", CORNERS)
+def test_a_corner_breaks_where_it_lies_and_the_right_layer_does_not(name: str) -> None:
+    relation, genome = REGIONS[name]
+    wrong, right = asked(CORNERS[name].planted(CLEAN)), asked(CORNERS[name].planted(CLEAN))
+    right.subject = replace(right.subject, layer=lambda **sizes: _Right(**sizes))
+    found = wrong.measure(relation, wrong.scene(genome))
+    assert found.broken and found.ratio > 1, found
+    held = right.measure(relation, right.scene(genome))
+    assert held.finding.verdict in ("holds", "vacuous") and held.finding.examples, held.finding
+
+
+def built(sizes: dict[str, int], config: iga.IGAConfig) -> iga.InvariantGaussianAttention:
+    return iga.InvariantGaussianAttention(**sizes, config=config, implementation="reference")  # pyright: ignore[reportArgumentType]
+
+
+class _Right(nn.Module):
+    def __init__(self, **sizes: int) -> None:
+        super().__init__()
+        self.inner = built(sizes, preset("bounded"))
+
+    def forward(self, s, z, r, mask):  # noqa: ANN001, ANN201
+        return self.inner(s, z, r, mask)
+
+
+class _OwnDesign(_Right):
+    """A parameter more, so that nothing of this package pairs with it: it has no twin."""
+
+    def __init__(self, **sizes: int) -> None:
+        super().__init__(**sizes)
+        self.sizes, self.level = sizes, nn.Parameter(torch.ones(()))
+
+    def forward(self, s, z, r, mask):  # noqa: ANN001, ANN201
+        return super().forward(s, z, r, mask) * self.level
+
+
+class _LoudAtSeven(_OwnDesign):
+    def forward(self, s, z, r, mask):  # noqa: ANN001, ANN201
+        return super().forward(s, z, r, mask) * (1.001 if self.sizes["no_qk_points"] == 7 else 1.0)
+
+
+class _FlatAtSeven(_OwnDesign):
+    """Seven points have the weight of their mean squared."""
+
+    def __init__(self, **sizes: int) -> None:
+        super().__init__(**sizes)
+        if sizes["no_qk_points"] == 7:
+            self.inner = built(sizes, preset("bounded", temperature=1.1))
+
+
+class _Cut(_OwnDesign):
+    """Beyond 300 nm from the first residue an output is off."""
+
+    def forward(self, s, z, r, mask):  # noqa: ANN001, ANN201
+        far = (r.trans - r.trans[..., :1, :]).norm(dim=-1) > 300.0
+        return super().forward(s, z, r, mask) * torch.where(far, 1.01, 1.0)[..., None]
+
+
+def test_a_layer_of_its_own_design_has_no_twin_and_is_held_to_its_own_laws() -> None:
+    right = asked(foreign(_OwnDesign))
+    assert right.relation("reference") is None
+    assert all(
+        right.relation(name) is not None for name in ("equal_copies", "alike_residues", "equal_points", "no_jumps")
+    )
+    for layer, name, genome in (
+        (_LoudAtSeven, "alike_residues", ONE.sized(no_qk_points=7)),
+        (_FlatAtSeven, "equal_points", ONE.sized(no_qk_points=7)),
+        (_Cut, "no_jumps", ONE),
+    ):
+        wrong = asked(foreign(layer))
+        found = wrong.measure(name, wrong.scene(genome))
+        assert found.broken, (layer, found.finding)
+        assert layer is not _Cut or "jump at distance 300 nm" in found.finding.worst_example
+        held = right.measure(name, right.scene(genome))
+        assert not held.broken and held.finding.examples, held.finding
+
+
+def test_a_law_that_a_layer_does_not_have_is_not_asked_of_it() -> None:
+    class Sink(Plain):
+        """A number that does not depend on N is in every sum: copies change the rest's share."""
+
+        def forward(self, s, z, r, mask):  # noqa: ANN001, ANN202
+            return super().forward(s, z, r, mask) / (1.0 + mask.sum(-1)[..., None, None])
+
+    found = asked(foreign(Sink))
+    assert found.relation("equal_copies") is None
+    assert found.measure("equal_copies", found.scene(ONE)).finding.examples == 0
+
+
+@pytest.mark.parametrize("layer", [_Right, _OwnDesign, Plain, iga.InvariantPointAttention])
+def test_of_a_right_layer_a_round_suspects_nothing(layer: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    subjects = ("residues", "samples", "no_qk_points", "no_heads", "residues", "c_z")
+    monkeypatch.setattr("iga.fuzz.layer.SUBJECTS", subjects)
+    stream = LayerStream(foreign(layer), CONTRACT, checks=LAYER_CHECKS, seed=3)
+    found = stream.round()
+    assert (
+        not found.candidates
+        and found.examples >= len(subjects)
+        and set(found.worst) >= {"masked_removed", "frames_moved"}
+    )
+
+
+def test_ladders_hold_each_number_once_and_small_ones_first() -> None:
+    for name, rungs in LADDERS.items():
+        assert sorted(rungs) == list(range(1, max(rungs) + 1)), name
+    assert LADDERS["residues"].index(129) < 60 and ladder(64, first=17).index(7) == 6
+
+
+def test_numbers_follow_from_their_coordinates_alone() -> None:
+    index = torch.arange(50)
+    whole = unit_numbers(3, index[:, None], index)
+    assert torch.equal(whole[4:9, 7], unit_numbers(3, index[4:9], torch.tensor(7)))
+    assert abs(float(whole.mean())) < 0.1 and 0.8 < float(whole.var()) < 1.2
+    assert torch.equal(whole.float().double(), whole)
+    assert len(hashed(1, torch.arange(10_000)).unique()) == 10_000
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_call_crosses_a_file_bit_by_bit_and_what_is_cut_has_the_same_numbers(dtype: torch.dtype) -> None:
+    genome = replace(a_call("samples", 4, seed=5), dtype=dtype, layout="gaps")
+    sent = candidate_of(document_of(Candidate("masked_removed", call_of(genome), 1.0, "", "", "")))
+    again = genome_of(sent.call)
+    assert (again.shape, again.sizes, again.layout, again.label) == (
+        genome.shape,
+        genome.sizes,
+        genome.layout,
+        genome.label,
+    )
+    first, second = case_of(genome), case_of(again)
+    assert all(torch.equal(x, tensors(second)[name]) for name, x in tensors(first).items())
+    index = torch.arange(genome.residues).flip(0)[:2]
+    cut = tensors(case_of(genome.kept(index)))
+    assert all(torch.equal(x, cut[name]) for name, x in tensors(kept(first, index)).items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda call: call.inputs.pop("mask"),
+        lambda call: call.inputs.update(shape=torch.tensor([7])),
+        lambda call: call.inputs.update(rot=call.inputs["rot"][:, :1]),
+        lambda call: call.layer.update(c_z=10**9),
+        lambda call: call.layer.update(c_s="many"),
+        lambda call: call.layer.pop("gain"),
+        lambda call: call.inputs.update(numbers=torch.tensor([0, 0, 9, 0])),
+    ],
+)
+def test_what_is_no_call_is_refused_in_one_line(change) -> None:  # noqa: ANN001
+    call = copy.deepcopy(call_of(ONE))
+    change(call)
+    with pytest.raises(ValueError, match="no call of a layer"):
+        genome_of(call)
+
+
+def test_a_call_is_made_simple_as_far_as_it_still_breaks() -> None:
+    genome = a_call("samples", 5, seed=2).sized(no_qk_points=9, no_heads=3)
+
+    def fails(one: LayerGenome) -> bool:
+        return one.points >= 7 and one.residues >= 2 and bool((~one.mask).any())
+
+    genome = masked(genome, 1)
+    small = simplest(genome, fails, 20.0)
+    assert fails(small)
+    assert (small.points, small.residues, len(small.samples), small.shape) == (7, 2, 1, (1,))
+    assert small.sizes["no_heads"] == small.sizes["c_hidden"] == 1
+    assert torch.equal(small.trans, torch.zeros(1, 2, 3, dtype=torch.float64))
+
+
+def test_a_stream_goes_on_from_its_state_as_if_it_had_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iga.fuzz.layer.SUBJECTS", ("residues", "samples", "no_qk_points"))
+    monkeypatch.setattr("iga.fuzz.layer.STEPS", 3)
+
+    def new() -> LayerStream:
+        names = ["masked_numbers", "sample_alone", "residues_reordered"]
+        return LayerStream(foreign(_Right), CONTRACT, checks=[], seed=1, only=names, engines=("sampling", "climb"))
+
+    one, other = new(), new()
+    for _ in range(3):
+        one.round()
+    other.restore(one.state())
+    left, right = one.round(), other.round()
+    assert (left.engine, left.examples, left.worst) == (right.engine, right.examples, right.worst)
+    with pytest.raises(ValueError, match="no state of a layer's search"):
+        other.restore({**one.state(), "generator": None})
+
+
+def test_a_change_stays_where_the_target_claims_to_work() -> None:
+    room = Room(replace(CLEAN.claims, max_points=3, multiple_of={"c_hidden": 4}), CONTRACT, (torch.float32,))
+    generator = torch.Generator().manual_seed(0)
+    genome = draw(room, generator, "no_qk_points", 60)
+    for _ in range(60):
+        genome = mutated(genome, room, generator)
+        assert genome.points <= 3 and genome.sizes["c_hidden"] % 4 == 0 and genome.dtype == torch.float32
