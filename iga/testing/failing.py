@@ -20,12 +20,12 @@ from hypothesis.errors import HypothesisException
 from iga.testing import strategies
 from iga.testing.cases_file import read_case, write_case
 from iga.testing.latest import Call
+from iga.testing.overlap.subject import ARGUMENTS
 from iga.testing.strategies import ExactPair, GaussianPair
 from iga.testing.targets import one_line
 
 __all__ = ["saving"]
 
-ARGUMENTS: tuple[str, ...] = ("q_rot", "q_mean", "q_sigma", "k_rot", "k_mean", "k_sigma")
 # A test without an iga-target may be of any function.
 UNKNOWN = "FILE.py:FUNCTION"
 

@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from helpers.command import called
+from iga.testing import failing, parametrize
 from iga.testing.cases_file import SavedCase, read_case
 
 pytest_plugins = ["pytester"]
+# Runs inside this one put sys.modules back, and what is written in C cannot be loaded twice: it is loaded here.
+LOADED = (failing, parametrize)
 
 MINE = """
 import torch
