@@ -15,20 +15,12 @@ import torch
 from torch import nn
 
 from iga import taps
+from iga._tap_order import NEEDED, ORDER, arranged
 from iga._typing import Tensor
 from iga.testing.layer.softmax import SoftmaxCatcher
 from iga.testing.targets import TargetError
 
-__all__ = ["ORDER", "Hook", "Seen", "dims_of", "hooks_of", "watched"]
-
-# The dimensions of each tap, in the order in which checks have them. n are residues: queries, keys or both.
-ORDER = {
-    **dict.fromkeys(("log_det", "dist_sq", "score"), "bhpqk"),
-    **dict.fromkeys(("geometry_logit", "logits", "weights"), "bhqk"),
-    **dict.fromkeys(("sigma", "mean"), "bhpnx"),
-    "values": "bhnc",
-}
-NEEDED = {"bhpqk": "qk", "bhqk": "qk", "bhpnx": "n", "bhnc": "n"}  # the others may be missing
+__all__ = ["Hook", "Seen", "dims_of", "hooks_of", "watched"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,7 @@ class Hook:
 
 @dataclass(eq=False)
 class Seen:
-    """One call: its output, and tensors by tap, as `ORDER` has them, a list for layers that attend several times.
+    """One call: its output, and tensors by tap, as `iga._tap_order` has them, a list for layers that attend several times.
 
     sources   tap → "shown" or "caught"
     """
@@ -87,8 +79,11 @@ def watched(
     seen = Seen(torch.empty(0))
 
     def hear(name: str, tensor: Tensor, dims: str) -> None:
-        arranged, side = _arranged(name, tensor, dims, residues)
-        seen._tensors.setdefault(name, []).append(arranged)
+        try:
+            ordered, side = arranged(name, tensor, dims, residues)
+        except ValueError as error:
+            raise TargetError(str(error)) from error
+        seen._tensors.setdefault(name, []).append(ordered)
         seen._sides.setdefault(name, []).append(side)
         seen.sources[name] = "shown"
 
@@ -180,26 +175,3 @@ def dims_of(hook: Hook, shape: torch.Size | None, sizes: Mapping[str, int]) -> s
             f'taps: {hook.name}: {hook.path} gives {what}; say its dimensions: "{hook.path}: {" ".join(letters)}"'
         )
     return fitting.pop()
-
-
-def _arranged(name: str, tensor: Tensor, dims: str, residues: int) -> tuple[Tensor, str]:
-    """The tensor in the order of `ORDER`, and of Gaussians whose they are: "q", "k" or, of both, "n"."""
-    letters, order = dims.split(), ORDER[name]
-    if letters[:1] == ["b"]:
-        lead = tensor.ndim - len(letters) + 1
-        tensor = tensor.flatten(0, lead - 1) if lead else tensor.unsqueeze(0)
-    side = "n"
-    if "n" in order:
-        side = next((letter for letter in letters if letter in "qkn"), "n")
-        letters = ["n" if letter == side else letter for letter in letters]
-    lacking = [letter for letter in NEEDED[order] if letter not in letters]
-    if lacking or not set(letters) <= set(order):
-        raise TargetError(f"{name}: dims={dims!r}, and it has {' '.join(order)}")
-    for letter in NEEDED[order]:
-        if tensor.shape[letters.index(letter)] not in (1, residues):
-            raise TargetError(f"{name}: {letter} of dims={dims!r} is of {residues} residues, got {list(tensor.shape)}")
-    tensor = tensor.permute([letters.index(letter) for letter in order if letter in letters])
-    for place, letter in enumerate(order):
-        if letter not in letters:
-            tensor = tensor.unsqueeze(place)
-    return tensor, side

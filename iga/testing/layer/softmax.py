@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from iga._softmax import SOFTMAX, arranged, dot_product_logits, is_dot_product, named, operator_name
 from iga._typing import Tensor
 
 __all__ = ["SoftmaxCatcher"]
 
-SOFTMAX = ("_softmax", "_safe_softmax", "_log_softmax")
 # What may stand between exp and its division: masks, and casts.
 PASSING = ("masked_fill", "masked_fill_", "mul", "mul_", "where", "clone", "_to_copy", "nan_to_num")
 DIVISIONS = ("div", "div_", "mul", "mul_")
@@ -45,14 +45,14 @@ class SoftmaxCatcher(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else ""
+        name = operator_name(func)
         before = args[0].detach().clone() if name == "exp_" else None  # what is overwritten
         divisor = self._divisor(name, args)
         out = func(*args, **kwargs)
         if name in SOFTMAX:
             self._keep(args[0], out.exp() if name == "_log_softmax" else out, args[1])
-        elif name.startswith("_scaled_dot_product") and "backward" not in name:
-            logits = _dot_product_logits(_named(func, args, kwargs))
+        elif is_dot_product(name):
+            logits = dot_product_logits(named(func, args, kwargs))
             self._keep(logits, logits.softmax(dim=-1), -1)
         elif isinstance(out, Tensor) and out.is_floating_point() and out.shape.count(self.residues) >= 2:
             self._by_hand(name, out, args, before, divisor)
@@ -94,12 +94,11 @@ class SoftmaxCatcher(TorchDispatchMode):
             return
         rows = min(queries, key=lambda d: abs(d - keys))
 
-        def arranged(x: Tensor) -> Tensor:
-            moved = x.detach().expand(weights.shape).movedim((rows, keys), (-2, -1))
-            return moved.reshape(-1, n, n).clone()  # what becomes of them later, in place, is not what softmax had
+        def kept(x: Tensor) -> Tensor:
+            return arranged(x, weights.shape, rows, keys).clone()  # what becomes of them later, in place, is another
 
         self._kept.append(weights if logits is None else logits)  # as long as it is here its id is its own
-        self._found[id(self._kept[-1])] = (None if logits is None else arranged(logits), arranged(weights))
+        self._found[id(self._kept[-1])] = (None if logits is None else kept(logits), kept(weights))
 
 
 def _stochastic(weights: Tensor, keys: int) -> bool:
@@ -111,21 +110,3 @@ def _stochastic(weights: Tensor, keys: int) -> bool:
     total = rows.double().sum(dim=-1)
     one = (total - 1).abs() <= NORMALISED
     return bool((one | (total == 0)).all()) and bool(one.any()) and bool((weights >= 0).all())
-
-
-def _named(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
-    return dict(zip((one.name for one in func._schema.arguments), args, strict=False)) | kwargs
-
-
-def _dot_product_logits(given: dict[str, Any]) -> Tensor:
-    query, key = given["query"].detach(), given["key"].detach()
-    if key.ndim == 4 and key.shape[1] != query.shape[1]:  # grouped queries
-        key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    scale = given.get("scale")
-    logits = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
-    mask = given.get("attn_mask", given.get("attn_bias"))
-    if mask is not None:
-        logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
-    if given.get("is_causal"):
-        logits = logits.masked_fill(torch.ones_like(logits, dtype=torch.bool).triu(1), -torch.inf)
-    return logits
