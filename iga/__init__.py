@@ -27,6 +27,7 @@ _PUBLIC = {
     "read_structures": "iga.structure",
     "synthetic_structures": "iga.structure.synthetic",
     "verify": "iga.testing.verify",
+    "watch": "iga.recording",
 }
 
 _MODULES = ("taps",)  # public as they are, by their name
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from iga.presets import PRESETS as PRESETS
     from iga.presets import IGAConfig as IGAConfig
     from iga.presets import preset as preset
+    from iga.recording import watch as watch
     from iga.structure import Structure as Structure
     from iga.structure import StructureError as StructureError
     from iga.structure import read_structure as read_structure

@@ -10,13 +10,16 @@ import os
 import re
 import select
 import shutil
+import socket
 import stat
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["check_target", "descriptor", "write_bytes", "write_text"]
+__all__ = ["check_target", "descriptor", "sweep_folders", "write_bytes", "write_folder", "write_text"]
 
 _PROBE = bytes(4096)  # a page: what an almost full disk may refuse
+_HIDDEN = ".being-written."
 # A rename that a mount point, or a folder that is not ours to change, does not allow; the file itself may be.
 _NO_RENAME = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM)
 
@@ -39,6 +42,55 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """The same of text, in UTF-8; half a surrogate pair, from a file name that is no UTF-8, is escaped as in JSON."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> Path:
+    """A new folder of these files, whole or not there at all, in a folder that exists. Returns its path: `path`, or
+    where that is taken, the first free one of path-2, path-3, …
+
+    It is filled under a hidden name beside its place; what a kill leaves there, `sweep_folders` takes away.
+    """
+    beside = path.with_name(f"{_HIDDEN}{socket.gethostname()}.{os.getpid()}.{path.name}")
+    beside.mkdir()
+    try:
+        for name, data in files.items():
+            with open(beside / name, "wb") as file:
+                file.write(data)
+                _flush(file.fileno())
+        _flush_folder(beside)
+        for place in (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 10**6))):
+            try:
+                if place.exists():  # an empty folder would be replaced
+                    continue
+                os.rename(beside, place)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    continue
+                raise
+            _flush_folder(place.parent)
+            return place
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def sweep_folders(parent: Path) -> None:
+    """Takes away what processes of this machine that are gone have left of `write_folder` in `parent`."""
+    for left in parent.glob(f"{_HIDDEN}{socket.gethostname()}.*"):
+        number = left.name.removeprefix(f"{_HIDDEN}{socket.gethostname()}.").split(".")[0]
+        if number.isdecimal() and not _alive(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def check_target(path: Path) -> None:
@@ -148,6 +200,14 @@ def _write_all(number: int, data: bytes) -> None:
             left = left[os.write(number, left) :]
         except BlockingIOError:
             select.select([], [number], [])
+
+
+def _flush_folder(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        _flush(opened)
+    finally:
+        os.close(opened)
 
 
 def _flush(number: int) -> None:

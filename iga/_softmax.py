@@ -65,12 +65,14 @@ def dot_product_logits(given: dict[str, Any]) -> Float[Tensor, "*b q k"]:
 
 
 def dot_product_rows(given: dict[str, Any]) -> Iterator[tuple[slice, Float[Tensor, "l q k"]]]:
-    """The same logits in blocks of whole rows: (which of the leading dimensions as one, their logits)."""
+    """The same logits in blocks of whole rows: (which of the leading dimensions as one, their
+    logits, in float32 or better)."""
     query, key = given["query"].detach(), given["key"].detach()
     key, mask = _repeated(key, query), _mask(given)
     lead, square = query.shape[:-2], (query.shape[-2], key.shape[-2])
     key = key.expand(*lead, *key.shape[-2:]).flatten(0, -3)
     query = query.flatten(0, -3)
+    wide = torch.promote_types(query.dtype, torch.float32)
     count = max(1, _BLOCK // max(1, square[0] * square[1]))
     for start in range(0, len(query), count):
         part = slice(start, start + count)
@@ -78,7 +80,7 @@ def dot_product_rows(given: dict[str, Any]) -> Iterator[tuple[slice, Float[Tenso
         if mask is not None:
             where = torch.arange(start, min(start + count, len(query)), device=mask.device)
             some = mask.expand(*lead, *square)[torch.unravel_index(where, lead)]  # of a broadcast mask, this part
-        yield part, _logits(query[part], key[part], some, given)
+        yield part, _logits(query[part].to(wide), key[part].to(wide), some, given)
 
 
 def _repeated(key: Tensor, query: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ Lengths are nanometres everywhere but at the boundary, where a parameter says ot
 Vectors are columns: a frame maps local to global by ``x = R x_loc + t``. Quaternions are w first.
 """
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["NM_PER_ANGSTROM", "Bool", "Float", "Tensor"]
+__all__ = ["NM_PER_ANGSTROM", "Bool", "Float", "Int", "Tensor"]
 
 NM_PER_ANGSTROM = 0.1

@@ -6,6 +6,7 @@ spells them; the Gaussians' local mean and scale come with the rigid object, or 
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,6 +45,8 @@ class InvariantGaussianAttention(AttentionLayer):
 
     # Called after every forward with what it was given, while an `iga.Monitor` watches; nothing is kept otherwise.
     _observer: Callable[..., None] | None = None
+    # Called in place of a forward, in the steps that an `iga.watch` looks at, with what makes it.
+    _recorders: tuple[Callable[..., Any], ...] = ()
 
     def __init__(
         self,
@@ -148,6 +151,16 @@ class InvariantGaussianAttention(AttentionLayer):
 
     def _run(
         self, s: Tensor, z: Tensor | None, rigid: GaussianRigid, mask: Tensor, t: Any, *, statistics: bool
+    ) -> tuple[Tensor, Statistics | None]:
+        if torch.compiler.is_compiling() or not self._recorders:
+            return self._computed(s, z, rigid, mask, t, statistics)
+        call = partial(self._computed, s, z, rigid, mask, t, statistics)
+        for recorder in self._recorders:
+            call = partial(recorder, self, (s, z, rigid, mask), {"t": t}, call)
+        return call()
+
+    def _computed(
+        self, s: Tensor, z: Tensor | None, rigid: GaussianRigid, mask: Tensor, t: Any, statistics: bool
     ) -> tuple[Tensor, Statistics | None]:
         chosen = choose(self.implementation, rigid.device, torch.promote_types(rigid.dtype, torch.float32), self.config)
         if chosen == "reference" and not statistics:

@@ -5,7 +5,7 @@ Names are those that IGA runs already log: `debug/iga/global/geo_scaled_absmax`,
 that is not finite shows as it is. dist_sq and log_det are raw: before any clamp.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -79,18 +79,32 @@ def layer_metrics(trace: Trace, prefix: str = "") -> dict[str, float]:
     max}, wmax_mean, row_entropy_mean, row_entropy_min, geo_a (the weight, mean over heads and samples) and geo_b."""
     rows: dict[str, Tensor] = {}
     for name in ("scalar", "geo_raw", "geo_scaled", "dist_sq", "log_det"):
-        values = _or_zero(_over_pairs(trace, getattr(trace, name)))
-        rows |= {f"{name}_mean": values.mean(), f"{name}_std": values.std(correction=0)}
-        rows |= {f"{name}_min": values.amin(), f"{name}_max": values.amax()}
-    largest, entropy = _or_zero(largest_weights(trace)), _or_zero(row_entropy(trace))
-    rows |= {"wmax_mean": largest.mean(), "row_entropy_mean": entropy.mean(), "row_entropy_min": entropy.amin()}
+        rows |= spread(name, _over_pairs(trace, getattr(trace, name)))
+    rows |= row_spreads(largest_weights(trace), row_entropy(trace))
     rows |= {"geo_a": trace.geo_weight.mean(), "geo_b": trace.geo_bias.mean()}
-    return _floats({prefix + name: value for name, value in rows.items()})
+    return to_floats({prefix + name: value for name, value in rows.items()})
+
+
+def spread(name: str, values: Tensor) -> dict[str, Tensor]:
+    """`name`_{mean, std, min, max} of these values, scalars; zeros where there is none."""
+    values = _or_zero(values)
+    return {
+        f"{name}_mean": values.mean(),
+        f"{name}_std": values.std(correction=0),
+        f"{name}_min": values.amin(),
+        f"{name}_max": values.amax(),
+    }
+
+
+def row_spreads(largest: Tensor, entropy: Tensor) -> dict[str, Tensor]:
+    """wmax_mean, row_entropy_mean and row_entropy_min of rows, flat; scalars."""
+    largest, entropy = _or_zero(largest), _or_zero(entropy)
+    return {"wmax_mean": largest.mean(), "row_entropy_mean": entropy.mean(), "row_entropy_min": entropy.amin()}
 
 
 def global_metrics(traces: Iterable[Trace], prefix: str = "debug/iga/global/") -> dict[str, float]:
     """The three numbers that told of the blow-up, over all layers: largest, pooled over rows, lowest."""
-    return _pooled([_summary(trace) for trace in traces], prefix)
+    return pooled([summary(trace) for trace in traces], prefix)
 
 
 def statistics_metrics(
@@ -104,7 +118,7 @@ def statistics_metrics(
     largest = _or_zero(statistics.geo_absmax.masked_select(valid)).amax()
     lowest = statistics.log_det_min.masked_select(valid)
     lowest = lowest.amin() if lowest.numel() else lowest.new_full((), torch.inf)
-    return _pooled([(largest, statistics.weight_max.masked_select(valid) > SATURATION, lowest)], prefix)
+    return pooled([(largest, statistics.weight_max.masked_select(valid) > SATURATION, lowest)], prefix)
 
 
 class Monitor:
@@ -131,12 +145,12 @@ class Monitor:
 
     def __init__(self, model: nn.Module, *, every: int = 1) -> None:
         check_whole("every", every, 1, " (watch every call)")
-        self._layers = [module for module in model.modules() if _is_watched(module)]
+        self._layers = [module for module in model.modules() if is_watched(module)]
         if not self._layers:
             raise ValueError("the model holds no layer that offers a trace, such as InvariantGaussianAttention")
         self._every = every
         self._calls = [0] * len(self._layers)
-        self._metrics: dict[int, tuple[dict[str, float], _Summary]] = {}
+        self._metrics: dict[int, tuple[dict[str, float], Summary]] = {}
         self._hooks: list[Any] = []
         for number, layer in enumerate(self._layers):
             if isinstance(layer, InvariantGaussianAttention):
@@ -154,11 +168,11 @@ class Monitor:
             return
         with torch.no_grad():
             trace = layer.trace(*args, **kwargs)
-            self._metrics[number] = (layer_metrics(trace, f"debug/iga/l{number}/"), _summary(trace))
+            self._metrics[number] = (layer_metrics(trace, f"debug/iga/l{number}/"), summary(trace))
 
     def metrics(self) -> dict[str, float]:
         """A flat dict of the last watched calls: `debug/iga/global/…` and `debug/iga/l{n}/…`; empty before any."""
-        result = _pooled([summary for _, summary in self._metrics.values()], "debug/iga/global/")
+        result = pooled([one for _, one in self._metrics.values()], "debug/iga/global/")
         for number in sorted(self._metrics):
             result |= self._metrics[number][0]
         return result
@@ -200,10 +214,7 @@ class _Observer:
         self._look(layer, args, kwargs)
 
     def _call(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        again = torch._C._current_graph_task_id() != -1  # within a backward: a checkpoint is computed again
-        transformed = torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
-        given = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
-        if again or transformed or any(x.device.type == "meta" or is_fake(x) for x in given):
+        if not has_values(args, kwargs):
             return
         for monitor, number in self.watching:
             monitor._watch(number, layer, args, kwargs)
@@ -217,7 +228,16 @@ class _Nothing:
         pass
 
 
-def _is_watched(module: nn.Module) -> bool:
+def has_values(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call with these arguments is one of a forward pass whose tensors can be read."""
+    again = torch._C._current_graph_task_id() != -1  # within a backward: a checkpoint is computed again
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+    given = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+    return not (again or transformed or any(x.device.type == "meta" or is_fake(x) for x in given))
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether the module is a layer that offers a trace: this package's, or the innermost of a class that has one."""
     if isinstance(module, InvariantGaussianAttention):
         return True
     # Of the class: wrappers hand on what their module has.
@@ -237,25 +257,26 @@ def _over_rows(trace: Trace, values: Tensor) -> Tensor:
     return values.masked_select(trace.mask[..., None, :].expand(values.shape))
 
 
-_Summary = tuple[Tensor, Tensor, Tensor]  # largest |geometry logit|, saturated rows (bool, flat), lowest log_det
+# Of one call: largest |geometry logit|, saturated rows (bool, flat), lowest log_det; None for what it doesn't show.
+Summary = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
-def _summary(trace: Trace) -> _Summary:
+def summary(trace: Trace) -> Summary:
+    """What `pooled` takes of a trace."""
     return geo_scaled_absmax(trace), largest_weights(trace) > SATURATION, log_det_min(trace)
 
 
-def _pooled(summaries: list[_Summary], prefix: str) -> dict[str, float]:
-    if not summaries:
-        return {}
-    absmax, saturated, lowest = zip(*summaries, strict=True)
-    rows = torch.cat(saturated).double()
-    return _floats(
-        {
-            prefix + "geo_scaled_absmax": torch.stack(absmax).amax(),
-            prefix + "wmax_sat_frac": _or_zero(rows).mean(),
-            prefix + "log_det_min": torch.stack(lowest).amin(),
-        }
-    )
+def pooled(summaries: Sequence[Summary], prefix: str) -> dict[str, float]:
+    """geo_scaled_absmax, wmax_sat_frac and log_det_min over several calls, those that one of them shows."""
+    absmax, saturated, lowest = ([one[part] for one in summaries if one[part] is not None] for part in range(3))
+    found: dict[str, Tensor] = {}
+    if absmax:
+        found["geo_scaled_absmax"] = torch.stack([value.double() for value in absmax]).amax()
+    if saturated:
+        found["wmax_sat_frac"] = _or_zero(torch.cat(saturated).double()).mean()
+    if lowest:
+        found["log_det_min"] = torch.stack([value.double() for value in lowest]).amin()
+    return to_floats({prefix + name: value for name, value in found.items()}) if found else {}
 
 
 def _or_zero(values: Tensor) -> Tensor:
@@ -263,7 +284,7 @@ def _or_zero(values: Tensor) -> Tensor:
     return values if values.numel() else values.new_zeros(1)
 
 
-def _floats(values: dict[str, Tensor]) -> dict[str, float]:
+def to_floats(values: dict[str, Tensor]) -> dict[str, float]:
     """To Python floats with one transfer."""
     stacked = torch.stack([value.detach().double().reshape(()) for value in values.values()])
     return dict(zip(values, stacked.tolist(), strict=True))

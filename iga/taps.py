@@ -42,8 +42,9 @@ def show(name: str, tensor: Tensor, *, dims: str) -> None:
 
 
 @contextmanager
-def listen(heard: Heard) -> Iterator[None]:
-    """While inside, every tap of this process calls heard(name, tensor, dims); listeners inside hear alone."""
+def listen(heard: Heard | None) -> Iterator[None]:
+    """While inside, every tap of this process calls heard(name, tensor, dims); listeners inside hear alone, and None is
+    a listener who hears nothing."""
     global _heard
     before, _heard = _heard, heard
     try:

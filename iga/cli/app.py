@@ -19,6 +19,7 @@ from iga.cli.faults import faults
 from iga.cli.fuzz import fuzz
 from iga.cli.fuzz_merge import SearchOrMerge
 from iga.cli.guard import guarded
+from iga.cli.replay import replay
 from iga.cli.terminal import CommandError, complain, say
 from iga.cli.verify import verify
 from iga.cli.warm import warm
@@ -45,6 +46,7 @@ def _root(
 app.command()(verify)
 app.command()(faults)
 app.command(cls=SearchOrMerge)(fuzz)
+app.command()(replay)
 app.command()(bounds)
 app.command()(picture)
 app.command()(bench)

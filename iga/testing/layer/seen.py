@@ -34,7 +34,7 @@ class Hook:
 
 @dataclass(eq=False)
 class Seen:
-    """One call: its output, and tensors by tap, as `iga._tap_order` has them, a list for layers that attend several times.
+    """One call: its output, and tensors by tap in `iga._tap_order`, a list for layers that attend several times.
 
     sources   tap → "shown" or "caught"
     """

@@ -11,7 +11,6 @@ that are normalised only after the values were summed.
 
 from typing import Any
 
-import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from iga._softmax import SOFTMAX, arranged, dot_product_logits, is_dot_product, named, operator_name
