@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from iga import taps
@@ -31,7 +31,9 @@ from iga.recording.reading import Rows, Seen, of_trace, rows_of
 
 __all__ = ["Call", "Look"]
 
-CAUGHT = ("_softmax", "_safe_softmax")
+# Operators, looked up once each: thousands run in a step.
+_OTHER, _SOFTMAX, _DOT_PRODUCT = 0, 1, 2
+_KINDS: dict[Any, int] = {}
 
 
 @dataclass(eq=False)
@@ -131,7 +133,7 @@ class Look:
     def end(self, call: Call, output: Any) -> None:
         """Reads a call that has ended well, if it is one of a layer."""
         given = tensors_in(output)
-        with torch.no_grad(), taps.listen(None), self._catcher.paused():
+        with torch.no_grad(), taps.listen(None), _disable_current_modes():  # what it computes is nobody's
             if call.own:
                 seen = of_trace(call.module.trace(*call.args, **call.kwargs), given)  # pyright: ignore[reportCallIssue]
             elif call.shown or call.rows:
@@ -207,28 +209,33 @@ class _Nothing:
         return call[3]() if len(call) == 4 and callable(call[3]) else None
 
 
+def _kind(func: Any) -> int:
+    name = operator_name(func)
+    if name in ("_softmax", "_safe_softmax"):  # a log_softmax is a loss
+        return _SOFTMAX
+    return _DOT_PRODUCT if is_dot_product(name) else _OTHER
+
+
 class _Catcher(TorchDispatchMode):
     """Tells the look of each softmax over N keys of N queries; keeps nothing of size N²."""
 
     def __init__(self, look: Look) -> None:
         super().__init__()
-        self._look, self._on = look, True
+        self._look = look
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        before, self._on = self._on, False
-        try:
-            yield
-        finally:
-            self._on = before
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # steps that are looked at are not compiled; to say so again costs 10 µs an operator
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        name = operator_name(func)
-        if not self._on or name not in CAUGHT and not is_dot_product(name) or not self._look.catches():
+        out = func(*args, **kwargs) if kwargs else func(*args)
+        kind = _KINDS.get(func)
+        if kind is None:
+            kind = _KINDS[func] = _kind(func)
+        if kind == _OTHER or not self._look.catches():
             return out
         with torch.no_grad():
-            if name in CAUGHT:
+            if kind == _SOFTMAX:
                 self._softmax(args[0], out, args[1] % out.ndim if out.ndim else 0)
             else:
                 self._dot_product(named(func, args, kwargs or {}))

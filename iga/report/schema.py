@@ -116,7 +116,7 @@ _PLAIN = {str: "text", int: "a whole number", float: "a finite number", bool: "t
 
 def _is_plain(value: Any, kind: Any) -> bool:
     if isinstance(value, bool):
-        return kind is bool
+        return kind in (bool, object)
     if kind is float:
         return isinstance(value, (int, float)) and math.isfinite(value)
     return isinstance(value, kind)
