@@ -94,10 +94,9 @@ class Look:
         outside = [one for one in model.modules() if id(one) not in inside or _hooked(one, self._own)]
         with_parameters = [one for one in outside if next(one.parameters(), None) is not None]
         for one in with_parameters or outside:
-            hook = _OfModule(self)
-            before = one.register_forward_pre_hook(hook.before, with_kwargs=True)
+            before = one.register_forward_pre_hook(_Before(self), with_kwargs=True)
             # prepended: it sees the parameters before a wrapper takes them away again
-            after = one.register_forward_hook(hook, with_kwargs=True, always_call=True, prepend=True)
+            after = one.register_forward_hook(_After(self), with_kwargs=True, always_call=True, prepend=True)
             self._left.callback(before.remove)
             self._left.callback(after.remove)
 
@@ -157,32 +156,37 @@ class Look:
         return id(module) in self._own
 
 
-class _OfModule:
-    """The two hooks of a module. A copy of the module, or its file, has hooks that do nothing."""
+class _Hook:
+    """A copy of a module, or its file, has hooks that do nothing."""
 
     def __init__(self, look: Look) -> None:
-        self._look = look
-
-    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not torch.compiler.is_compiling():
-            self._look.begin(Call(module, args, kwargs, own=self._look.is_own(module)))
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if torch.compiler.is_compiling():
-            return
-        call = self._look.drop(module)
-        if call is not None and sys.exception() is call.error:  # else forward has raised
-            self._look.end(call, output)
+        self.look = look
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return _Nothing, ()
 
 
-class _OfLayer:
-    """What an InvariantGaussianAttention calls in place of its forward."""
+class _Before(_Hook):
+    """A module's forward pre-hook."""
 
-    def __init__(self, look: Look) -> None:
-        self.look = look
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not torch.compiler.is_compiling():
+            self.look.begin(Call(module, args, kwargs, own=self.look.is_own(module)))
+
+
+class _After(_Hook):
+    """A module's forward hook, which is called where forward raises too."""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
+        call = self.look.drop(module)
+        if call is not None and sys.exception() is call.error:  # else forward has raised
+            self.look.end(call, output)
+
+
+class _OfLayer(_Hook):
+    """What an InvariantGaussianAttention calls in place of its forward."""
 
     def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         call = Call(layer, args, kwargs, own=True)
@@ -195,15 +199,9 @@ class _OfLayer:
         self.look.end(call, output)
         return output
 
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return _Nothing, ()
-
 
 class _Nothing:
     """The place of a hook in a copy."""
-
-    def before(self, *call: Any) -> None:
-        pass
 
     def __call__(self, *call: Any) -> Any:
         return call[3]() if len(call) == 4 and callable(call[3]) else None
