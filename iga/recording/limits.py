@@ -49,7 +49,7 @@ class LimitCrossed(RuntimeError):
 class Limits:
     """What one call of a layer may show; None, of non_finite False, switches a limit off.
 
-    non_finite      no NaN and no infinity at valid pairs and rows, or in the output
+    non_finite      no NaN and no infinity at valid pairs and rows, or in the first tensor of the output
     log_det         ln nm⁶: the raw log_det of every valid pair and point is at least this, but for rounding
     geometry_logit  nat: the |geometry logit| of every valid pair is at most this
     saturated       the share of rows whose largest weight is over 0.9 is at most this, of rows with two keys or more

@@ -19,7 +19,7 @@ def place_of(kind: str, seen: Seen) -> str:
     if kind == "log_det" and "log_det" in seen.tensors:
         return _extreme("log_det", seen, lowest=True)
     if kind == "geometry_logit" and "geometry_logit" in seen.tensors:
-        return _extreme("geometry_logit", seen, lowest=False)
+        return _extreme("geometry_logit", seen, lowest=False) + _point(seen)
     if kind in ("saturated", "entropy"):
         return _row(seen, by_weight=kind == "saturated")
     return _first_not_finite(seen) if kind == "non_finite" else ""
@@ -40,6 +40,19 @@ def _extreme(name: str, seen: Seen, *, lowest: bool) -> str:
         if best is None or rank < best[0]:
             best = rank, f"{name} {float(x.flatten()[at]):.6g} at {_words(at, x)}"
     return "" if best is None else best[1]
+
+
+def _point(seen: Seen) -> str:
+    """Of the pair with the largest geometry logit, the point with the largest score; "" where scores are not shown."""
+    logits, scores = seen.tensors["geometry_logit"], seen.tensors.get("score", [])
+    if len(logits) != 1 or len(scores) != 1 or scores[0].shape[2] == 1:
+        return ""
+    x, mask = logits[0].detach().abs().nan_to_num(nan=0.0), fitting(logits[0], seen.pairs)
+    at = int((x if mask is None else x.masked_fill(~mask, -1.0)).argmax())
+    b, h, q, k = (int(one) for one in torch.unravel_index(torch.tensor(at), x.shape))
+    some = scores[0].detach()[:, :, :, q, k].expand(x.shape[0], x.shape[1], -1)[b, h]
+    point = int(some.abs().argmax())
+    return f", most of it of point {point}, whose score is {float(some[point]):.6g}"
 
 
 def _row(seen: Seen, *, by_weight: bool) -> str:
@@ -68,7 +81,7 @@ def _lead(index: int, lead: tuple[int, ...]) -> str:
     indices = [int(one) for one in torch.unravel_index(torch.tensor(index), lead)]
     if len(lead) == 2:
         return f"sample {indices[0]}, head {indices[1]}, "
-    return f"{'×'.join(map(str, lead))} attentions: {tuple(indices) if len(indices) > 1 else indices[0]}, "
+    return f"attention {', '.join(map(str, indices))} of {' × '.join(map(str, lead))}, "
 
 
 def _first_not_finite(seen: Seen) -> str:

@@ -110,7 +110,7 @@ def _call(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], found
         with torch.no_grad():
             layer(*args, **kwargs)
     except Exception as error:  # whatever the target's forward raises on what it was recorded with
-        raise ValueError(f"the layer raised {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"the layer raised {one_line(error)}") from error
     finally:
         look.close()
 
@@ -122,7 +122,12 @@ def _layer(record: Record, factory: Callable[[], nn.Module] | None, device: torc
             raise ValueError(f"the layer was a {kind}: name what makes one like it, --target file.py:factory")
         elsewhere = {"implementation": "auto"} if "implementation" in build and device.type != record["device"] else {}
         return built(build | elsewhere).to(device)
-    layer = factory()
+    try:
+        layer: Any = factory()
+    except Exception as error:  # whatever a user's factory raises is the user's to read
+        raise ValueError(
+            f"--target raised {one_line(error)}; it makes the layer, a {kind}, without arguments"
+        ) from error
     if not isinstance(layer, nn.Module):
         raise ValueError(f"--target must make the layer, a {kind}, without arguments; it gave a {type(layer).__name__}")
     return layer.to(device)
@@ -212,6 +217,12 @@ def _randomness(record: Record, tensors: Mapping[str, Tensor], device: torch.dev
         finally:
             random.setstate(python)
             np.random.set_state(legacy)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return type(error).__name__ + (f": {lines[0].strip()}" if lines else "")
 
 
 def _finite(x: Tensor) -> bool:
