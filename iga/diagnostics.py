@@ -268,14 +268,16 @@ def summary(trace: Trace) -> Summary:
 
 def pooled(summaries: Sequence[Summary], prefix: str) -> dict[str, float]:
     """geo_scaled_absmax, wmax_sat_frac and log_det_min over several calls, those that one of them shows."""
-    absmax, saturated, lowest = ([one[part] for one in summaries if one[part] is not None] for part in range(3))
+    absmax = [one[0].double() for one in summaries if one[0] is not None]
+    saturated = [one[1] for one in summaries if one[1] is not None]
+    lowest = [one[2].double() for one in summaries if one[2] is not None]
     found: dict[str, Tensor] = {}
     if absmax:
-        found["geo_scaled_absmax"] = torch.stack([value.double() for value in absmax]).amax()
+        found["geo_scaled_absmax"] = torch.stack(absmax).amax()
     if saturated:
         found["wmax_sat_frac"] = _or_zero(torch.cat(saturated).double()).mean()
     if lowest:
-        found["log_det_min"] = torch.stack([value.double() for value in lowest]).amin()
+        found["log_det_min"] = torch.stack(lowest).amin()
     return to_floats({prefix + name: value for name, value in found.items()}) if found else {}
 
 

@@ -46,8 +46,8 @@ def _encoded(value: Any, name: str, tensors: dict[str, Tensor], depth: int) -> A
         tensors[name] = value.detach().cpu().contiguous()
         return {"tensor": name}
     if depth > 0 and not isinstance(value, Tensor | nn.Module | type) and not callable(value):
-        if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return {"object": _class(value), "fields": {key: part(key, getattr(value, key)) for key in value._fields}}
+        if isinstance(value, tuple) and (fields := getattr(value, "_fields", None)):
+            return {"object": _class(value), "fields": {key: part(key, getattr(value, key)) for key in fields}}
         for kind in (list, tuple):
             if type(value) is kind:
                 return {kind.__name__: [part(number, one) for number, one in enumerate(value)]}

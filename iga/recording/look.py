@@ -244,7 +244,8 @@ class _Catcher(TorchDispatchMode):
         if rows is None or weights.shape[keys] < 2:
             return
         lead = tuple(size for d, size in enumerate(weights.shape) if d not in (rows, keys))
-        self._look.caught(rows_of(*(square(x, weights.shape, rows, keys) for x in (logits, weights)), lead))
+        logits, flat = (square(x, weights.shape, rows, keys) for x in (logits, weights))
+        self._look.caught(rows_of(logits, flat, lead))
 
     def _dot_product(self, given: dict[str, Any]) -> None:
         query, key = given["query"], given["key"]
@@ -282,8 +283,8 @@ def _seen(call: Call, outputs: list[Tensor]) -> Seen:
         seen.rows = call.rows
     for number, one in enumerate(weights):
         of = logits[number] if len(logits) == len(weights) else None
-        flat = (None if x is None else x.expand(one.shape).flatten(0, -3) for x in (of, one))
-        seen.rows.append(rows_of(*flat, tuple(one.shape[:-2])))
+        of = None if of is None else of.expand(one.shape).flatten(0, -3)
+        seen.rows.append(rows_of(of, one.flatten(0, -3), tuple(one.shape[:-2])))
     return seen
 
 

@@ -52,7 +52,8 @@ def built(words: dict[str, Any]) -> nn.Module:
         if name == "InvariantPointAttention":
             return InvariantPointAttention(**options)
         if name == "InvariantGaussianAttention":
-            return InvariantGaussianAttention(**options | {"config": IGAConfig(**options["config"])})
+            config = IGAConfig(**options.pop("config"))
+            return InvariantGaussianAttention(**options, config=config)
     except (KeyError, TypeError) as error:
         raise ValueError(f"the layer's sizes are damaged: {error}") from error
     raise ValueError(f"no layer {name!r}")

@@ -106,7 +106,8 @@ def of_trace(trace: Trace, outputs: Sequence[Tensor]) -> Seen:
     entropy = torch.special.entr(trace.weights).sum(dim=-1)
     bad = (~(trace.weights.isfinite().all(dim=-1)) & valid).any(dim=-1)
     lead = (math.prod(trace.weights.shape[:-3]), trace.weights.shape[-3])
-    rows = Rows(lead, *(x.reshape(-1, x.shape[-1]) for x in (largest, entropy, key, valid, others)), bad.flatten())
+    parts = (x.reshape(-1, x.shape[-1]) for x in (largest, entropy, key, valid, others))
+    rows = Rows(lead, *parts, bad=bad.flatten())
     return Seen(tensors, [rows], outputs, flat(trace.pair_mask[..., None, :, :], 3), trace)
 
 

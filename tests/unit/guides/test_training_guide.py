@@ -13,7 +13,7 @@ from helpers.process import run_script
 pytestmark = [pytest.mark.training, pytest.mark.process]
 
 GUIDE = Path(__file__).resolve().parents[3] / "docs/guides/training.md"
-SCRIPT, OPENFOLD = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.S)
+SCRIPT, OPENFOLD, LIMITS = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.S)
 STEPS = 12
 
 
@@ -50,3 +50,20 @@ def test_the_training_script_runs_and_its_losses_fall(processes: int, tmp_path: 
             assert rank or sum(found[STEPS // 2 :]) < sum(found[: STEPS // 2]), name
     names = {"debug/iga/global/geo_scaled_absmax", "debug/iga/global/log_det_min", "debug/iga/l1/geo_raw_mean"}
     assert names <= set(rows(tmp_path / "train_0.csv")[0])
+
+
+def test_the_example_of_limits_runs_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(LIMITS, names)
+    assert names["limits"].log_det == -25.0 and list((tmp_path / "crossed").iterdir()) == []
+
+
+def test_the_guide_states_the_limits_that_are_the_default() -> None:
+    from iga.recording import KINDS, Limits
+
+    stated = dict(re.findall(r"^\| `(\w+)` \| (\S+)", GUIDE.read_text(encoding="utf-8"), re.M))
+    assert set(KINDS) <= set(stated)
+    for kind in KINDS[1:]:
+        limit = Limits().of(kind)
+        assert limit is not None and abs(limit - float(stated[kind].strip(",;").replace("−", "-"))) < 0.05 * abs(limit)
