@@ -1,4 +1,4 @@
-"""What `iga.watch` costs a training step: one that is looked at, one that is not, and a hundred of both.
+"""The cost of `iga.watch` in a training step: one that is looked at, one that is not, and a hundred of both.
 
     python benches/watch_cost.py [--json benches/results/watch_cost.json] [--rounds 30] [--only NAME]
 

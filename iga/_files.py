@@ -14,6 +14,7 @@ import socket
 import stat
 import sys
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 
 __all__ = ["check_target", "descriptor", "sweep_folders", "write_bytes", "write_folder", "write_text"]
@@ -58,18 +59,19 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> Path:
                 file.write(data)
                 _flush(file.fileno())
         _flush_folder(beside)
-        for place in (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 10**6))):
+        for number in count(1):
+            place = path if number == 1 else path.with_name(f"{path.name}-{number}")
+            if os.path.lexists(place):  # an empty folder would be replaced
+                continue
             try:
-                if place.exists():  # an empty folder would be replaced
-                    continue
                 os.rename(beside, place)
-            except OSError as error:
-                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                    continue
-                raise
+            except OSError as error:  # somebody else was faster
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+                continue
             _flush_folder(place.parent)
             return place
-        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        raise AssertionError  # count has no end
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise

@@ -280,6 +280,9 @@ KILLED = """
 
     out = Path(sys.argv[1])
     layer, given = small_layer("pre_fix", seed=4), collapsed()
+    layer.implementation = "reference"
+    with iga.watch(layer, out=out.with_name("first"), on_limit="record"):
+        layer(*given)  # so that a child has nothing to import
 
     def train(kill_at):
         calls = [0]

@@ -1,11 +1,6 @@
-"""A model that is watched: its metrics are right, its outputs stay as they were, and nothing is left in it."""
+"""Metrics of a model that is watched: those of its layers, whatever they are and however it runs."""
 
-import copy
-import io
-import math
-import random
 import textwrap
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,51 +8,14 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import iga
 from helpers.layers import Net, layer_inputs, small_layer
 from helpers.process import run_script
+from helpers.softmaxed import WIDTH, Chain, N, Softmaxed, tokens
 from iga import InvariantPointAttention, Monitor, taps
-from iga.recording import LimitCrossed
-
-N, WIDTH = 6, 8
-
-
-class Softmaxed(nn.Module):
-    """A layer that knows nothing of this package."""
-
-    def __init__(self, sharp: float = 1.0, dot_product: bool = False) -> None:
-        super().__init__()
-        self.query, self.key = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.softmax, self.sharp, self.dot_product = nn.Softmax(dim=-1), sharp, dot_product
-
-    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        q, k = self.sharp * self.query(x), self.key(x)
-        if self.dot_product:
-            some = None if mask is None else mask[:, None, :].expand(len(x), N, N)
-            return F.scaled_dot_product_attention(q, k, x, attn_mask=some, scale=1.0)
-        logits = q @ k.mT
-        if mask is not None:
-            logits = logits.masked_fill(~mask[:, None, :], -torch.inf)
-        return self.softmax(logits) @ x
-
-
-class Chain(nn.Module):
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for layer in self.layers:
-            x = layer(x)
-        return x
-
-
-def tokens(seed: int = 0) -> torch.Tensor:
-    return torch.randn(2, N, WIDTH, generator=torch.Generator().manual_seed(seed))
 
 
 def test_metrics_of_this_packages_layers_are_those_of_a_monitor() -> None:
@@ -237,188 +195,3 @@ def test_a_compiled_model_keeps_its_one_graph_and_is_seen_in_the_steps_that_are_
     program.write_text(textwrap.dedent(COMPILED), encoding="utf-8")
     ran = run_script(program, timeout=300.0)
     assert ran.returncode == 0, ran.stderr
-
-
-def hooks_of(model: nn.Module) -> list[tuple[set[str], int]]:
-    return [
-        (set(vars(module)), len(module._forward_hooks) + len(module._forward_pre_hooks)) for module in model.modules()
-    ]
-
-
-def test_steps_that_are_not_looked_at_have_a_model_as_it_was() -> None:
-    model, given = nn.ModuleList([Net(), Softmaxed()]), layer_inputs()
-    before = hooks_of(model)
-    recorder = iga.watch(model, every=2, limits=None)
-    assert hooks_of(model) != before
-    recorder.step()
-    assert hooks_of(model) == before and not taps.listening()
-    recorder.step()
-    model[0](*given)
-    model[1](tokens())
-    recorder.close()
-    recorder.close()
-    assert hooks_of(model) == before and recorder.step() == {}
-
-
-def test_a_call_that_fails_is_not_looked_at_and_the_next_one_is() -> None:
-    class Failing(Softmaxed):
-        def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-            y = super().forward(x)
-            if mask is not None:
-                raise KeyError("mask")
-            return y
-
-    model, given = nn.ModuleList([Net(), Failing()]), layer_inputs()
-    with iga.watch(model, limits=None) as recorder:
-        with pytest.raises(KeyError):
-            model[1](tokens(), torch.ones(2, N, dtype=torch.bool))
-        with pytest.raises(Exception, match="mask must be"):
-            model[0](given.s, given.z, given.r, given.mask[:, :-1])
-        assert recorder._calls == {} and not taps.listening()
-        model[0](*given)
-        try:
-            raise KeyError
-        except KeyError:  # also while another error is handled
-            model[1](tokens())
-        assert recorder._calls == {0: 1, 1: 1, 2: 1}
-
-
-def test_copies_and_files_of_a_model_are_not_watched() -> None:
-    model, given = nn.ModuleList([Net(), Softmaxed()]), layer_inputs()
-    with iga.watch(model, limits=None) as recorder:
-        file = io.BytesIO()
-        torch.save(model, file)
-        file.seek(0)
-        for other in (copy.deepcopy(model), torch.load(file, weights_only=False)):
-            assert torch.equal(other[0](*given), model[0](*given))
-            assert torch.equal(other[1](tokens()), model[1](tokens()))
-        assert recorder._calls == {0: 2, 1: 2, 2: 2}
-
-
-def test_calls_without_values_pass_unseen() -> None:
-    model, x = Softmaxed(), tokens()
-    parameters = dict(model.named_parameters())
-    with iga.watch(model, limits=None) as recorder:
-        torch.func.grad(lambda p: torch.func.functional_call(model, p, (x,)).sum())(parameters)
-        copy.deepcopy(model).to("meta")(x.to("meta"))
-        assert recorder.step() == {}
-
-
-@pytest.mark.usefixtures("without_shape_checks")  # which draw what they check
-def test_random_numbers_of_a_training_stay_those_that_it_had() -> None:
-    model, given = Net(), layer_inputs()
-    torch.manual_seed(0)
-    plain = torch.rand(3)
-    torch.manual_seed(0)
-    states = random.getstate(), torch.get_rng_state()
-    with iga.watch(model, limits=None):
-        model(*given)
-    assert torch.equal(torch.rand(3), plain) and random.getstate() == states[0]
-
-
-def test_a_step_that_is_never_ended_is_told_of_once() -> None:
-    model = Softmaxed()
-    with iga.watch(model, every=3, limits=None), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for _ in range(9):
-            model(tokens())
-    assert ["step()" in str(one.message) for one in caught] == [True]
-
-
-def test_a_training_goes_on_warns_or_ends_as_it_was_asked(tmp_path: Path) -> None:
-    model = Softmaxed(1e3)
-    with iga.watch(model, on_limit="record", out=tmp_path) as recorder:
-        model(tokens())
-    assert set(recorder.written) == {"saturated", "entropy"}
-    with (
-        iga.watch(model) as recorder,
-        pytest.warns(RuntimeWarning, match=r"step 0, layer l0 \(\): saturated \S+ over 0.5"),
-    ):
-        model(tokens())
-        model(tokens())
-    assert recorder.written == {"saturated": None, "entropy": None}
-    with iga.watch(model, on_limit="raise", first_step=7) as recorder:
-        with pytest.raises(LimitCrossed, match="step 7") as raised:
-            model(tokens())
-        model(tokens())  # once a kind
-    assert raised.value.kind == "saturated" and raised.value.folder is None
-    assert not taps.listening() and hooks_of(model) == hooks_of(Softmaxed())
-
-
-def test_a_folder_that_cannot_be_written_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*given: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    model = Softmaxed(1e3)
-    with iga.watch(model, out=tmp_path / "made") as recorder:
-        monkeypatch.setattr("iga.recording.folder.write_folder", full)
-        with pytest.warns(RuntimeWarning, match="could not be kept: .*No space left"):
-            model(tokens())
-    assert recorder.written == {"saturated": None, "entropy": None} and list((tmp_path / "made").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("plant", "kind", "name"),
-    [
-        (lambda layer: layer.query.weight[0].fill_(math.nan), "non_finite", "softmax"),
-        (lambda layer: layer.query.bias.fill_(math.inf), "non_finite", "softmax"),
-    ],
-    ids=["a NaN in a weight", "an infinity in a bias"],
-)
-def test_numbers_that_are_not_finite_are_found_and_named(plant, kind: str, name: str, tmp_path: Path) -> None:
-    layer = Softmaxed()
-    with torch.no_grad():
-        plant(layer)
-    with iga.watch(layer, out=tmp_path) as recorder, pytest.warns(RuntimeWarning, match=name):
-        layer(tokens())
-    assert kind in recorder.written
-
-
-def test_rows_of_masked_keys_and_of_one_key_are_no_alarm() -> None:
-    mask = torch.zeros(2, N, dtype=torch.bool)
-    mask[:, 0] = True  # one key: its weight is 1
-    layer, given = small_layer(), layer_inputs()
-    given.mask[:, 1:] = False
-    with iga.watch(nn.ModuleList([layer]), on_limit="raise"):
-        layer(*given)
-    softmaxed = Softmaxed()
-    with iga.watch(softmaxed, on_limit="raise") as recorder:
-        softmaxed(tokens(), mask)
-        assert recorder.step()["debug/iga/global/wmax_sat_frac"] == 1.0
-
-
-@pytest.mark.usefixtures("without_shape_checks")
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("every", 0),
-        ("every", 2.0),
-        ("first_step", -1),
-        ("limits", {"log_det": -3.0}),
-        ("on_limit", "stop"),
-        ("config", {"model": nn.Linear}),
-        ("config", {"loss": math.nan}),
-        ("model", "layer"),
-    ],
-)
-def test_what_makes_no_sense_is_refused_by_name(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=name):
-        iga.watch(**{"model": Softmaxed(), name: value})  # type: ignore[arg-type]
-    assert stance() == "default"
-
-
-def stance() -> str:
-    from torch._dynamo import eval_frame
-
-    return eval_frame._stance.stance
-
-
-def test_the_stance_of_the_compiler_is_put_back_when_the_last_of_two_recorders_ends() -> None:
-    first, second = Softmaxed(), Softmaxed()
-    with torch.compiler.set_stance("eager_on_recompile"):
-        one, two = iga.watch(first, limits=None), iga.watch(second, limits=None)
-        one.close()
-        assert stance() == "force_eager"
-        two.close()
-        assert stance() == "eager_on_recompile"
-    assert stance() == "default"
