@@ -139,7 +139,7 @@ def _take_state(layer: nn.Module, state: Mapping[str, Tensor], device: torch.dev
     if lacking or strange:
         words = [f"lacks {lacking[0]}"] * bool(lacking) + [f"has {strange[0]}, which was not recorded"] * bool(strange)
         raise ValueError(f"the layer {' and '.join(words)}: it is another than was recorded")
-    for name, value in state.items():
+    for name, value in sorted(state.items()):
         if own[name].shape != value.shape:
             raise ValueError(
                 f"the layer's {name} is {list(own[name].shape)}, and {list(value.shape)} was recorded: other sizes"
