@@ -273,11 +273,14 @@ KILLED = """
     import sys
     from pathlib import Path
 
+    import torch
+
     import iga
     from iga import _files
     from iga.recording.folder import read
     from test_replay import collapsed, small_layer
 
+    torch.set_num_threads(1)  # a forked child would wait for the threads that only its parent has
     out = Path(sys.argv[1])
     layer, given = small_layer("pre_fix", seed=4), collapsed()
     layer.implementation = "reference"
