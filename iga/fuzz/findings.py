@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from iga._files import sweep_folders, write_folder
+
 __all__ = ["Findings", "files_in"]
 
 Fact = dict[str, Any]
@@ -20,6 +22,7 @@ class Findings:
         self.folder, self.named = folder, folder if named is None else named
         self._places: dict[bytes, str] = {}  # a case → the name of its folder
         self._facts: dict[object, Fact] = {}
+        sweep_folders(folder / "found")
         for case in sorted((folder / "found").glob("*/case.json")):
             if not case.parent.name.startswith("."):  # else it was never finished
                 self._places.setdefault(case.read_bytes(), case.parent.name)
@@ -34,19 +37,11 @@ class Findings:
             return self._facts.setdefault(_key(fact), fact)
         case = files["case.json"]
         if case not in self._places:
-            name = self._free(fact["check"])
-            new = self.folder / "found" / f".{name}"  # killed while it is written, it has no name yet
-            new.mkdir(parents=True, exist_ok=True)
-            for file, data in files.items():
-                (new / file).write_bytes(data)
-            new.replace(self.folder / "found" / name)
-            self._places[case] = name
+            found = self.folder / "found"
+            found.mkdir(parents=True, exist_ok=True)
+            self._places[case] = write_folder(found / fact["check"], files).name
         kept = fact | {"inputs": str(self.named / "found" / self._places[case])}
         return self._facts.setdefault(_key(kept), kept)
-
-    def _free(self, check: str) -> str:
-        names = (check, *(f"{check}-{number}" for number in range(2, 10**6)))
-        return next(name for name in names if not (self.folder / "found" / name).exists())
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

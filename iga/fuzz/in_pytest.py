@@ -19,7 +19,7 @@ import pytest
 from iga.fuzz.campaign import Campaign, Plan, campaign_folder
 from iga.fuzz.folder import Folder, new_record
 from iga.fuzz.messages import LOADING, TO, Lost
-from iga.fuzz.replay import replayed
+from iga.fuzz.replay import cases_under, replayed
 from iga.fuzz.result import document
 from iga.report.documents import Fuzz
 from iga.testing.gate.watched import Ending, Watched, ready_among
@@ -102,7 +102,7 @@ def searched(target: str, kind: str, seed: int, facts: Fact, seconds: float, pla
 def _others(folder: Folder, known: Fact, plan: Plan) -> list[Fact]:
     """Cases in the folder that its search did not write, judged: those that do not hold."""
     own = {Path(one["inputs"]) / "case.json" for one in known["findings"] if one["inputs"]}
-    cases = [path for path in sorted((folder.path / "found").rglob("case.json")) if path not in own]
+    cases = [path for path in cases_under(folder.path / "found") if path not in own]
     found = replayed(plan.target, plan.options | {"only": None}, cases, plan.limit, fork=False)
     return [one for one in found if one["verdict"] != "fixed"]
 
@@ -197,7 +197,7 @@ class SearchItem(pytest.Item):
             words = ["iga", "fuzz", self.target, "--kind", kind]
             heads = ", ".join(dict.fromkeys(re.split("[:,\n]", one)[0] for one in done.failures))
             lines = [f"{self.target}: {heads}", *done.failures, f"folder: {near(place)}"]
-            if any((place / "found").rglob("case.json")):
+            if cases_under(place / "found"):
                 lines.append(f"replay: {shlex.join([*words, '--replay', near(place)])}")
             else:  # what ended its process kept no inputs: the same search meets it again
                 lines.append(f"search: {shlex.join([*words, '--workers', '1', '--seed', str(self.seed)])}")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from iga._files import write_folder
 from iga._text import one_line
 from iga.fuzz.campaign import ENDS, SHRINK, Campaign, Plan, _Stream, folder_facts
 from iga.fuzz.findings import Findings, files_in
@@ -75,10 +76,9 @@ def searched(
         tempfile.TemporaryDirectory(prefix="iga-fuzz-", dir=scratch) as place,
         closing(_Told(Path(place), plan, set(found))) as own,
     ):
+        (own.path / "found").mkdir()
         for name, files in found.items():
-            (own.path / "found" / name).mkdir(parents=True)
-            for file, data in files.items():
-                (own.path / "found" / name / file).write_bytes(data)
+            write_folder(own.path / "found" / name, files)
         if record:
             known = json.loads(record)
             findings = [_placed(one, own.path) for one in known["findings"]]

@@ -16,7 +16,7 @@ from iga.testing.cases_file import read_case
 from iga.testing.gate.start import forkable
 from iga.testing.gate.watched import Ending, Watched, ready_among
 
-__all__ = ["cases_in", "replayed"]
+__all__ = ["cases_in", "cases_under", "replayed"]
 
 Fact = dict[str, Any]
 
@@ -25,11 +25,17 @@ def cases_in(folders: Sequence[Path]) -> list[Path]:
     """The case files under these folders, in order. Raises ValueError, one line, for a folder without one."""
     found: list[Path] = []
     for folder in folders:
-        here = [folder] if folder.is_file() else sorted(folder.rglob("case.json"))
+        here = [folder] if folder.is_file() else cases_under(folder)
         if not here:
             raise ValueError(f"{os.fspath(folder)}: no case.json there")
         found += here
     return found
+
+
+def cases_under(folder: Path) -> list[Path]:
+    """The case files below a folder, in order; not those in hidden folders, which a killed writer has left."""
+    found = sorted(folder.rglob("case.json"))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def replayed(

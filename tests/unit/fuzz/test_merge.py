@@ -4,6 +4,8 @@ import fcntl
 import json
 import os
 import shutil
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +16,11 @@ import pytest
 import torch
 
 from helpers.command import called
+from iga.fuzz.findings import Findings
 from iga.fuzz.folder import Folder
 from iga.fuzz.merge import merge
 from iga.fuzz.packed import packed
+from iga.fuzz.replay import cases_in
 from iga.report.documents import Fuzz
 from iga.report.schema import read_as
 from iga.testing.cases_file import write_case
@@ -229,11 +233,21 @@ def test_a_place_that_is_taken_or_in_use_is_refused(
     assert ended.code == 1 and read_as(tmp_path / "made.json", Fuzz)["examples"] == 21
 
 
+def test_what_a_killed_writer_left_is_no_case_and_is_taken_away(shards: tuple[Path, Path], tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = shards[0] / "found" / f".being-written.{socket.gethostname()}.{dead.pid}.accuracy"
+    _case(left, 7.0)
+    assert left / "case.json" not in cases_in(shards)
+    Findings(shards[0])
+    assert not left.exists() and cases_in(shards)
+
+
 def test_a_merge_that_is_killed_at_any_write_leaves_what_was_there(
     shards: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, out, left = _tree(*shards), tmp_path / "out", [0]
-    replace, rmtree = os.replace, shutil.rmtree
+    rename, rmtree = os.rename, shutil.rmtree  # on Linux os.replace does the same
 
     class Killed(BaseException):
         pass
@@ -242,7 +256,7 @@ def test_a_merge_that_is_killed_at_any_write_leaves_what_was_there(
         left[0] -= 1
         if left[0] < 0:
             raise Killed
-        replace(*names)
+        rename(*names)
 
     def tidied(*names: Any, **options: Any) -> None:
         if not isinstance(sys.exception(), Killed):  # who is killed tidies nothing
@@ -251,6 +265,7 @@ def test_a_merge_that_is_killed_at_any_write_leaves_what_was_there(
     ends = 0
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", counted)
+        patch.setattr(os, "rename", counted)
         patch.setattr(Path, "replace", lambda self, to: counted(self, to))
         patch.setattr(shutil, "rmtree", tidied)
         while True:
