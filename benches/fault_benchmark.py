@@ -289,7 +289,8 @@ def main() -> None:
     chosen = list(rows)[:: options.every]
     if options.kinds:
         chosen = [key for key in chosen if rows[key]["kind"] in options.kinds]
-    with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
+    # a slip may keep what it has seen, so a process judges few of them
+    with ProcessPoolExecutor(options.workers, get_context("spawn"), max_tasks_per_child=8) as pool:
         asked = {}
         for key in chosen:
             known = rows[key]["found"]

@@ -118,7 +118,7 @@ def verify(
         "implementation": implementation,
         "save": None if save is None else str(save),
     }
-    printed: list[str] = []
+    printed, stopped = list[str](), list[int]()
     chosen = None if target is not None else "bounded" if preset is None else preset
     if chosen is not None and (only or not side_by_side()):  # two processes would only take longer
         with misuse():
@@ -129,10 +129,21 @@ def verify(
         limits = {"kind": kind, "timeout": timeout}
         with misuse(), Bars() as on_progress:
             report = judge(
-                target, preset=chosen, **limits, on_progress=on_progress, on_output=printed.append, **options
+                target,
+                preset=chosen,
+                **limits,
+                on_progress=on_progress,
+                on_output=printed.append,
+                on_stop=stopped.append,
+                **options,
             )
     for line in printed:
         say(f"the target printed: {line}" if chosen is None else line)
     document = report.document(context.obj)
     add_commands(document, typed(context, "only", "seed", "structures", "json", "save"), structures or [])
-    finish(document, blocks(document), json)
+    try:
+        finish(document, blocks(document), json)
+    except typer.Exit:
+        if stopped:
+            raise typer.Exit(128 + stopped[0]) from None
+        raise

@@ -1,4 +1,4 @@
-"""Faults that change nothing but the process: a default, a generator, or the filters of warnings after a call."""
+"""Faults that change the process alone: a default, a generator, or the filters of warnings; or that print."""
 
 import random
 import warnings
@@ -34,11 +34,17 @@ def _draw() -> None:
     torch.rand(())
 
 
+def _print() -> None:
+    if not torch.compiler.is_compiling():
+        print("a call")
+
+
 ACTS: dict[str, Callable[[], None]] = {
     "the default dtype becomes float64": _widen,
     "Python's generator is seeded": _reseed,
     "warnings are silenced for good": _silence,
     "a draw from the global generator, unused": _draw,
+    "a line is printed at every call": _print,
 }
 
 

@@ -8,6 +8,7 @@ target that ends the process, or does not come back, as it is loaded has a table
 
 import math
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -20,6 +21,7 @@ from iga.testing.checks import LAST, SIDE_BY_SIDE, TRACES, share_of
 from iga.testing.contract import Contract, check_seed, the_profile
 from iga.testing.gate.channel import Garbled
 from iga.testing.gate.start import forkable
+from iga.testing.gate.stopped import stops
 from iga.testing.gate.watched import LINES, Ending, Watched, ready_among
 from iga.testing.result import LOADS, PROCESS, Finding, Report
 
@@ -83,6 +85,10 @@ class _NotLoaded(Exception):
     """The target was not loaded; the words say why."""
 
 
+class _Stopped(Exception):
+    """The gate itself was told to end; the words say by which signal."""
+
+
 class _Ended(Exception):
     """The child says itself that it will report no more; the words say why."""
 
@@ -94,6 +100,7 @@ def judge(
     timeout: float | None = None,
     on_progress: Progress | None = None,
     on_output: Callable[[str], None] | None = None,
+    on_stop: Callable[[int], None] | None = None,
     **others: Any,
 ) -> Report:
     """What `iga.verify(target, **others)` finds of a target that is named by its place, judged in processes of its own.
@@ -102,6 +109,8 @@ def judge(
     timeout      seconds that one check may take, or loading the target; None: `LIMITS` of the profile, of a target
     on_progress  called as on_progress(what, done, total)
     on_output    called with each of the first lines that the accused printed
+    on_stop      called with the number of a signal that ended the run (SIGINT, SIGTERM, …): what had not been judged by
+                 then is broken, and says so
 
     Raises ValueError for misuse, as `iga.verify` does.
     """
@@ -124,7 +133,16 @@ def judge(
             watched = [one for lane in lanes for one in lane.changed]
             now = [_Lane(share) for share in shares if share in wanted]
             lanes += now
-            _follow(now, known, {"options": options, "watched": watched}, limit, report, fork=fork)
+            with stops() as came:
+                try:
+                    _follow(now, known, {"options": options, "watched": watched}, limit, report, came, fork=fork)
+                finally:
+                    if came and on_stop is not None:
+                        on_stop(came[0])
+    except _Stopped as end:
+        if known.plan is None:
+            return _unloadable(options, str(end), time.perf_counter() - started)
+        known.broken([name for name in known.units if name not in known.found], f"not judged: {end}")
     except _NotLoaded as end:
         return _unloadable(options, str(end), time.perf_counter() - started)
     finally:
@@ -134,11 +152,18 @@ def judge(
 
 
 def _follow(
-    lanes: list[_Lane], known: _Known, request: dict[str, Any], limit: float, report: Progress, *, fork: bool
+    lanes: list[_Lane],
+    known: _Known,
+    request: dict[str, Any],
+    limit: float,
+    report: Progress,
+    came: list[signal.Signals],
+    *,
+    fork: bool,
 ) -> None:
     """Take in what the children send until each has finished. A child that will not is followed by another.
 
-    Raises _NotLoaded where the first that ends has not even loaded the target.
+    Raises _NotLoaded where the first that ends has not even loaded the target, _Stopped where a signal came.
     """
     waiting, working = list(lanes), list[_Lane]()
     try:
@@ -148,6 +173,8 @@ def _follow(
                 working.append(waiting.pop(0))
                 working[-1].begin(request | {"done": list(known.found)}, limit, fork=fork)
             ready = ready_among([lane.child for lane in working])
+            if came:
+                raise _Stopped(f"the run was ended by {came[0].name}")
             for lane in list(working):
                 end = _look(lane, known, ready, report)
                 if end is not None and not lane.finished:

@@ -25,6 +25,7 @@ from typing import Any
 
 from iga._runtime import available
 from iga.testing.gate.channel import CLOSED
+from iga.testing.gate.stopped import SIGNALS
 
 __all__ = ["Child", "forkable", "side_by_side"]
 
@@ -126,9 +127,8 @@ def _forked(up: int, out: int, request: str, ours: tuple[int, int]) -> int:
         )
         sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
         faulthandler.enable(sys.stderr, all_threads=False)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        for number in (signal.SIGTERM, signal.SIGALRM):
-            signal.signal(number, signal.SIG_DFL)
+        for number in (*SIGNALS, signal.SIGALRM):
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         _work(up, request)
     finally:
         os._exit(1)

@@ -5,6 +5,8 @@ by way of other checks. Building the layer may draw random numbers; calling it i
 their backward passes are added.
 """
 
+from contextlib import nullcontext
+
 import torch
 
 from iga.testing.check import check
@@ -12,7 +14,7 @@ from iga.testing.contract import Contract
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import build, cast, gradients, leaves, native
 from iga.testing.layer.subject import Subject
-from iga.testing.state.watch import current, left_alone
+from iga.testing.state.watch import current, left_alone, silent
 from iga.testing.tally import Tally
 
 __all__ = ["process_state"]
@@ -27,9 +29,10 @@ def process_state(subject: Subject, cases: list[Case], contract: Contract, seed:
         for index, given in enumerate(cases):
             points = contract.points[index % len(contract.points)]
             layer = build(subject, points, seed + index)
-            for _ in range(2):  # the first may load what it needs
+            for again in (False, True):  # the first may load what it needs, and say so
                 case = cast(given, native(subject))
-                with left_alone(f"{given.label}, P = {points}, forward"), torch.no_grad():
+                where = f"{given.label}, P = {points}, forward"
+                with silent(where) if again else nullcontext(), left_alone(where), torch.no_grad():
                     subject.output(layer, case)
                 if "gradients" in subject.claims.lacking:
                     continue

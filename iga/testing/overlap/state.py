@@ -4,13 +4,15 @@ Every call of a run is watched (`iga.testing.state`), and what it changed is put
 by way of other checks. Here, calls with their backward passes are added.
 """
 
+from contextlib import nullcontext
+
 import torch
 
 from iga.testing.check import check
 from iga.testing.overlap.accuracy import name_of
 from iga.testing.overlap.pairs import PairSource
 from iga.testing.overlap.subject import OverlapSubject
-from iga.testing.state.watch import current, left_alone
+from iga.testing.state.watch import current, left_alone, silent
 from iga.testing.tally import Tally
 
 __all__ = ["process_state"]
@@ -23,9 +25,10 @@ def process_state(function: OverlapSubject, inputs: PairSource, seed: int, tally
     assert watch is not None, "a run watches"
     try:
         for dtype in function.dtypes:
-            for round in range(2):  # the first may load what it needs
-                pair = inputs.few(dtype, seed + round)
-                with left_alone(f"{name_of(dtype)}, forward"), torch.no_grad():
+            for again in (False, True):  # the first may load what it needs, and say so
+                pair = inputs.few(dtype, seed + again)
+                where = f"{name_of(dtype)}, forward"
+                with silent(where) if again else nullcontext(), left_alone(where), torch.no_grad():
                     function.on_copies(*pair)
                 if "gradients" in function.claims.lacking:
                     continue

@@ -1,10 +1,11 @@
 """The watch over a run: the state of the process before and after each call of the accused. What has changed is kept by
 name, and put back, so that the next call and the suite find the process as it was."""
 
+import io
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from threading import get_ident
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from iga.testing.state.facets import FACETS
 
-__all__ = ["Watch", "current", "left_alone", "unchanged", "watching"]
+__all__ = ["Watch", "current", "left_alone", "silent", "unchanged", "watching"]
 
 
 @dataclass
@@ -98,6 +99,25 @@ def left_alone(where: str, *, draws: bool = False, whole: bool = False) -> Itera
         if whole or not disturbed:
             for words in _compared(before, imported=len(sys.modules) != modules, draws=draws, modes=whole):
                 watch.note(where, words)
+
+
+@contextmanager
+def silent(where: str) -> Iterator[None]:
+    """A call that is not the first: what Python prints to standard output meanwhile is noted with `where`, and printed.
+
+    Standard output is for what a program answers; a layer that prints at every call mixes into that of whoever uses it.
+    Warnings and logs go to standard error, and are not noted.
+    """
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            yield
+    finally:
+        text = printed.getvalue()
+        if text:
+            print(text, end="")
+            if _current is not None:
+                _current.note(where, "it printed to standard output, and not at its first call alone")
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from helpers.command import called
+from helpers.process import run_script
 from iga.testing.gate import parent, start, watched
 from iga.testing.gate.channel import Channel, Garbled, Lines
 from iga.testing.gate.parent import judge
@@ -44,6 +46,11 @@ prints = bad(lambda: os.write(1, b"x" * 300 + b"\\n" * 2**21))
 closes = bad(lambda: os.closerange(0, 4096))
 writes = bad(lambda: [os.write(fd, b"{}\\n") for fd in range(200, 204)])
 times = bad(lambda: (threading.Timer(0.05, os._exit, [0]).start(), time.sleep(1e6)))
+
+def tells(number):
+    return bad(lambda: (os.kill(os.getppid(), number), time.sleep(1e6)))
+
+terminates, hangs_up, interrupts_all = tells(signal.SIGTERM), tells(signal.SIGHUP), tells(signal.SIGINT)
 
 @target(kind="overlap")
 def forks(*pair):
@@ -100,6 +107,28 @@ def test_what_ends_the_process_breaks_the_check_by_name_and_the_others_are_judge
     assert words in report["score_laws"].note
     if name not in ("exits", "fills"):  # what is raised is a finding like others, which the target may expect
         assert report.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("terminates", signal.SIGTERM), ("hangs_up", signal.SIGHUP), ("interrupts_all", signal.SIGINT)],
+)
+def test_a_signal_to_the_gate_leaves_a_table_and_a_report(
+    name: str, number: signal.Signals, bad: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "report.json"
+    script = tmp_path / "run.py"  # a script in the background is deaf to SIGINT
+    script.write_text(
+        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from iga.cli.app import main\nmain(sys.argv[1:])\n",
+        encoding="utf-8",
+    )
+    only = [word for one in ONLY for word in ("--only", one)]
+    ended = run_script(script, "verify", f"{bad}:{name}", *only, "--json", str(file))
+    assert ended.returncode == 128 + number and "score_laws" in ended.stdout
+    rows = {row["name"]: row for row in json.loads(file.read_text(encoding="utf-8"))["invariants"]}
+    assert rows.keys() == HOLDS.keys() and rows["score_laws"]["verdict"] == "broken"
+    assert f"the run was ended by {number.name}" in rows["score_laws"]["note"]
 
 
 def test_what_a_target_leaves_behind_does_not_decide(bad: Path) -> None:

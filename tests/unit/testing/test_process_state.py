@@ -17,7 +17,7 @@ import torch
 
 import iga
 from iga.testing.state.facets import FACETS
-from iga.testing.state.watch import Watch, left_alone, unchanged, watching
+from iga.testing.state.watch import Watch, left_alone, silent, unchanged, watching
 from iga.testing.targets import load_target
 
 ACTS: dict[str, Callable[[], object]] = {
@@ -122,3 +122,16 @@ def test_a_call_that_forks_is_broken_and_its_child_ends_there() -> None:
     report = iga.verify(forking, kind="overlap", only=["process_state"])
     assert "forked the process" in report["process_state"].worst_example
     assert os.waitstatus_to_exitcode(os.waitpid(forked[0], 0)[1]) == 0
+
+
+def test_what_prints_at_its_first_call_alone_is_silent_and_what_prints_at_every_call_is_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    watch = Watch()
+    with watching(watch), silent("a call"):
+        pass
+    assert not watch.changes
+    with watching(watch), silent("a call"):
+        print("a line")
+    assert list(watch.changes) == ["it printed to standard output, and not at its first call alone"]
+    assert capsys.readouterr().out == "a line\n"  # it is not lost
