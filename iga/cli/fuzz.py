@@ -60,7 +60,8 @@ def fuzz(
     sides of the function's own conditions. Of a layer, calls: sizes, batches, masks, memory and geometry, of which
     relations between two calls and the checks of iga verify are asked. What is suspected is judged again from its
     inputs alone, in a process of its own, and made simple. A check that has been broken is searched no more, unless
-    with --keep-going. Ends 0 if nothing was found, 1 if something was, 2 on misuse; Ctrl-C ends with what there is.
+    with --keep-going. Ends 0 if nothing was found, 1 if something was or nothing was judged, 2 on misuse; Ctrl-C ends
+    with what there is.
 
     iga fuzz merge DIR... --out DIR joins the folders of several campaigns.
     """

@@ -22,7 +22,7 @@ def merge(
     """Join folders of campaigns of one target: shards of several machines, or several seeds.
 
     Counts add up, each stream once; what was found and where it has been is united; what was joined of one campaign
-    goes on in the new folder. Ends 0 if nothing was found, 1 if something was, 2 on misuse.
+    goes on in the new folder. Ends 0 if nothing was found, 1 if something was or nothing was judged, 2 on misuse.
     """
     check_names(out=[str(out)])
     check_outputs(json=json)

@@ -92,9 +92,12 @@ def searched(target: str, kind: str, seed: int, facts: Fact, seconds: float, pla
     waiting = [one for one in made["doubtful"] if one["verdict"] == "not judged"]
     done.failures += [f"{one['check']} is suspected: {one['where']}; the next run judges it first" for one in waiting]
     new = made["examples"] - known["counts"]["examples"]
-    if not new and not done.failures and not done.interrupted:
-        words = f"nothing was searched: {seconds:.3g} s were over before the first round was; give --iga-fuzz more"
-        done.failures.append(words)
+    if not done.failures and not done.interrupted:
+        if not new:
+            words = f"{seconds:.3g} s were over before the first round was; give --iga-fuzz more"
+            done.failures.append(f"nothing was searched: {words}")
+        elif not made["worst"]:
+            done.failures.append("; ".join(["nothing was judged", *made["blind"]]))
     done.summary = _summary(made, new)
     return done
 

@@ -187,7 +187,8 @@ class LayerStream:
             self.alive()
             one = found[name] = self.asked.measure(name, scene)
             ratio = min(one.ratio, 1e300)
-            self._worst[name] = max(self._worst.get(name, 0.0), ratio)
+            if one.finding.shown:
+                self._worst[name] = max(self._worst.get(name, 0.0), ratio)
             if one.broken:
                 self._candidate(name, genome, one)
             elif ratio > 0 and not thorough and name in self.asked.supported:

@@ -281,7 +281,9 @@ class OverlapStream:
         if not names:
             return
         check = self._checks[names[turn % len(names)]]
-        finding, call = drawn(self.subject, check, seed := self.seed + turn, self.digits)
+        finding, call, ratio = drawn(self.subject, check, seed := self.seed + turn, self.digits)
+        if finding.shown:
+            self._worst[check.name] = max(self._worst.get(check.name, 0.0), min(ratio, 1e300))
         if finding.verdict == "broken" and call is not None:
             self._candidate(
                 check.name, replace(call, layer={DRAWN: seed}), math.inf, finding.worst_example, finding.note
@@ -290,7 +292,8 @@ class OverlapStream:
     def _note(self, found: dict[str, Verdict], inputs: dict[str, Tensor] | None = None) -> None:
         for name, verdict in found.items():
             worst = float(verdict.ratio.max()) if len(verdict.ratio) else 0.0
-            self._worst[name] = max(self._worst.get(name, 0.0), min(worst, 1e300))
+            if verdict.finding.shown:
+                self._worst[name] = max(self._worst.get(name, 0.0), min(worst, 1e300))
             call = verdict.call if inputs is None else Call("overlap", inputs)
             if verdict.finding.verdict == "broken" and call is not None:
                 self._candidate(name, call, worst, verdict.finding.worst_example, verdict.finding.note)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from iga._typing import Bool, Tensor
-from iga.fuzz.objectives import Verdict, judge_pairs, measure
+from iga.fuzz.objectives import Ratios, Verdict, judge_pairs, measure
 from iga.fuzz.stream import Candidate, Judgement
 from iga.search.pairs import Pairs
 from iga.search.shrink import shrink, smallest_batch
@@ -20,7 +20,6 @@ from iga.testing.overlap.pairs import PairSource
 from iga.testing.overlap.subject import ARGUMENTS, OverlapSubject
 from iga.testing.result import Finding
 from iga.testing.state.watch import Watch, watching
-from iga.testing.tally import Tally
 
 __all__ = ["CLEARLY", "DRAWN", "drawn", "judged_again", "own_source", "shrunk"]
 
@@ -35,12 +34,12 @@ def own_source(subject: OverlapSubject, digits: int | None) -> PairSource:
     return PairSource([], subject.sigma_range, OWN, digits, EXACT, "fast")
 
 
-def drawn(subject: OverlapSubject, check: Check, seed: int, digits: int) -> tuple[Finding, latest.Call | None]:
-    """A check on inputs of its own: its finding, and what it called where it broke."""
-    tally = Tally(check.name, check.unit)
+def drawn(subject: OverlapSubject, check: Check, seed: int, digits: int) -> tuple[Finding, latest.Call | None, float]:
+    """A check on inputs of its own: its finding, what it called where it broke, and its largest value over limit."""
+    tally = Ratios(check.name, check.unit, 1)
     with watching(Watch()):
         measure(check, subject, own_source(subject, digits), seed, tally)
-    return tally.finding(), tally.call
+    return tally.finding(), tally.call, float(tally.ratio)
 
 
 def judged_again(subject: OverlapSubject, check: Check, candidate: Candidate, digits: int) -> Judgement:
@@ -50,7 +49,7 @@ def judged_again(subject: OverlapSubject, check: Check, candidate: Candidate, di
     answers that agree in fewer than `digits` digits (`iga.testing.judges.rigorous`).
     """
     if DRAWN in candidate.call.layer:
-        finding, _ = drawn(subject, check, int(candidate.call.layer[DRAWN]), digits)
+        finding, _, _ = drawn(subject, check, int(candidate.call.layer[DRAWN]), digits)
     else:
         pairs = _pairs(candidate)
         finding = _verdict(subject, check, pairs, digits).finding

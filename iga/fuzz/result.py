@@ -14,8 +14,8 @@ __all__ = ["document", "made_of"]
 
 
 def document(campaign: Campaign, command: str) -> Fuzz:
-    """The document; exit code 1 if anything was found, or is suspected and was not judged."""
-    return made_of(
+    """The document of `made_of`; the checks that no round came to are among what could not be followed."""
+    made = made_of(
         [stream.record for stream in campaign.streams],
         command=command,
         target=campaign.plan.target,
@@ -26,6 +26,13 @@ def document(campaign: Campaign, command: str) -> Fuzz:
         findings=campaign.findings,
         doubtful=campaign.doubtful,
     )
+    come_to = {one["check"] for one in [*made["worst"], *made["findings"], *made["doubtful"]]}
+    left = [name for name in campaign.facts.get("checks", ()) if name not in come_to]
+    if left:
+        made["blind"].append(f"checks that nothing was judged by: {', '.join(left)}")
+    if campaign.facts and not campaign.facts["checks"]:
+        made["blind"].append("none of the checks that were asked for applies to it")
+    return made
 
 
 def made_of(
@@ -40,7 +47,10 @@ def made_of(
     findings: Sequence[Fact],
     doubtful: Sequence[Fact],
 ) -> Fuzz:
-    """The document of these streams' records: counts are added, sides and cells united."""
+    """The document of these streams' records: counts are added, sides and cells united.
+
+    Exit code 1 if anything was found, or is suspected and was not judged, or where no check has judged anything.
+    """
     counts = [record["counts"] for record in records]
     covered = [record["covered"] for record in records if record["covered"] is not None]
     engines: dict[str, list[int]] = {}
@@ -64,7 +74,7 @@ def made_of(
         "command": command,
         "target": target,
         "kind": kind or "unknown",
-        "exit_code": int(bool(findings) or any(one["verdict"] == "not judged" for one in doubtful)),
+        "exit_code": int(bool(findings) or not worst or any(one["verdict"] == "not judged" for one in doubtful)),
         "seconds": seconds,
         "environment": environment(seed),
         "examples": sum(one["examples"] for one in counts),

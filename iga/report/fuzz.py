@@ -17,11 +17,12 @@ def blocks(document: Fuzz) -> list[Block]:
         made.append(_table("found", document["findings"]))
     if document["doubtful"]:
         made.append(_table("suspected, and not broken when judged again, or not judged", document["doubtful"]))
-    rows = tuple((one["check"], _figure(one["worst"])) for one in document["worst"])
-    made.append(Table(("check", "worst value over limit"), rows))
-    engines = tuple((one["name"], f"{one['rounds']:,}", f"{one['examples']:,}") for one in document["engines"])
-    made.append(Table(("engine", "rounds", "examples"), engines))
-    return [*made, Items(_coverage(document)), Paragraph(_summary(document))]
+    if rows := tuple((one["check"], _figure(one["worst"])) for one in document["worst"]):
+        made.append(Table(("check", "worst value over limit"), rows))
+    if engines := tuple((one["name"], f"{one['rounds']:,}", f"{one['examples']:,}") for one in document["engines"]):
+        made.append(Table(("engine", "rounds", "examples"), engines))
+    lines = _coverage(document)
+    return [*made, *([Items(lines)] if lines else []), Paragraph(_summary(document))]
 
 
 def _table(title: str, found: list[Counterexample]) -> Table:
@@ -47,7 +48,7 @@ def _coverage(document: Fuzz) -> tuple[str, ...]:
     lines += [f"never {'false' if one['true'] else 'true'}: {one_line(one['place'])}" for one in never[:SHOWN]]
     lines += [f"… and {len(never) - SHOWN} more" for _ in range(len(never) > SHOWN)]
     cells = "sizes (N, P, H, channels, samples)" if document["kind"] == "layer" else "cells of κ × angle × distance"
-    lines.append(f"{cells} met: {document['cells']} of {document['of_cells']}")
+    lines += [f"{cells} met: {document['cells']} of {document['of_cells']}"] if document["of_cells"] else []
     return (*lines, *(f"not followed: {one_line(words)}" for words in document["blind"]))
 
 
@@ -56,7 +57,13 @@ def _summary(document: Fuzz) -> str:
     rate = document["examples"] / max(document["seconds"], 1e-9)
     what = "calls" if document["kind"] == "layer" else "pairs"
     seeds = document.get("seeds", [document["environment"]["seed"]])
-    said = f"broken: {found}" if found else "nothing found"
+    waiting = ", ".join(dict.fromkeys(one["check"] for one in document["doubtful"] if one["verdict"] == "not judged"))
+    if found:
+        said = f"broken: {found}"
+    elif waiting:
+        said = f"suspected, and not judged yet: {waiting}"
+    else:
+        said = "nothing found" if document["worst"] else "nothing was judged, and nothing is known of it"
     return (
         f"{one_line(document['target'])}: {said}; {document['examples']:,} {what} in {document['seconds']:.0f} s "
         f"({rate:,.0f} a second), seed {', '.join(map(str, seeds))}, streams {', '.join(document['streams'])}"

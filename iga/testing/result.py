@@ -35,6 +35,11 @@ class Finding:
     worst_example: str
     note: str
 
+    @property
+    def shown(self) -> bool:
+        """Whether an example was judged that could have failed."""
+        return self.verdict == "broken" or self.examples > self.vacuous + self.undecided
+
 
 @dataclass(frozen=True)
 class Report:

@@ -12,7 +12,9 @@ import pytest
 
 from helpers.command import called
 from iga.cli.fuzz import _duration
-from iga.fuzz.folder import Folder
+from iga.fuzz.campaign import Campaign, Plan, _Stream, campaign_folder
+from iga.fuzz.folder import Folder, new_record
+from iga.fuzz.result import document
 from iga.report.documents import Fuzz
 from iga.report.schema import read_as
 
@@ -93,6 +95,38 @@ def test_a_function_that_ends_the_process_costs_its_round_and_is_a_finding(
 ) -> None:
     ended = _fuzz(capfd, f"{mine}:ends", "--max-time", "30s")
     assert ended.code == 1 and "exit code 0" in ended.out and "Traceback" not in ended.err
+
+
+@pytest.mark.process
+def test_a_search_that_has_judged_nothing_does_not_end_as_one_that_found_nothing(
+    mine: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "fuzz.json"
+    ended = _fuzz(capfd, f"{mine}:right", "--max-time", "0.001s", "--out", str(tmp_path), "--json", str(report))
+    *_, last = ended.out.splitlines()
+    assert ended.code == 1 and "nothing was judged" in last and "0 pairs" in last, ended
+    assert "accuracy, coincident_means" in " ".join(ended.out.split()) and read_as(report, Fuzz)["exit_code"] == 1
+    with campaign_folder(tmp_path, _plan(f"{mine}:right")) as folder:  # it was not searched, and is joined as that
+        folder.save(0, 1, new_record())
+    joined = called(capfd, "fuzz", "merge", str(tmp_path), "--out", str(tmp_path.with_name("joined")))
+    assert joined.code == 1 and "nothing was judged" in joined.out
+
+
+def _plan(target: str) -> Plan:
+    return Plan(target, {"kind": "overlap", "seed": 0, "only": None}, 1.0, 1.0, (0,), 1, False, 1.0)
+
+
+@pytest.mark.parametrize(("judged", "code"), [({}, 1), ({"accuracy": 0.2}, 0)])
+def test_examples_that_no_check_could_fail_on_are_no_search(
+    judged: dict[str, float], code: int, tmp_path: Path
+) -> None:
+    record = new_record()
+    record["counts"] |= {"examples": 7, "rounds": {"climb": 1}, "engines": {"climb": 7}, "worst": judged}
+    with campaign_folder(tmp_path, plan := _plan("a.py:f")) as folder:
+        campaign = Campaign(plan, folder, facts={"kind": "overlap", "checks": list(judged)})
+        campaign.started, campaign.before, campaign.streams = time.monotonic(), 0.0, [_Stream(0, record)]
+        made = document(campaign, "")
+    assert made["exit_code"] == code and any("applies to it" in one for one in made["blind"]) == bool(code)
 
 
 @pytest.mark.process

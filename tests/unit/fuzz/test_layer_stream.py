@@ -303,6 +303,14 @@ def test_a_stream_goes_on_from_its_state_as_if_it_had_not_stopped(monkeypatch: p
         other.restore({**one.state(), "generator": None})
 
 
+def test_what_is_not_asked_of_a_layer_has_judged_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iga.fuzz.layer.SUBJECTS", ("residues", "no_qk_points"))
+    names = ["reference", "finite_outputs"]  # it has no twin
+    stream = LayerStream(foreign(_OwnDesign), CONTRACT, checks=[], only=names, engines=("sampling",))
+    assert set(stream.round().worst) == {"finite_outputs"}
+    assert any(words.startswith("reference:") for words in stream.covered().blind)
+
+
 def test_a_change_stays_where_the_target_claims_to_work() -> None:
     room = Room(replace(CLEAN.claims, max_points=3, multiple_of={"c_hidden": 4}), CONTRACT, (torch.float32,))
     generator = torch.Generator().manual_seed(0)
