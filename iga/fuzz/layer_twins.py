@@ -126,7 +126,12 @@ class _Tried(Tally):
 
 
 def _against(twin: Subject, scene: LayerScene, k: int, tally: Tally, contract: Contract) -> _Tried:
-    """One sample, judged in full where it is not close, or where gradients are asked for."""
+    """One sample, judged in full where it is not close, or where gradients are asked for.
+
+    What `reference_agrees` allows has no room for value points that are rounded far from all others: its structures
+    have none. So a value is broken where it exceeds both that and what `layer_scene` allows two evaluations, and
+    gradients are asked for only where the rounding of value points is no larger than all else.
+    """
     found = _Tried(tally.name, tally.unit)
     accused = replace(scene.subject, claims=twin.claims, reference=twin.reference, config=None)
     case = cast(sample_of(scene.case, k), torch.float64)
@@ -136,6 +141,13 @@ def _against(twin: Subject, scene: LayerScene, k: int, tally: Tally, contract: C
     graded = scene.genome.choice % GRADED == 0 and scene.genome.pair_points < ROOM // 20
     if pair.close(replace(whole, **parts)) and not graded:
         found.add(pair.apart, pair.limit, pair.words)
+        return found
+    u, full = bounds.unit_roundoff(torch.float64), scene.whole
+    own = full.budget(u)[at][case.mask]
+    placed = full.places * u * full.reach * scene.lever
+    graded = graded and placed <= float(own.min())
+    if not graded and bool((pair.apart <= 2 * (own + placed)).all()):
+        found.add(pair.apart, 2 * (own + placed), pair.words)
     else:
         pair.judge(contract, scene.genome.choice, found, graded=graded)
     return found

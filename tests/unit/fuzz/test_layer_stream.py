@@ -303,6 +303,21 @@ def test_a_stream_goes_on_from_its_state_as_if_it_had_not_stopped(monkeypatch: p
         other.restore({**one.state(), "generator": None})
 
 
+def test_a_right_layer_agrees_with_its_reference_where_one_residue_is_far_from_all_others() -> None:
+    """A false alarm of 2.3 limits: value points are summed 490 nm away, and the own origin is taken off after that."""
+    genome = ordinary(a_call("residues", 6, dtype=torch.float64, s_size=0.0, z_size=0.0))
+    genome = genome.sized(c_s=3, c_z=1, c_hidden=1, no_heads=1, no_qk_points=1, no_v_points=1)
+    far = torch.zeros_like(genome.trans)
+    far[:, 0] = torch.tensor([-200.0, 200.0, -400.0])
+    needles = torch.full_like(far, -30.0)  # at the floor, so that the far one attends to itself alone
+    turn = torch.eye(3, dtype=torch.float64).expand_as(genome.rot)
+    own = asked(foreign(_Right))
+    for seed, choice in ((0, 0), (0, 1), (1, 0), (1, 1)):  # with gradients and without
+        made = replace(genome, trans=far, log_scale=needles, rot=turn, seed=seed, choice=choice)
+        found = own.measure("reference", own.scene(made))
+        assert found.finding.verdict == "holds" and found.finding.shown, found
+
+
 def test_what_is_not_asked_of_a_layer_has_judged_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iga.fuzz.layer.SUBJECTS", ("residues", "no_qk_points"))
     names = ["reference", "finite_outputs"]  # it has no twin
