@@ -20,6 +20,7 @@ from iga.cli.fuzz import fuzz
 from iga.cli.fuzz_merge import SearchOrMerge
 from iga.cli.guard import guarded
 from iga.cli.replay import replay
+from iga.cli.report import report
 from iga.cli.terminal import CommandError, complain, say
 from iga.cli.verify import verify
 from iga.cli.warm import warm
@@ -52,6 +53,7 @@ app.command()(picture)
 app.command()(bench)
 app.command()(compare)
 app.command()(warm)
+app.command()(report)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from iga.cli.terminal import Bars, Context, check_outputs, finish, misuse, whole_numbers
+from iga.cli.terminal import Bars, Context, Reports, check_outputs, finish, misuse, whole_numbers
 
 __all__ = ["bench"]
 
@@ -42,6 +42,7 @@ def bench(
         Path | None, typer.Option(help="An earlier result: end 1 if ours became slower relative to dense.")
     ] = None,
     max_ratio: Annotated[float, typer.Option(help="How much slower than the baseline is allowed.")] = 1.25,
+    report: Reports = None,
 ) -> None:
     """Time the attention beside its peers, each judged against float64 first.
 
@@ -49,7 +50,7 @@ def bench(
     machine's own measured limit, ratios, and how time grows with P and N. Ends 1 if an implementation is wrong or
     slower than the baseline allows, 2 on misuse.
     """
-    check_outputs(json=json, plot=plot)
+    check_outputs(report, json=json, plot=plot)
     if not max_ratio > 0:
         raise typer.BadParameter(f"must be above 0, got {max_ratio}", param_hint="--max-ratio")
     counts = None if points is None else whole_numbers(points)
@@ -87,4 +88,5 @@ def bench(
     if then is not None:
         document = against(document, then, max_ratio)
     timed = any(row["median_ms"] is not None for row in document["rows"])
-    finish(document, blocks(document), json, partial(draw, document, plot) if plot is not None and timed else None)
+    picture = partial(draw, document, plot) if plot is not None and timed else None
+    finish(document, blocks(document), json, report, picture)

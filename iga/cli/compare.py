@@ -1,13 +1,28 @@
 """`iga compare`: the comparison of arms as a command."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from iga._text import one_line
-from iga.cli.terminal import Bars, Context, check_names, complain, misuse, say, show_rows
+from iga.cli.report import tables
+from iga.cli.terminal import (
+    Bars,
+    Context,
+    Reports,
+    check_names,
+    check_outputs,
+    complain,
+    kept,
+    misuse,
+    reported,
+    say,
+    show_rows,
+)
 from iga.cli.terminal import console as terminal
+from iga.report.documents import Compare
+from iga.report.schema import read_as
 
 __all__ = ["compare"]
 
@@ -52,6 +67,7 @@ def compare(
     ] = None,
     samples: Annotated[int, typer.Option(help="Structures that each arm samples at the end, as PDB files.")] = 1,
     wandb: Annotated[str, typer.Option(help="Weights & Biases beside the CSV files: off, offline or online.")] = "off",
+    report: Reports = None,
 ) -> None:
     """Train IPA and the IGA arms side by side on SE(3) flow matching, and report losses, blow-ups and verdicts.
 
@@ -61,6 +77,7 @@ def compare(
     are made, 1 if one could not be, 2 on misuse.
     """
     check_names(structures=structures or [], out=[out])
+    check_outputs(report)
     from iga.experiment import compare as comparison
     from iga.experiment.run import processes
     from iga.experiment.run.dataset import Dataset
@@ -91,6 +108,12 @@ def compare(
         broken = f", {chains} of them with {breaks} chain breaks" if breaks else ""
         say(f"{dataset.described}: {sides}{broken}{skipped}")
 
+    made: list[dict[str, Any]] = []
+
+    def on_result(result: dict[str, Any]) -> None:
+        _print_summary(result)
+        made.append(result)
+
     try:
         with misuse(), Bars() as bars:
 
@@ -109,16 +132,30 @@ def compare(
                 command=context.obj,
                 on_data=on_data,
                 on_progress=progress if processes.rank() == 0 else None,
-                on_result=_print_summary,
+                on_result=on_result,
             )
     except RuntimeError as error:
         complain(f"{error}; what was done is kept: --resume goes on")
+        _report_unfinished(Path(out), report)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         complain("interrupted; what was done is kept: --resume goes on")
         raise typer.Exit(130) from error
+    with kept(*(write for result in made for write in reported(cast(Compare, result), report, tables))):
+        pass
     if status and processes.rank() == 0:
         terminal().print(f"{out}/report.md, report.html, result.json", markup=False, highlight=False, soft_wrap=True)
+
+
+def _report_unfinished(out: Path, report: list[Path] | None) -> None:
+    """The reports of a comparison of which a run could not be made, where there was anything to collect."""
+    if report is None or not (out / "result.json").exists():
+        return
+    with misuse():
+        document = read_as(out / "result.json", Compare)
+    if document["exit_code"]:
+        with kept(*reported(document, report, tables)):
+            pass
 
 
 def _print_summary(result: dict[str, Any]) -> None:

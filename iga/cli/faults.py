@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from iga.cli.terminal import Bars, Context, check_outputs, finish, misuse
+from iga.cli.terminal import Bars, Context, Reports, check_outputs, finish, misuse
 
 __all__ = ["faults"]
 
@@ -17,6 +17,7 @@ def faults(
         str, typer.Option(help="fast: a sample of the faults; ci: all; nightly: all, 200 seeds.")
     ] = "fast",
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+    report: Reports = None,
 ) -> None:
     """Prove that every check can fail: plant faults, and see which checks catch them.
 
@@ -24,11 +25,11 @@ def faults(
     check's own fault and others that the seed draws. Ends 0 only if each fault is caught, each check catches one, and
     the clean targets raise no alarm; 2 on misuse.
     """
-    check_outputs(json=json)
+    check_outputs(report, json=json)
     from iga.report.faults import blocks
     from iga.testing.faults.matrix import measure_matrix
 
     with misuse(), Bars() as on_progress:
         matrix = measure_matrix(profile=profile, seed=seed, on_progress=on_progress)
     document = matrix.document(context.obj)
-    finish(document, blocks(document), json)
+    finish(document, blocks(document), json, report)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iga.cli.terminal import Bars, Context, check_folder, check_outputs, console, finish, misuse, say
+from iga.cli.terminal import Bars, Context, Reports, check_folder, check_outputs, console, finish, misuse, say
 from iga.fuzz.duration import seconds_of
 
 __all__ = ["fuzz"]
@@ -53,6 +53,7 @@ def fuzz(
         Path | None, typer.Option(help="Keep state and counterexamples in this folder, and go on from what is there.")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
+    report: Reports = None,
 ) -> None:
     """Search for inputs on which an overlap function or an attention layer of yours breaks a check.
 
@@ -75,7 +76,7 @@ def fuzz(
             raise typer.BadParameter(f"must be at least 1, got {value}", param_hint=name)
     if not 0 < timeout < math.inf:
         raise typer.BadParameter(f"must be above 0, got {timeout}", param_hint="--timeout")
-    check_outputs(json=json)
+    check_outputs(report, json=json)
     check_folder(out=out)
     if ray is not None:
         from iga.fuzz.ray_cluster import check_address
@@ -86,6 +87,7 @@ def fuzz(
     from iga.fuzz.result import document
     from iga.report.fuzz import blocks
     from iga.testing.contract import check_seed
+    from iga.testing.source import source_of
 
     with misuse():
         check_seed(seed)
@@ -96,7 +98,7 @@ def fuzz(
     if ray is not None and replay:
         raise typer.BadParameter("is for a search: --replay judges here", param_hint="--ray")
     if replay:
-        _replay(target, options, replay, timeout, json)
+        _replay(target, options, replay, timeout, json, report)
     limit = math.inf if max_examples is None else float(max_examples)
     with ExitStack() as stack, misuse():
         kinds, more, cores = Campaign, {}, os.cpu_count() or 1
@@ -116,7 +118,8 @@ def fuzz(
             _keep(campaign, folder.path)
         made = document(campaign, context.obj)
         made["blind"] += more.get("lacking", [])
-    finish(made, blocks(made), json)
+        made["source"] = source_of(target)
+    finish(made, blocks(made), json, report)
 
 
 def _on_ray(stack: ExitStack, address: str, workers: int | None) -> tuple[Any, dict[str, Any], int]:
@@ -151,10 +154,18 @@ def _named(target: str, preset: str | None, implementation: str | None) -> str:
     return target if preset is None else preset
 
 
-def _replay(target: str, options: dict[str, Any], folders: list[Path], timeout: float, json: Path | None) -> None:
+def _replay(
+    target: str,
+    options: dict[str, Any],
+    folders: list[Path],
+    timeout: float,
+    json: Path | None,
+    report: list[Path] | None,
+) -> None:
     """A line a case; ends 1 if one is still broken or cannot be run, else 0."""
-    if json is not None:
-        raise typer.BadParameter("is for a search: --replay prints a line a case", param_hint="--json")
+    for name, given in (("--json", json), ("--report", report)):
+        if given:
+            raise typer.BadParameter("is for a search: --replay prints a line a case", param_hint=name)
     from iga.fuzz.replay import cases_in, replayed
     from iga.report.console import show
     from iga.report.document import Items, Paragraph

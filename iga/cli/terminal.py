@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -22,6 +22,7 @@ from iga.report.schema import write
 __all__ = [
     "Bars",
     "CommandError",
+    "Reports",
     "Context",
     "UsageError",
     "check_folder",
@@ -32,6 +33,7 @@ __all__ = [
     "finish",
     "kept",
     "misuse",
+    "reported",
     "say",
     "show_rows",
     "typed",
@@ -46,6 +48,12 @@ if TYPE_CHECKING:
     from typer import Context
 else:
     Context = typer.Context.__base__  # what a command is given; its `obj` is the command line as it was typed
+
+
+Reports = Annotated[
+    list[Path] | None,
+    typer.Option("--report", help="Write a report too: .html, .md, .xml (JUnit), .sarif or .json; repeats."),
+]
 
 
 @contextmanager
@@ -115,16 +123,23 @@ def check_names(**given: Sequence[str]) -> None:
             raise typer.BadParameter("expected a name, got an empty one", param_hint=f"--{name}")
 
 
-def check_outputs(**files: Path | None) -> None:
-    """What can't be written to, or is named twice, is misuse, before anything is computed. Keywords: the options."""
+def check_outputs(report: Sequence[Path] | None = None, **files: Path | None) -> None:
+    """What can't be written to, or is named twice, is misuse, before anything is computed. Keywords: the options.
+
+    report  files whose formats their endings say
+    """
     seen: dict[str, str] = {}
-    for name, path in files.items():
+    for name, path in [*files.items(), *(("report", path) for path in report or ())]:
         if path is None:
             continue
         option = name if name.isupper() else f"--{name}"
         try:
             if not path.name:  # "", which a Path takes for the current folder
                 raise ValueError(f"expected the name of a file, got {os.fspath(path)!r}")
+            if name == "report":
+                from iga.report.formats import check_report
+
+                check_report(path)
             check_target(path)
         except (ValueError, OSError) as error:
             raise typer.BadParameter(words(error), param_hint=option) from error
@@ -195,12 +210,25 @@ def show_rows(rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def finish(
-    document: Document, blocks: Sequence[Block], json: Path | None, picture: Callable[[], object] | None = None
+    document: Document,
+    blocks: Sequence[Block],
+    json: Path | None,
+    report: Sequence[Path] | None = None,
+    picture: Callable[[], object] | None = None,
 ) -> None:
     """The files, then the blocks on the terminal; the command ends with the document's exit code."""
-    with kept(json and partial(write, document, json), picture):
+    with kept(json and partial(write, document, json), *reported(document, report), picture):
         show(blocks, console(json))
     raise typer.Exit(document["exit_code"])
+
+
+def reported(
+    document: Document, report: Sequence[Path] | None, tables: Callable[[Any], Sequence[Block]] | None = None
+) -> list[Callable[[], object]]:
+    """What writes each file of --report. tables: those of a comparison."""
+    from iga.report.formats import write_report
+
+    return [partial(write_report, path, [document], tables) for path in report or ()]
 
 
 class Bars:

@@ -9,6 +9,7 @@ import typer
 from iga.cli.terminal import (
     Bars,
     Context,
+    Reports,
     check_folder,
     check_names,
     check_outputs,
@@ -81,6 +82,7 @@ def verify(
         typer.Option(help="Write the inputs of each broken check's worst example to this folder: CHECK/case.json."),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
+    reports: Reports = None,
 ) -> None:
     """Check the numerical invariants of a preset, of a layer or of an overlap function of yours.
 
@@ -96,7 +98,7 @@ def verify(
         raise typer.BadParameter("is for a TARGET, and none is given", param_hint="--timeout")
     if timeout is not None and not 0 < timeout < math.inf:
         raise typer.BadParameter(f"must be above 0, got {timeout}", param_hint="--timeout")
-    check_outputs(json=json)
+    check_outputs(reports, json=json)
     check_folder(save=save)
     check_names(structures=structures or [])
     counts = None if points is None else whole_numbers(points)
@@ -104,6 +106,7 @@ def verify(
     from iga.testing.gate.parent import judge
     from iga.testing.gate.start import side_by_side
     from iga.testing.reproduce import add_commands
+    from iga.testing.source import source_of, source_of_preset
     from iga.testing.targets import own_layer
     from iga.testing.verify import prepare
 
@@ -140,9 +143,10 @@ def verify(
     for line in printed:
         say(f"the target printed: {line}" if chosen is None else line)
     document = report.document(context.obj)
-    add_commands(document, typed(context, "only", "seed", "structures", "json", "save"), structures or [])
+    add_commands(document, typed(context, "only", "seed", "structures", "json", "save", "reports"), structures or [])
+    document["source"] = source_of_preset(str(chosen)) if target is None else source_of(target)
     try:
-        finish(document, blocks(document), json)
+        finish(document, blocks(document), json, reports)
     except typer.Exit:
         if stopped:
             raise typer.Exit(128 + stopped[0]) from None

@@ -12,6 +12,7 @@ import torch
 from iga._typing import Float, Tensor
 from iga.testing import latest
 from iga.testing.check import Check
+from iga.testing.figures import Blank
 from iga.testing.latest import Call
 from iga.testing.overlap.pairs import GivenPairs, PairSource
 from iga.testing.overlap.subject import OverlapSubject, Pair
@@ -27,6 +28,7 @@ class Ratios(Tally):
 
     def __init__(self, name: str, unit: str, rows: int) -> None:
         super().__init__(name, unit)
+        self.figures = Blank()
         self.ratio: Float[Tensor, " rows"] = torch.zeros(rows, dtype=torch.float64)
 
     def judged(self, severity: Tensor, where: str | Callable[[tuple[int, ...]], str]) -> None:

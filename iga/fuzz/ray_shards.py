@@ -162,7 +162,7 @@ class RayCampaign(Campaign):
         """A queue, and a task for each stream that is not over."""
         from ray.util.queue import Queue  # pyright: ignore[reportMissingImports] - an extra
 
-        self._queue = Queue(actor_options={"num_cpus": 0})
+        self._queue: Any = Queue(actor_options={"num_cpus": 0})
         # all streams side by side: if there are more than cores, several share one
         share = 1.0 / -(-len(self._tasks) // self.cores)
         self._remote = self.ray.remote(num_cpus=share, max_retries=0)(searched)

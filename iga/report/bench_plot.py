@@ -8,7 +8,7 @@ from iga.report.bench import digits
 from iga.report.documents import Bench
 from iga.report.plots import COLOURS, plain_numbers, save, tidy
 
-__all__ = ["draw"]
+__all__ = ["draw", "draw_panel", "panels"]
 
 # Colour and marker; ours is dark and heavy.
 _MARKS = {
@@ -24,19 +24,17 @@ def draw(result: Bench, path: Path) -> None:
     """One panel a direction and axis. Raises ValueError for a result without a timed row."""
     from matplotlib.figure import Figure
 
-    panels = _panels([row for row in result["rows"] if row["median_ms"] is not None])
-    if not panels:
+    found = panels([row for row in result["rows"] if row["median_ms"] is not None])
+    if not found:
         raise ValueError("no row of the result was timed: nothing to draw")
-    columns = min(2, len(panels))
-    lines_of_panels = math.ceil(len(panels) / columns)
+    columns = min(2, len(found))
+    lines_of_panels = math.ceil(len(found) / columns)
     figure = Figure(figsize=(6.8 * columns, 5.0 * lines_of_panels), layout="constrained")
     axes = list(figure.subplots(lines_of_panels, columns, squeeze=False).flat)
-    for spare in axes[len(panels) :]:
+    for spare in axes[len(found) :]:
         spare.set_visible(False)
-    for axis, (title, letter, lines) in zip(axes, panels, strict=False):
-        alone = len({point[0] for points in lines.values() for point in points}) == 1
-        axis.set_title(title)
-        (_draw_dots if alone else _draw_lines)(axis, letter, lines)
+    for axis, panel in zip(axes, found, strict=False):
+        draw_panel(axis, panel)
     environment = result["environment"]
     where = environment["device"]
     if where == "cpu":
@@ -46,10 +44,21 @@ def draw(result: Bench, path: Path) -> None:
 
 
 Lines = dict[str, list[tuple[float, float, float, float]]]
+Panel = tuple[str, str, Lines]
 
 
-def _panels(rows: list[Any]) -> list[tuple[str, str, Lines]]:
-    """(title, letter of the axis, points (x, median, low, high) by implementation); the largest fixed size of each."""
+def draw_panel(axis: Any, panel: Panel, *, grid: str = "0.9") -> None:
+    """One direction along P or N: lines, or dots where there is one size."""
+    title, letter, lines = panel
+    alone = len({point[0] for points in lines.values() for point in points}) == 1
+    axis.set_title(title)
+    (_draw_dots if alone else _draw_lines)(axis, letter, lines)
+    tidy(axis, grid=grid)
+
+
+def panels(rows: list[Any]) -> list[Panel]:
+    """Of timed rows: (title, letter of the axis, points (x, median, low, high) by implementation), at the fixed size
+    that shows most."""
     made = []
     for along, letter, fixed, other in (("points", "P", "residues", "N"), ("residues", "N", "points", "P")):
         if along == "residues" and len({row["residues"] for row in rows}) < 2:
@@ -91,7 +100,6 @@ def _draw_dots(axis: Any, letter: str, lines: Lines) -> None:
     axis.set_yticks(range(len(order)), order)
     plain_numbers(axis.xaxis)
     axis.set_xlabel(f"ms, median and 95 %, {letter} = {lines[order[0]][0][0]:g}")
-    tidy(axis)
 
 
 def _draw_lines(axis: Any, letter: str, lines: Lines) -> None:
@@ -110,7 +118,6 @@ def _draw_lines(axis: Any, letter: str, lines: Lines) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
     plain_numbers(axis.yaxis)
     axis.set(xlabel="points per head P" if letter == "P" else "residues N", ylabel="ms, median")
-    tidy(axis)
     _label_ends(axis, lines, ticks[-1])
 
 

@@ -7,6 +7,7 @@ files that are older have to be read. The JSON Schemas in the folder `schemas` a
 from typing import Annotated, Literal, NotRequired, TypedDict
 
 from iga.report.found import Counterexample, Engine, Reached, Site
+from iga.report.measured import Curve, Histogram, Source
 
 __all__ = [
     "DOCUMENTS",
@@ -67,7 +68,7 @@ class VerifyEnvironment(Environment):
 class Invariant(TypedDict):
     """The finding of one check; null stands for a number that is not finite, which verdict and note explain.
 
-    Of one that does not hold, `reproduce` is a command that shows it alone.
+    `lower`: the budget is a floor. `reproduce` is a command that shows the check alone.
     """
 
     name: str
@@ -82,6 +83,9 @@ class Invariant(TypedDict):
     note: str
     expected_broken: str | None
     reproduce: NotRequired[str]
+    lower: NotRequired[bool]
+    curves: NotRequired[list[Curve]]
+    histograms: NotRequired[list[Histogram]]
 
 
 class NotApplicable(TypedDict):
@@ -118,6 +122,7 @@ class Verify(TypedDict):
     not_applicable: list[NotApplicable]
     taps: NotRequired[dict[str, str]]
     structures: list[StructureRecord]
+    source: NotRequired[Source | None]
 
 
 class Fault(TypedDict):
@@ -193,6 +198,7 @@ class Fuzz(TypedDict):
     cells: int
     of_cells: int
     blind: list[str]
+    source: NotRequired[Source | None]
 
 
 class Size(TypedDict):

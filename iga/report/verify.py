@@ -4,7 +4,9 @@ from iga._text import one_line
 from iga.report.document import Block, Items, Paragraph, Table
 from iga.report.documents import Invariant, Verify
 
-__all__ = ["blocks"]
+__all__ = ["PASSING", "blocks", "verdict"]
+
+PASSING = ("holds", "broken, as expected", "not supported")
 
 
 def blocks(document: Verify) -> list[Block]:
@@ -39,7 +41,8 @@ def blocks(document: Verify) -> list[Block]:
 
 def _again(found: list[Invariant]) -> list[Block]:
     """A command for each row that does not hold; on lines of their own, to be copied."""
-    commands = tuple(one["reproduce"] for one in found if "reproduce" in one)
+    commands = tuple(one.get("reproduce", "") for one in found if one["verdict"] in ("broken", "vacuous"))
+    commands = tuple(filter(None, commands))
     return [Paragraph("each alone:"), Items(commands)] if commands else []
 
 
@@ -86,12 +89,11 @@ def verdict(one: Invariant) -> str:
 
 def _summary(document: Verify) -> str:
     found = [(one, verdict(one)) for one in document["invariants"]]
-    passing = ("holds", "broken, as expected", "not supported")
-    failed = [f"{one['name']} ({words})" for one, words in found if words not in passing]
+    failed = [f"{one['name']} ({words})" for one, words in found if words not in PASSING]
     unjudged = _not_judged(document)
     if failed:
         return f"{document['target']}: {len(failed)} of {len(found)} do not hold: {', '.join(failed)}{unjudged}"
-    broken, lacking = (sum(words == passed for _, words in found) for passed in passing[1:])
+    broken, lacking = (sum(words == passed for _, words in found) for passed in PASSING[1:])
     excepted = [f"{broken} expected to be broken"] if broken else []
     excepted += [f"{lacking} not supported, as it claims"] if lacking else []
     but = f", but for {' and '.join(excepted)}" if excepted else ""

@@ -1,4 +1,4 @@
-"""The command that shows one finding alone, in seconds, for each row of a verification that does not hold.
+"""The command that shows one finding alone, in seconds, for each row of a verification.
 
 A run draws from its seed alone, and from a file as the file's name says (`layer.cases.own_number`); it chooses the
 structures of the costlier checks by their lengths. So one check, on the files that its worst example needs, meets that
@@ -19,19 +19,18 @@ __all__ = ["add_commands"]
 
 
 def add_commands(document: Verify, words: Sequence[str], structures: Sequence[str]) -> None:
-    """Gives each row that is broken or vacuous the command that shows it alone, as `reproduce`.
+    """Gives each row the command that shows it alone, as `reproduce`.
 
     words       the command line as it was typed: what is judged and all options but --only, --seed, --structures and
                 those that name files to be written
     structures  the values of --structures; none: synthetic ones
     """
     for row in document["invariants"]:
-        if row["verdict"] in ("broken", "vacuous"):
-            files = _files(document, row) if structures else []
-            chosen = [word for file in (structures if files is None else files) for word in ("--structures", file)]
-            seed = str(document["environment"]["seed"])
-            only = [] if row["name"] == LOADS else ["--only", row["name"]]
-            row["reproduce"] = shlex.join(["iga", "verify", *words, *only, "--seed", seed, *chosen])
+        files = _files(document, row) if structures else []
+        chosen = [word for file in (structures if files is None else files) for word in ("--structures", file)]
+        seed = str(document["environment"]["seed"])
+        only = [] if row["name"] == LOADS else ["--only", row["name"]]
+        row["reproduce"] = shlex.join(["iga", "verify", *words, *only, "--seed", seed, *chosen])
 
 
 def _files(document: Verify, row: Invariant) -> list[str] | None:

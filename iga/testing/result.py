@@ -7,6 +7,7 @@ from typing import cast
 
 from iga._runtime import environment
 from iga.report.documents import Invariant, StructureRecord, Verify
+from iga.report.measured import Curve, Histogram
 from iga.report.schema import SCHEMA
 from iga.testing.contract import Contract
 
@@ -21,7 +22,7 @@ class Finding:
     """One row of the table. `verdict` is "holds", "broken", "vacuous" or, as the target claims, "not supported".
 
     worst and budget are in `unit` at the worst example, which `worst_example` names; `examples` were judged, of which
-    `vacuous` could not have failed and `undecided` could not be judged.
+    `vacuous` could not have failed and `undecided` could not be judged. `lower`: the budget is a floor.
     """
 
     name: str
@@ -34,6 +35,9 @@ class Finding:
     undecided: int
     worst_example: str
     note: str
+    lower: bool = False
+    curves: list[Curve] = field(default_factory=list)
+    histograms: list[Histogram] = field(default_factory=list)
 
     @property
     def shown(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from iga._typing import Tensor
+from iga.testing.figures import Figures
 from iga.testing.latest import Call, taken
 from iga.testing.result import Finding
 
@@ -55,6 +56,7 @@ class Tally:
         self.broken = 0
         self.worst = math.nan
         self.limit = math.nan
+        self.lower = False
         self.worst_example = ""
         self.notes: list[str] = []
         self._void = False
@@ -62,6 +64,7 @@ class Tally:
         self._unsupported: list[str] = []
         self._highest: dict[str, float] = {}
         self._severity = -math.inf
+        self.figures = Figures()
         self.call: Call | None = None  # that of the worst example, where it is broken and calls are kept
         self.said: Said | None = None  # of the worst example that has numbers, where that is broken
 
@@ -106,6 +109,7 @@ class Tally:
             self._severity = top
             self.worst = float(value.flatten()[worst])
             self.limit = float(limit.flatten()[worst])
+            self.lower = lower
             index = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), value.shape)) if value.ndim else ()
             self.worst_example = where if isinstance(where, str) else where(index)
             if top > 0 and says is not None:
@@ -183,6 +187,9 @@ class Tally:
             undecided=self.undecided,
             worst_example=self.worst_example,
             note=note,
+            lower=self.lower,
+            curves=self.figures.curves(),
+            histograms=self.figures.histograms(),
         )
 
 

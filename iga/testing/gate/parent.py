@@ -17,6 +17,8 @@ from typing import Any, get_type_hints
 import torch
 
 from iga._runtime import Progress
+from iga.report.measured import Curve, Histogram
+from iga.report.schema import flaw
 from iga.testing.checks import LAST, SIDE_BY_SIDE, TRACES, share_of
 from iga.testing.contract import Contract, check_seed, the_profile
 from iga.testing.gate.channel import Garbled
@@ -260,7 +262,8 @@ def _take(message: dict[str, Any], lane: _Lane, known: _Known, report: Progress)
 def _finding(row: dict[str, Any]) -> Finding:
     types = get_type_hints(Finding)
     values = {one.name: types[one.name](row[one.name]) for one in fields(Finding)}
-    if values["verdict"] not in VERDICTS:
+    figures = {"curves": list[Curve], "histograms": list[Histogram]}
+    if values["verdict"] not in VERDICTS or any(flaw(values[name], kind) for name, kind in figures.items()):
         raise Garbled
     return Finding(**values)
 

@@ -20,6 +20,7 @@ from iga.functional import Trace
 from iga.presets import IGAConfig
 from iga.testing.check import TRACE, check
 from iga.testing.contract import Contract
+from iga.testing.figures import half_decades
 from iga.testing.judges import overlap as oracle
 from iga.testing.layer import budgets
 from iga.testing.layer.cases import Case
@@ -71,9 +72,11 @@ def judge_trace(seen: Observation, tally: Tally) -> None:
     error = _relative(chosen.pick(trace.dist_sq).double(), dist_sq) / (kappa * u)
     tally.add(error, bounds.dist_sq_budget(kappa, dtype, drift=off) / (kappa * u), where, could_fail=dist_sq > 0)
     tally.highest("float32: dist_sq within κ·2⁻²⁴ times", error)
+    _along_kappa(tally, "dist_sq", dtype, kappa, error, bounds.dist_sq_budget(kappa, dtype, drift=off) / (kappa * u))
     error = (chosen.pick(trace.log_det).double() - log_det).abs() / (kappa * u)
     tally.add(error, bounds.log_det_budget(kappa, dtype, drift=off) / (kappa * u), f"{label}: log_det")
     tally.highest("log_det within κ·2⁻²⁴ times", error)
+    _along_kappa(tally, "log_det", dtype, kappa, error, bounds.log_det_budget(kappa, dtype, drift=off) / (kappa * u))
 
     ratio = _scales_and_means(trace, config, contract, u)
     for name, values in ratio.items():
@@ -116,8 +119,19 @@ def _against_digits(trace: Trace, subject: Subject, contract: Contract, label: s
     limit = bounds.dist_sq_budget(kappa, dtype, drift=off) / (kappa * u)
     tally.add(error, limit, f"{label}: dist_sq", could_fail=dist_sq > 0)
     tally.highest("float64: dist_sq within κ·2⁻⁵³ times", error)
+    _along_kappa(tally, "dist_sq", dtype, kappa, error, limit)
     error = (chosen.pick(trace.log_det) - log_det).abs() / (kappa * u)
     tally.add(error, bounds.log_det_budget(kappa, dtype, drift=off) / (kappa * u), f"{label}: log_det")
+
+
+def _along_kappa(
+    tally: Tally, what: str, dtype: torch.dtype, kappa: Tensor, error: Tensor, limit: Tensor | float
+) -> None:
+    """Errors and budgets, in units of κ·u, as the errors themselves along κ."""
+    size = kappa * bounds.unit_roundoff(dtype)
+    unit = "relative error" if what == "dist_sq" else "error, ln nm⁶"
+    title = f"{what}, {str(dtype).removeprefix('torch.')}"
+    tally.figures.curve(title, "κ", unit, half_decades(kappa), error * size, limit * size)
 
 
 def _relative(value: Tensor, reference: Tensor) -> Tensor:

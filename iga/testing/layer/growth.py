@@ -13,7 +13,7 @@ from iga.testing.check import TRACE, check
 from iga.testing.contract import Contract
 from iga.testing.layer import budgets
 from iga.testing.layer.cases import Case
-from iga.testing.layer.growth_seen import judge_growth, slope
+from iga.testing.layer.growth_seen import growth_curve, judge_growth, slope
 from iga.testing.layer.scores import varies
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
@@ -39,6 +39,7 @@ def growth_with_points(subject: Subject, cases: list[Case], contract: Contract, 
     if not subject.traced:
         judge_growth(subject, cases, points, limit, STANDARD_ERRORS, seed, tally)
         return
+    scaling = subject.iga_config.point_scaling
     for name, build in (("equal points", subject.coherent), ("initialisation", subject.fresh)):
         magnitude, share, able = _sweep(subject, build, cases, points, seed)  # [sample, head, point count]
         if not magnitude.isfinite().all():
@@ -47,6 +48,7 @@ def growth_with_points(subject: Subject, cases: list[Case], contract: Contract, 
         exponent, error = slope(magnitude.clamp(min=1e-30).log2(), points)
         tally.add(exponent, limit + STANDARD_ERRORS * error, f"max |geometry logit|, {name}", could_fail=able)
         tally.note(f"{name}: max |geometry logit| grows as P^{round(exponent, 2) + 0.0:.2f}")
+        growth_curve(tally, f"{name}, scaling {scaling}", magnitude, points, limit + STANDARD_ERRORS * error)
         change, error = slope(share, points)
         tally.add(
             change,

@@ -31,7 +31,7 @@ from iga.testing.layer.subject import Subject, tie_points
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
 
-__all__ = ["GAUSSIANS", "SATURATED_ROWS", "SHELL", "judge_growth", "slope"]
+__all__ = ["GAUSSIANS", "SATURATED_ROWS", "SHELL", "growth_curve", "judge_growth", "slope"]
 
 # What only a layer of Gaussians has.
 GAUSSIANS = ("log_det", "dist_sq", "score")
@@ -79,6 +79,7 @@ def judge_growth(
             exponent, error = slope(moved.log2(), some)
             tally.add(exponent, claim + room + errors * error, f"magnitude of the logits, {name}")
             tally.highest(f"{name}: exponent", torch.tensor(round(exponent, 2)))
+            growth_curve(tally, name, moved, some, claim + room + errors * error)
         if name == "initialisation":
             for p, one in zip(points, share.mean(dim=(0, 1)), strict=True):
                 tally.add(one, SATURATED_ROWS, f"share of rows with w_max > {diagnostics.SATURATION}, P = {p}")
@@ -92,6 +93,15 @@ def slope(values: Tensor, points: list[int]) -> tuple[float, float]:
     x = x - x.mean()
     slopes = ((values * x).sum(dim=-1) / x.square().sum()).flatten()
     return float(slopes.mean()), float(slopes.std() / len(slopes) ** 0.5)
+
+
+def growth_curve(tally: Tally, title: str, magnitude: Tensor, points: list[int], exponent: float) -> None:
+    """The magnitude [..., point count] relative to that of the fewest points, its geometric mean over samples; its
+    limit has the largest exponent that is allowed."""
+    grown = magnitude.clamp(min=1e-30).log2()
+    grown = (grown - grown[..., :1]).flatten(0, -2).mean(dim=0).exp2()
+    at = torch.tensor(points, dtype=torch.float64)
+    tally.figures.curve(title, "P", f"times that of P = {points[0]}", at, grown, (at / points[0]) ** exponent)
 
 
 def _sweep(

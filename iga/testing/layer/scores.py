@@ -30,6 +30,7 @@ def log_det_floor(seen: Observation, tally: Tally) -> None:
         off = budgets.drift(seen.case.rigid, _wide(log_det))
         limit = floor - bounds.log_det_floor_budget(_wide(log_det), lowest, drift=off)
         tally.add(log_det, limit, _named(seen.label), lower=True, could_fail=varies(log_det))
+        tally.figures.count("log_det", "ln nm⁶", log_det, width=1.0, limit=floor)
         if float(log_det.detach().amin()) < limit:
             tally.note(f"floor 3 ln(2 σ_min²) = {floor:.4f}; two collapsed covariances with jitter 1e-6 give -39.367")
 
@@ -53,6 +54,8 @@ def dist_sq_bound(seen: Observation, tally: Tally) -> None:
         rounding = bounds.dist_sq_bound_budget(kappa, _wide(dist_sq), drift=off)
         limit = bounds.dist_sq_bound(delta_sq, contract.sigma_min) * (1 + rounding)
         tally.add(dist_sq, limit.expand(dist_sq.shape), _named(label), could_fail=(delta_sq > 0) & able)
+        share = (dist_sq.double() / limit)[(delta_sq > 0).expand(dist_sq.shape)]
+        tally.figures.count("dist_sq over its bound", "times the bound", share, width=0.5, limit=0.0, log10=True)
 
 
 @check("layer", "nat", on_traces=True, needs=("logits",))
@@ -79,6 +82,8 @@ def geometry_logit_bound(seen: Observation, tally: Tally) -> None:
     # a bound on |G| that is met but for rounding; a fault cannot widen it past the bound itself
     able = varies(trace.geo_raw)
     tally.add(trace.geo_raw.abs(), limit + torch.minimum(rounding, limit), _named(label), could_fail=able)
+    share = trace.geo_raw.double().abs() / limit
+    tally.figures.count("|G| over its bound", "times the bound", share, width=0.5, limit=0.0, log10=True)
     if config.logit_cap is not None:
         tally.add(
             trace.geo_scaled.abs(), budgets.cap(trace, config.logit_cap), _named(f"{label}, cap"), could_fail=able
@@ -114,6 +119,8 @@ def _shown_logits(seen: Observation, taps: Seen, tally: Tally) -> None:
         room = bounds.log_det_floor_budget(_wide(score), contract.sigma_min, drift=off)
         limit = torch.as_tensor(limit) * (1 + rounding) + room
         tally.add(score.abs(), limit.expand(score.shape), _named(label), could_fail=varies(score))
+        share = score.double().abs() / limit
+        tally.figures.count("|score| over its bound", "times the bound", share, width=0.5, limit=0.0, log10=True)
 
 
 def _pairs(seen: Observation) -> Iterator[tuple[Tensor, Any]]:

@@ -11,6 +11,7 @@ import torch
 
 from iga._typing import Tensor
 from iga.testing.check import check
+from iga.testing.figures import half_decades
 from iga.testing.judges import overlap as oracle
 from iga.testing.overlap import budgets
 from iga.testing.overlap.pairs import PairSource
@@ -65,6 +66,8 @@ def judge_values(
         keep = ~left_out & ((reference[0] > 0) | (name == "log_det"))
         label = label_of(pair, f"{where}: {name}", keep)
         tally.add(ratio[keep], 1.0, label, could_fail=able[keep], says=(value[keep], reference[index][keep]))
+        figure, unit = f"{name}, {name_of(dtype)}", "absolute error" if name == "dist_sq" else "error, ln nm⁶"
+        tally.figures.curve(figure, "κ", unit, half_decades(kappa[keep]), error[keep], limit[keep])
         tally.leave_out(int(left_out.sum()))
     if dtype == torch.float64:
         error, strict = (values[0].double() - reference[0]).abs(), 2 * budgets.BACKWARD * kappa * 2.0**-53
