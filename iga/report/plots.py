@@ -51,6 +51,7 @@ def save(figure: Any, path: Path) -> None:
 def tidy(axes: Any, *, grid: str = "0.9") -> None:
     """A faint grid, and no frame above and on the right."""
     axes.grid(True, which="major", color=grid, lw=0.8)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
