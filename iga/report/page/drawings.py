@@ -52,9 +52,9 @@ def drawn(draw: Callable[[Any], None], words: str, size: tuple[float, float] = S
         axes = figure.subplots()
         axes.set_facecolor("none")
         draw(axes)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return _inlined(file.getvalue(), words)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return _inlined(buffer.getvalue(), words)
 
 
 def _inlined(svg: str, words: str) -> str:
