@@ -39,8 +39,9 @@ class InvariantGaussianAttention(AttentionLayer):
     implementation: who computes `forward`: "reference", "cpu", "fused" or "auto" (`iga.kernels`); an attribute, free to
     be changed. `trace` is always dense.
 
-    Raises ValueError for sizes under 1 (c_z under 0) or too large for the memory, an unknown preset or implementation,
-    an inf or eps out of range.
+    Called with s [*b, n, c_s], z [*b, n, n, c_z], rigids [*b, n] in nm and mask [*b, n], it returns [*b, n, c_s]: see
+    `forward`. Raises ValueError for sizes under 1 (c_z under 0) or too large for the memory, an unknown preset or
+    implementation, an inf or eps out of range. Source: docs/theory.md, sections 2 and 5.
     """
 
     # Called after every forward with what it was given, while an `iga.Monitor` watches; nothing is kept otherwise.

@@ -140,7 +140,9 @@ class Monitor:
     Watching a call costs another forward of the layer, dense and without gradient, and under torch.compile a break of
     the graph (so that fullgraph=True refuses); `every` = k watches each k-th call. Where that is too much:
     `layer.with_statistics` and `statistics_metrics`.
-    Raises ValueError if the model holds no such layer.
+    `metrics()` is a flat dict of floats by name; lengths in nm, entropies and logits in nats, log_det in ln nm⁶.
+    Raises ValueError if the model holds no such layer. Source: docs/guides/training.md; definitions: the functions of
+    `iga.diagnostics`.
     """
 
     def __init__(self, model: nn.Module, *, every: int = 1) -> None:

@@ -65,6 +65,9 @@ class Trace:
     values             (v [*b, h, k, c], value points in the keys' frames [*b, h, k, pv, 3], pair values or None)
     features           what goes into the last projection, [*b, n, ·]
     output             [*b, n, c_s]; None from the functional core, which has no last projection
+
+    Lengths in nm, log_det in ln nm⁶, logits in nats. Made by `trace` of the
+    layers, which raises. Source: docs/theory.md, section 2.
     """
 
     rigid: GaussianRigid

@@ -61,7 +61,9 @@ class InvariantPointAttention(AttentionLayer):
     (`linear_q_points.weight`, and `linear_q_points.linear.weight` since OpenFold 2), and those of its multimer class,
     whichever way the layer was built. `state_dict` writes the first spelling.
 
+    Called with s [*b, n, c_s], z [*b, n, n, c_z], rigids [*b, n] in nm and mask [*b, n], it returns [*b, n, c_s].
     Raises ValueError for sizes under 1 (c_z under 0), eps not above 0, inf under 746, and pair values without pairs.
+    Source: Jumper et al. 2021, supplementary algorithm 22; what is deliberately otherwise: docs/swap.md.
     """
 
     def __init__(

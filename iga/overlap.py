@@ -113,6 +113,7 @@ def gaussian_overlap_textbook(
 
     `jitter` (nm²) is added to the diagonal of each of the two covariances; a pivot under `pivot_min` (nm²) is
     raised to it. Loses κ² units of rounding: at κ = 5000 in float32 no digit is left (docs/theory.md, section 4).
+    Shapes, units and errors are those of `gaussian_overlap`.
     """
     _check_pair(q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma)
     a, b = _covariance(_matrix(q_rot), _squares(q_sigma)), _covariance(_matrix(k_rot), _squares(k_sigma))

@@ -1,7 +1,12 @@
 """Bounds of the score, a function a theorem: `exact` in exact arithmetic, `rounding` for floating point on top.
 
-docs/theory.md has the proofs; `summary` puts the numbers into the table of `iga bounds`. Arguments are compared at this
-door, once: half precision, integer and complex tensors raise ValueError.
+docs/theory.md has the proofs; each function names its section. `summary` puts the numbers into the table of
+`iga bounds`.
+
+Arguments are numbers, or float32 and float64 tensors of shapes that broadcast, and the result has their shape. Lengths
+are nm, log_det ln nm⁶, scores and logits nats; dist_sq, κ and relative errors have no unit; `dtype` stands for its unit
+roundoff. They are checked at this door, once: half precision, integer and complex tensors raise ValueError. Hypotheses
+(H) and (R) are those of sections 3 and 6.1.
 """
 
 import types

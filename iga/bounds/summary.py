@@ -39,7 +39,10 @@ FAR_NM = 1000.0
 
 @dataclass(frozen=True)
 class BoundRow:
-    """One row: what is bounded, the number, and the two answers where they make sense ("" where they do not)."""
+    """One row: what is bounded, the number with its unit, and the two answers, "" where they make no sense.
+
+    Made by `bounds_rows`, which raises. Source: docs/theory.md, by the section that `quantity` names.
+    """
 
     quantity: str
     value: str

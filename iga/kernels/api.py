@@ -29,6 +29,8 @@ class Statistics(NamedTuple):
     geo_absmax   largest |geometry logit| (weighted, gated, capped), 0 in a masked row
     log_det_min  lowest raw log_det, ln nm⁶; +inf in a row without valid pairs
     weight_max   largest softmax weight: the row is saturated where it exceeds `iga.diagnostics.SATURATION`
+
+    Each [*b, h, n]. Returned by `gaussian_attention`, which raises. Source: docs/kernels.md.
     """
 
     geo_absmax: Float[Tensor, "*b h n"]
@@ -43,6 +45,8 @@ class Attended:
     values  [*b, h, n, cv], in the dtype of v        points  [*b, h, n, pv, 3], nm, in the query's frame
     pair    Σ_j a_ij z_ij [*b, h, n, cz], None without z
     lse     log Σ_j exp(logit_ij) over valid keys [*b, h, n], −inf where there are none; differentiable
+
+    Returned by `gaussian_attention`, which raises. Source: docs/kernels.md.
     """
 
     values: Tensor

@@ -17,7 +17,13 @@ IMPLEMENTATIONS = ("fused", "cpu", "reference")
 
 
 def obstacle(implementation: str, device: torch.device, dtype: torch.dtype, config: IGAConfig) -> str | None:
-    """Why `implementation` cannot run on this device with geometry of this dtype and this config; None if it can."""
+    """Why `implementation` cannot run on this device with geometry of this dtype and this config; None if it can.
+
+    Raises ValueError for an unknown name. Source: docs/kernels.md.
+    """
+    if implementation not in IMPLEMENTATIONS:
+        known = ", ".join(map(repr, IMPLEMENTATIONS))
+        raise ValueError(f"implementation must be one of {known}; got {implementation!r}")
     if implementation == "reference":
         return None
     if config.form != "closed":
@@ -40,7 +46,7 @@ def choose(implementation: str, device: torch.device, dtype: torch.dtype, config
 
     Interpreted Triton is for tests: "auto" never takes it. Where numba cannot serve, "auto" takes the reference, and
     the logger "iga" says so once, with the reason and the remedy. Raises ValueError for an unknown name, and for a
-    named one that cannot run, with the reason.
+    named one that cannot run, with the reason. Source: docs/kernels.md.
     """
     if implementation == "auto":
         names = IMPLEMENTATIONS if device.type == "cuda" else IMPLEMENTATIONS[1:]

@@ -73,7 +73,8 @@ _TEXT = (
 
 
 class StructureError(ValueError):
-    """A structure that can't be read; the message is one line: file, reason, remedy."""
+    """A structure that can't be read, raised by `read_structure` and `read_structures`; the message is one line: file,
+    reason, remedy. A ValueError, without tensors or units."""
 
 
 def read_text(path: str | Path) -> bytes:

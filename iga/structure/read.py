@@ -48,6 +48,8 @@ class Structure:
     mask           [n], True = has a frame
     chains         chain name of each residue        numbers  residue number with insertion code, "60A"
     residue_names  three-letter codes                masked   reason → how many residues are masked for it
+
+    Made by `read_structure`, which raises for what it can't read; docs/swap.md says what becomes of it.
     """
 
     path: str
@@ -90,7 +92,9 @@ def read_structure(
     convention      of the frames, see Frame.from_backbone
     dtype           float32 or float64; everything before the last rounding is float64
 
-    Raises StructureError if the file can't be read or holds no residue with a frame, or is not in ångström.
+    Returns a `Structure` of n residues, in nm. Raises StructureError if the file can't be read or holds no residue with
+    a frame, or is not in ångström; ValueError for another option. Source of frames: AlphaFold's N, CA, C
+    (`Frame.from_backbone`).
     """
     if gaussians not in ("sidechain", "backbone"):
         raise ValueError(f"gaussians must be 'sidechain' or 'backbone', got {gaussians!r}")
@@ -176,7 +180,8 @@ def read_structures(paths: Sequence[str | Path], **options: Any) -> tuple[list[S
     "status", "reason"}.
 
     A file that can't be read has status "unreadable" and the reason, and the others go on. `options` are those of
-    `read_structure`. Raises StructureError if nothing is found or nothing is readable.
+    `read_structure`, shapes and units too. Raises StructureError if nothing is found or nothing is readable.
+    Source: docs/architecture.md, what is masked and why.
     """
     structures, records = [], []
     for path in find_structures(paths):

@@ -84,7 +84,7 @@ def synthetic_structures(
     dtype     float32 or float64; everything before the last rounding is float64
 
     Residue types, centroids and deviations are independent of each other and of φ, ψ. Raises ValueError for a count
-    or length under 1, lengths out of order, a negative seed or another dtype.
+    or length under 1, lengths out of order, a negative seed or another dtype. Shapes and units: `Structure`.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}; ask for one structure or more")

@@ -163,5 +163,6 @@ def parametrize_with_invariants(*target: Any, **options: Any) -> pytest.MarkDeco
     is skipped.
 
     Raises ValueError for misuse that shows without calling the target; what shows only then is an error of each test.
+    Source: docs/pytest.md.
     """
     return pytest.mark.parametrize("invariant", Suite(*target, **options).parameters())

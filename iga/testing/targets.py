@@ -136,6 +136,9 @@ class Target:
     claims           what else it claims
     place            where it was loaded from, as the command line names it
     changed          what loading it did to the process (`iga.testing.state`); it was put back
+
+    Made by `target` and by the command line, which raise ValueError for claims that make no sense. Source:
+    docs/verification.md.
     """
 
     name: str
@@ -183,7 +186,7 @@ def target(
 ) -> Callable[[F], F]:
     """Decorator that says what a function is, and what it claims: arguments as the fields of `Target` and of `Claims`.
 
-    The function itself is unchanged. Raises ValueError for a claim that makes no sense.
+    The function itself is unchanged. Raises ValueError for a claim that makes no sense. Source: docs/verification.md.
     """
     known = [one.name for one in fields(Claims)]
     for name in claims:

@@ -133,7 +133,7 @@ def verify(*target: Any, **options: Any) -> Report:
     contained here: the command `iga verify` judges a target in a process of its own.
 
     Raises ValueError for misuse: an unknown preset, profile or invariant, no readable structure, a bad number, a target
-    that does not import or has the wrong signature or shapes.
+    that does not import or has the wrong signature or shapes. Source: docs/verification.md.
     """
     return prepare(*target, **options).run()
 
