@@ -83,6 +83,9 @@ def verify(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
     reports: Reports = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print every check's examples, worst example and note too.")
+    ] = False,
 ) -> None:
     """Check the numerical invariants of a preset, of a layer or of an overlap function of yours.
 
@@ -102,7 +105,7 @@ def verify(
     check_folder(save=save)
     check_names(structures=structures or [])
     counts = None if points is None else whole_numbers(points)
-    from iga.report.verify import blocks
+    from iga.report.verify import blocks, brief
     from iga.testing.gate.parent import judge
     from iga.testing.gate.start import side_by_side
     from iga.testing.reproduce import add_commands
@@ -143,10 +146,11 @@ def verify(
     for line in printed:
         say(f"the target printed: {line}" if chosen is None else line)
     document = report.document(context.obj)
-    add_commands(document, typed(context, "only", "seed", "structures", "json", "save", "reports"), structures or [])
+    own = typed(context, "only", "seed", "structures", "json", "save", "reports", "verbose")
+    add_commands(document, own, structures or [])
     document["source"] = source_of_preset(str(chosen)) if target is None else source_of(target)
     try:
-        finish(document, blocks(document), json, reports)
+        finish(document, blocks(document) if verbose else brief(document), json, reports)
     except typer.Exit:
         if stopped:
             raise typer.Exit(128 + stopped[0]) from None

@@ -26,16 +26,16 @@ _STYLES = {
 
 
 def show(blocks: Sequence[Block], console: Console) -> None:
-    """Print the blocks. Tables fit the width; lines are as long as they are."""
+    """Print the blocks. Tables fit the width; lines are as long as they are, but for those that fold on a terminal."""
     for block in blocks:
         match block:
             case Heading(text=text):
                 _line(text, console, "bold")
-            case Paragraph(text):
-                _line(text, console, _STYLES.get(text.split(" ", 1)[0], ""))
-            case Items(texts):
+            case Paragraph(text, folds):
+                _line(text, console, _STYLES.get(text.split(" ", 1)[0], ""), folds=folds)
+            case Items(texts, folds):
                 for text in texts:
-                    _line(text, console)
+                    _line(text, console, folds=folds)
             case Picture(file=file, words=words):
                 _line(f"{words}: {file}", console)
             case Table():
@@ -45,7 +45,9 @@ def show(blocks: Sequence[Block], console: Console) -> None:
 def _show_table(block: Table, console: Console) -> None:
     aside = None if console.width >= WIDE else block.long
     shown = [column for column in range(len(block.heads)) if column != aside]
-    made = table.Table(title=Text(visible(block.title), "italic") if block.title else None, title_justify="left")
+    title = Text(visible(block.title), "italic") if block.title else None
+    form = {"box": None, "pad_edge": False} if block.plain else {}
+    made = table.Table(title=title, title_justify="left", **form)
     for column in shown:
         justify = "left" if column in block.words else "right"
         made.add_column(block.heads[column], justify=justify, no_wrap=column not in (0, block.long), overflow="fold")
@@ -57,5 +59,12 @@ def _show_table(block: Table, console: Console) -> None:
             _line(f"{row[0]}: {row[aside]}", console)
 
 
-def _line(text: str, console: Console, style: str = "") -> None:
-    console.print(Text(visible(text), style), soft_wrap=True)
+def _line(text: str, console: Console, style: str = "", *, folds: bool = False) -> None:
+    whole = Text(visible(text), style)
+    indent = len(whole) - len(whole.plain.lstrip(" "))
+    if not (folds and console.is_terminal and indent < console.width):
+        console.print(whole, soft_wrap=True)
+        return
+    for part in whole[indent:].wrap(console, console.width - indent):
+        part.rstrip()
+        console.print(Text(" " * indent) + part, soft_wrap=True)

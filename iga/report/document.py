@@ -19,16 +19,18 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Text; `code` between backticks."""
+    """Text; `code` between backticks. `folds`: a terminal breaks its lines between words, which no command survives."""
 
     text: str
+    folds: bool = False
 
 
 @dataclass(frozen=True)
 class Items:
-    """A list without numbers."""
+    """A list without numbers. `folds`: as that of a paragraph; what follows a fold is indented as the line began."""
 
     texts: tuple[str, ...]
+    folds: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Table:
     """Text cells under heads; the columns `words` hold words, the rest numbers.
 
     long    a column of sentences, if any: a narrow terminal shows it below the table
+    plain   on a terminal without rules between the columns, a line a row
     """
 
     heads: tuple[str, ...]
@@ -53,6 +56,7 @@ class Table:
     words: tuple[int, ...] = (0,)
     title: str = ""
     long: int | None = None
+    plain: bool = False
 
 
 Block = Heading | Paragraph | Items | Picture | Table

@@ -1,42 +1,95 @@
-"""A verification as blocks: its structures, the table of its checks, and the verdict in a line."""
+"""A verification as blocks, in full or in brief: its structures, the table of its checks, the verdict in a line."""
 
 from iga._text import one_line
 from iga.report.document import Block, Items, Paragraph, Table
 from iga.report.documents import Invariant, Verify
+from iga.report.meaning import anchor, meaning
 
-__all__ = ["PASSING", "blocks", "verdict"]
+__all__ = ["PASSING", "blocks", "brief", "verdict"]
 
 PASSING = ("holds", "broken, as expected", "not supported")
 
 
 def blocks(document: Verify) -> list[Block]:
     """Structures that need a word, then the table, then the verdict in a line."""
-    environment, found = document["environment"], document["invariants"]
-    by = "" if environment["implementation"] is None else f", implementation {environment['implementation']}"
-    claim = f"σ {environment['sigma_min_nm']:g} to {environment['sigma_max_nm']:g} nm"
+    found = document["invariants"]
     return [
         Items((*_structures(document), *_taps(document))),
         Table(
             ("invariant", "verdict", "worst", "budget", "examples", "where the worst was · note"),
             tuple(_row(one) for one in found),
             words=(0, 1, 5),
-            title=f"{one_line(document['target'])}: {claim}",
+            title=_claim(document),
             long=5,
         ),
-        Items(
-            (
-                *(f"not applicable: {one['name']}: {one['reason']}" for one in document["not_applicable"]),
-                *(
-                    f"expected to be broken: {one['name']}: {one['expected_broken']}"
-                    for one in found
-                    if one["expected_broken"] is not None
-                ),
-            )
-        ),
+        Items(_excepted(document)),
         *_again(found),
         Paragraph(_summary(document)),
-        Paragraph(f"{document['seconds']:.1f} s, seed {environment['seed']}, profile {environment['profile']}{by}"),
+        Paragraph(_how(document)),
     ]
+
+
+def brief(document: Verify) -> list[Block]:
+    """A line a check, that 80 columns hold; below, each check that does not hold, in full, with its command."""
+    found = document["invariants"]
+    reds = [one for one in found if verdict(one) not in PASSING]
+    made: list[Block] = [
+        Items((*_structures(document), *_taps(document)), folds=True),
+        Table(
+            ("check", "verdict", "worst", "budget"),
+            tuple((one["name"], verdict(one), *_numbers(one)) for one in found),
+            words=(0, 1),
+            title=_claim(document),
+            plain=True,
+        ),
+    ]
+    for one in reds:
+        made += _red(one)
+    more = "--verbose: every check's worst example; --report FILE.html: a page"
+    return [
+        *made,
+        Items(("", *_excepted(document)) if document["not_applicable"] or reds else _excepted(document), folds=True),
+        Paragraph(_summary(document), folds=True),
+        Paragraph(f"{_how(document)}; {more}", folds=True),
+    ]
+
+
+def _red(one: Invariant) -> list[Block]:
+    """A check that does not hold: what that means, the numbers, where; and its command, on a line to be copied."""
+    worst, budget = _numbers(one)
+    says = [
+        "",
+        f"{one['name']}: {verdict(one)}",
+        f"  {meaning(one['name'])} ({anchor(one['name'])})",
+        f"  worst {worst}, budget {budget} [{one['unit']}], {one['examples']:,} examples",
+        *(f"  {part}" for part in (one["worst_example"] and f"at {one['worst_example']}", one["note"]) if part),
+    ]
+    command = one.get("reproduce", "")
+    return [Items(tuple(says), folds=True), *([Items((command,))] if command else [])]
+
+
+def _claim(document: Verify) -> str:
+    environment = document["environment"]
+    claim = f"σ {environment['sigma_min_nm']:g} to {environment['sigma_max_nm']:g} nm"
+    return f"{one_line(document['target'])}: {claim}"
+
+
+def _excepted(document: Verify) -> tuple[str, ...]:
+    """What did not apply, and what was expected to be broken, with the reasons."""
+    return (
+        *(f"not applicable: {one['name']}: {one['reason']}" for one in document["not_applicable"]),
+        *(
+            f"expected to be broken: {one['name']}: {one['expected_broken']}"
+            for one in document["invariants"]
+            if one["expected_broken"] is not None
+        ),
+    )
+
+
+def _how(document: Verify) -> str:
+    environment = document["environment"]
+    by = "" if environment["implementation"] is None else f", implementation {environment['implementation']}"
+    return f"{document['seconds']:.1f} s, seed {environment['seed']}, profile {environment['profile']}{by}"
 
 
 def _again(found: list[Invariant]) -> list[Block]:
@@ -76,8 +129,13 @@ def _taps(document: Verify) -> list[str]:
 
 def _row(one: Invariant) -> tuple[str, ...]:
     where = " · ".join(part for part in (one["worst_example"], one["note"]) if part)
-    numbers = ("not finite" if value is None else f"{value:.4g}" for value in (one["worst"], one["budget"]))
-    return one["name"], verdict(one), *numbers, f"{one['examples']:,}", f"{where} [{one['unit']}]"
+    return one["name"], verdict(one), *_numbers(one), f"{one['examples']:,}", f"{where} [{one['unit']}]"
+
+
+def _numbers(one: Invariant) -> tuple[str, str]:
+    """The worst value, and its budget, which may be a floor."""
+    worst, budget = ("not finite" if value is None else f"{value:.4g}" for value in (one["worst"], one["budget"]))
+    return worst, f"≥ {budget}" if one.get("lower") else budget
 
 
 def verdict(one: Invariant) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from jsonschema import Draft202012Validator
+from rich.cells import cell_len
 from rich.console import Console
 
 import iga
@@ -22,8 +23,9 @@ from iga.attention import InvariantGaussianAttention
 from iga.presets import PRESETS, preset
 from iga.report.console import show
 from iga.report.documents import Invariant
+from iga.report.meaning import meaning
 from iga.report.schema import fields
-from iga.report.verify import blocks
+from iga.report.verify import blocks, brief
 from iga.structure.synthetic import synthetic_structures
 from iga.testing.check import REFERENCE
 from iga.testing.checks import checks_of
@@ -121,6 +123,29 @@ def test_a_narrow_terminal_loses_no_word_of_the_table(width: int, broken: Report
             assert width != 80 or part.replace(" ", "") in text
             assert all(word in text for word in part.split()[:3])
     assert max(len(line) for line in page.getvalue().splitlines() if "┃" in line) <= width
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_in_brief_each_check_is_a_line_and_a_broken_one_has_its_example_and_command_below(
+    terminal: bool, broken: Report
+) -> None:
+    """80 columns hold the table; a terminal folds sentences between words, a log has a line a sentence."""
+    document = broken.document("iga verify")
+    command = f"iga verify --preset pre_fix --structures {'long/' * 30}a.pdb"
+    for row in document["invariants"]:
+        row["reproduce"] = f"{command} --only {row['name']}"
+    page = io.StringIO()
+    show(brief(document), Console(width=80, file=page, force_terminal=terminal, color_system=None))
+    lines = page.getvalue().splitlines()
+    assert all(cell_len(line) <= 80 or command in line for line in lines) == terminal
+    for row in document["invariants"]:
+        (line,) = (line for line in lines if line.split()[:2] == [row["name"], row["verdict"]])
+        assert cell_len(line) <= 80
+        red = row["verdict"] == "broken"
+        assert lines.count(row["reproduce"]) == red  # on one line, to be copied
+        text = " ".join(page.getvalue().split())
+        for part in (row["worst_example"], row["note"], meaning(row["name"])):
+            assert not red or " ".join(part.split()) in text, part
 
 
 def test_json_has_every_field_and_no_number_that_is_not_finite(broken: Report) -> None:
