@@ -157,3 +157,13 @@ def test_the_verification_guide_lists_every_claim_that_excuses_something() -> No
 def _section(begin: str, end: str) -> str:
     text = (ROOT / "docs/verification.md").read_text(encoding="utf-8")
     return text[text.index(begin) : text.index(end)]
+
+
+def test_the_layer_of_the_first_five_minutes_holds(tmp_path: Path) -> None:
+    from iga.testing.verify import verify
+
+    mine, swap = blocks("docs/start.md", "python")
+    (tmp_path / "mine.py").write_text(mine, encoding="utf-8")
+    report = verify(f"{tmp_path / 'mine.py'}:layer", only=["mask_inertness", "permutations", "small_sizes"], points=[2])
+    assert {finding.verdict for finding in report.findings} == {"holds"}
+    exec(swap, {})
