@@ -205,7 +205,7 @@ def test_one_seed_and_one_arm_give_a_report_without_intervals() -> None:
     assert "One seed: there are no intervals" in text
     assert "[" not in re.sub(r"\(.*?\)", "", text.split("### Arms and metrics")[1])
     assert "| below |" not in text and "no interval" in text
-    assert text.count("undecided |") >= 16
+    assert text.count("undecided |") >= 8
 
 
 def test_the_row_of_a_claim_shows_its_readings_and_its_factor() -> None:
@@ -218,11 +218,13 @@ def test_the_row_of_a_claim_shows_its_readings_and_its_factor() -> None:
         }
     )
     text = markdown_of(result)
-    rows = [line.split(" | ") for line in text.split("### The claims")[1].splitlines() if " | sigma_floor | " in line]
+    rows = [
+        line.split(" | ") for line in text.split("## What they mean")[1].splitlines() if " | sigma_floor | " in line
+    ]
     b, d = (next(row for row in rows if f"({letter})" in row[0]) for letter in "bd")
-    assert b[2] == "supported" and b[3].startswith("1.00·10⁵ [") and b[4].startswith("1000 [")
+    assert b[1:3] == ["supported", "sigma_floor"] and b[3].startswith("1.00·10⁵ [") and b[4].startswith("1000 [")
     assert b[5:8] == ["100× [100, 100]", "3", "40 of 40"]
-    assert d[2:7] == ["supported", "30.0 [30.0, 30.0]", "0 [0, 0]", "61.0× [61.0, 61.0]", "3"]
+    assert [d[1], *d[3:7]] == ["supported", "30.0 [30.0, 30.0]", "0 [0, 0]", "61.0× [61.0, 61.0]", "3"]
 
 
 def test_the_learned_gaussians_loss_has_columns_where_they_are_learned() -> None:
@@ -245,7 +247,7 @@ def test_the_columns_to_look_at_first_are_those_of_the_tables_in_full() -> None:
     ):
         assert column(shown, title) == column(metric_table(result, group_of(result, where)), full)
     text = markdown_of(result)
-    assert text.index("### At a glance") < text.index("### The claims")
+    assert text.index("## Results at a glance") < text.index("## What they mean") < text.index("## The rules")
 
 
 def test_each_run_that_went_non_finite_is_listed_with_its_step() -> None:

@@ -1,7 +1,8 @@
-"""Curves of a result: losses, held-out loss, logits, saturation and log-det against the step, one line an arm.
+"""Curves of a result: losses, logits, saturation and log-det against the step; a column an arm, a row a quantity.
 
-A line is the median over seeds of medians over short runs of steps; the band is lowest to highest seed. A cross marks
-where a run went non-finite. Drawn with matplotlib (extra `plot`), imported inside the functions.
+The arm's own line is the median over seeds of medians over short runs of steps, the band is lowest to highest seed; the
+other arms stand behind it in grey, so that lines that coincide are all seen. A cross marks where a run went non-finite.
+Drawn with matplotlib (extra `plot`), imported inside the functions.
 """
 
 import base64
@@ -20,26 +21,23 @@ __all__ = ["data_uri", "png"]
 
 _BINS = 60
 _DPI, _COLOURS = 90, 128
-# A colour of iga.report.plots and dashes, which tell neighbours apart.
-_LINES: dict[str, tuple[str, str]] = {
-    "ipa": ("grey", "-"),
-    "pre_fix": ("vermilion", "-"),
-    "logdet_clamp": ("orange", "-"),
-    "sigma_floor": ("pink", "-"),
-    "soft_start": ("blue", "--"),
-    "bounded": ("navy", "-"),
-    "gaussian_tanh": ("green", "--"),
-    "bounded_time_gate": ("navy", ":"),
+# Of iga.report.plots.
+_LINES = {
+    "ipa": "blue",
+    "pre_fix": "vermilion",
+    "logdet_clamp": "orange",
+    "sigma_floor": "pink",
+    "soft_start": "green",
 }
-_OTHERS = ("black", "-.")
-# (title, series or held-out quantity, log axis)
-_PANELS = (
-    ("trans_loss, training", "trans_loss", False),
-    ("rots_vf_loss, training", "rots_vf_loss", True),
-    ("se3_vf_loss_raw, held-out", "se3_vf_loss_raw", True),
-    ("geo_scaled_absmax", "geo_scaled_absmax", True),
-    ("wmax_sat_frac", "wmax_sat_frac", False),
-    ("log_det_min", "log_det_min", False),
+_OTHERS = "navy"
+# (words, series or held-out quantity, log axis)
+_ROWS = (
+    ("loss on held-out\nstructures", "se3_vf_loss_raw", True),
+    ("translation loss\nin training", "trans_loss", False),
+    ("rotation loss\nin training", "rots_vf_loss", True),
+    ("largest\ngeometry logit", "geo_scaled_absmax", True),
+    ("share of\nsaturated rows", "wmax_sat_frac", False),
+    ("lowest log-det\n(ln nm⁶)", "log_det_min", False),
 )
 
 Points = list[tuple[float, float]]
@@ -89,65 +87,89 @@ def over_seeds(lines: Sequence[Points]) -> list[tuple[float, float, float, float
 def _figure(result: Result, dark: bool) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
-    ink, faint = ("#E6E6E6", "#4A4A4A") if dark else ("#222222", "#DDDDDD")
-    figure = Figure(figsize=(13.0, 7.4), layout="constrained", facecolor="none" if dark else "white")
-    FigureCanvasAgg(figure)
+    ink, faint, others = ("#E6E6E6", "#4A4A4A", "#7A7A7A") if dark else ("#222222", "#DDDDDD", "#B5B5B5")
     runs = runs_of(result)
-    styles = _styles(list(runs), dark)
     width = max(1, math.ceil(result["settings"]["steps"] / _BINS))
-    for axis, (title, name, log) in zip(figure.subplots(2, 3).flat, _PANELS, strict=True):
-        axis.set_facecolor("none")
-        axis.set_title(title, color=ink, fontsize=11)
-        axis.tick_params(colors=ink, which="both", labelsize=9)
-        tidy(axis, grid=faint)
-        axis.spines[["left", "bottom"]].set_color(ink)
-        drawn = []
-        for arm, by_seed in runs.items():
-            lines = {seed: line_of(run, name, width) for seed, run in by_seed.items()}
-            drawn += _draw_arm(axis, lines, styles[arm])
+    size = (1.9 + 1.5 * len(runs), 0.6 + 1.45 * len(_ROWS))
+    figure = Figure(figsize=size, layout="constrained", facecolor="none" if dark else "white")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(_ROWS), len(runs), sharex=True, sharey="row", squeeze=False)
+    for axes, (words, name, log) in zip(grid, _ROWS, strict=True):
+        lines = {arm: {seed: line_of(run, name, width) for seed, run in by.items()} for arm, by in runs.items()}
+        drawn = [value for by in lines.values() for line in by.values() for _, value in line]
+        for axis, (arm, by_seed) in zip(axes, runs.items(), strict=True):
+            _clear(axis, ink, faint)
+            for other in lines:
+                if other != arm:
+                    _draw(axis, lines[other], others, thin=True)
+            colour = (DARK if dark else COLOURS)[_LINES.get(arm, _OTHERS)]
+            _draw(axis, lines[arm], colour)
             for seed, run in by_seed.items():
-                if went_non_finite(run) and lines[seed]:
-                    axis.plot(*lines[seed][-1], color=styles[arm][0], marker="x", ms=9, mew=2.2)
-        if log and drawn and min(drawn) > 0.0:
-            axis.set_yscale("log")
-        _draw_reference(axis, name, result, ink, bool(drawn))
+                if went_non_finite(run) and lines[arm][seed]:
+                    axis.plot(*lines[arm][seed][-1], color=colour, marker="x", ms=8, mew=2.0, zorder=4)
+            if not any(lines[arm].values()):
+                axis.annotate("none", (0.5, 0.5), xycoords="axes fraction", ha="center", color=others, fontsize=9)
+        axes[0].set_ylabel(words, color=ink, fontsize=9)
+        _scale(axes[0], drawn, log=log)
+        _draw_reference(list(axes), name, result, ink, drawn)
+    for axis, arm in zip(grid[0], runs, strict=True):
+        axis.set_title(arm, color=ink, fontsize=9, fontweight="bold")
+    for axis in grid[-1]:
         axis.set_xlabel("step", color=ink, fontsize=9)
-    handles = [Line2D([], [], color=colour, ls=dashes, lw=2.2, label=arm) for arm, (colour, dashes) in styles.items()]
-    figure.legend(
-        handles=handles, loc="outside upper center", ncols=min(8, len(handles)), frameon=False, labelcolor=ink
-    )
     return figure
 
 
-def _styles(arms: Sequence[str], dark: bool) -> dict[str, tuple[str, str]]:
-    colours = DARK if dark else COLOURS
-    named = {arm: _LINES.get(arm, _OTHERS) for arm in arms}
-    return {arm: (colours[colour], dashes) for arm, (colour, dashes) in named.items()}
+def _clear(axis: Any, ink: str, faint: str) -> None:
+    axis.set_facecolor("none")
+    axis.tick_params(colors=ink, which="both", labelsize=8)
+    axis.locator_params(axis="x", nbins=3)
+    tidy(axis, grid=faint)
+    axis.spines[["left", "bottom"]].set_color(ink)
 
 
-def _draw_arm(axis: Any, lines: Mapping[int, Points], style: tuple[str, str]) -> list[float]:
-    """Draws the lines of one arm's seeds as one with its band; the values drawn."""
-    colour, dashes = style
+def _draw(axis: Any, lines: Mapping[int, Points], colour: str, *, thin: bool = False) -> None:
+    """The lines of one arm's seeds as one; with its band, unless it is only to be seen behind another."""
     rows = over_seeds(list(lines.values()))
     if not rows:
-        return []
+        return
     steps, low, middle, high = zip(*rows, strict=True)
-    if len(lines) > 1:
-        axis.fill_between(steps, low, high, color=colour, alpha=0.13, lw=0)
-    axis.plot(steps, middle, color=colour, ls=dashes, lw=1.8, marker="o" if len(rows) == 1 else None)
-    return [*low, *high]
+    if len(lines) > 1 and not thin:
+        axis.fill_between(steps, low, high, color=colour, alpha=0.2, lw=0, zorder=2)
+    dot = {"marker": "o", "ms": 3 if thin else 5} if len(rows) == 1 else {}
+    axis.plot(steps, middle, color=colour, lw=0.8 if thin else 2.0, zorder=1 if thin else 3, **dot)
 
 
-def _draw_reference(axis: Any, name: str, result: Result, ink: str, drawn: bool) -> None:
-    """The mean-frame baseline of the held-out loss; the log-det of collapsed Gaussians."""
+def _scale(axis: Any, drawn: Sequence[float], *, log: bool) -> None:
+    """One scale a row: logarithmic where it spans a decade. Values that are all one stand in the middle."""
+    if not drawn:
+        return
+    low, high = min(drawn), max(drawn)
+    if log and low > 0.0 and high > 10.0 * low:
+        axis.set_yscale("log")
+        return
+    room = 0.1 * (max(high - low, abs(low), abs(high)) or 1.0)
+    axis.set_ylim(low - room if low < 0.0 else max(low - room, 0.0), high + room)
+
+
+def _draw_reference(axes: Sequence[Any], name: str, result: Result, ink: str, drawn: Sequence[float]) -> None:
+    """The mean-frame baseline of the held-out loss; the log-det of collapsed Gaussians. Named in the margin, and drawn
+    as a line where that leaves the curves at least half of the row."""
     baseline = (result.get("baselines") or {}).get("mean_frame") or {}
     level = number(baseline, "se3_vf_raw") if name == "se3_vf_loss_raw" else None
     words = "mean frame"
     if name == "log_det_min" and drawn:
-        level, words = COLLAPSED, "3 ln(2·10⁻⁶)"
-    if level is not None:
-        axis.axhline(level, color=ink, ls=(0, (1, 2)), lw=1.2)
-        axis.annotate(words, (1.0, level), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-                      ha="right", color=ink, fontsize=9)  # fmt: skip
+        level, words = COLLAPSED, "collapsed"
+    if level is None:
+        return
+    low, high = axes[0].get_ylim()
+    near = low - (high - low) <= level <= high + (high - low)
+    if near:
+        room = 0.05 * (high - low)
+        axes[0].set_ylim(min(low, level - room), max(high, level + room))
+    for axis in axes if near else ():
+        axis.axhline(level, color=ink, ls=(0, (1, 2)), lw=1.0)
+    height = (level, "data") if near else (0.9, "axes fraction")
+    words = f"{words}\n{level:.3g}"
+    axes[-1].annotate(words, (1.0, height[0]), (4, 0), xycoords=("axes fraction", height[1]), va="center",
+                      textcoords="offset points", color=ink, fontsize=8, annotation_clip=False)  # fmt: skip

@@ -9,12 +9,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from iga._files import write_bytes
 from iga.experiment.results import curves
 from iga.experiment.results.readings import Result, check_result, read_result
-from iga.experiment.results.sections import TITLE, blocks_of, title_of
-from iga.report.document import Picture, as_html, as_markdown
+from iga.experiment.results.sections import blocks_of, title_of
+from iga.report.document import Block, Picture, as_markdown
+from iga.report.page.page import as_page
 from iga.report.plots import check_matplotlib
 
 __all__ = ["main", "write_report"]
@@ -30,7 +32,7 @@ def write_report(
 ) -> list[Path]:
     """Writes the report of (name, result) pairs; the files written, each whole or not at all.
 
-    sizes: model sizes of which a result is expected; one without is reported as not measured.
+    sizes: model sizes of which a result is expected; one without stands in the Markdown as not measured.
     Raises ValueError for a result of another schema, and where the curves are wanted and matplotlib is missing.
     """
     for name, result in results:
@@ -49,11 +51,19 @@ def write_report(
         pictures[number] = Picture(name, curves.data_uri(light), curves.data_uri(dark), words)
         if markdown is not None:
             files[markdown.with_name(name)] = light
-    blocks = blocks_of(results, pictures, sizes)
     if markdown is not None:
-        files[markdown] = as_markdown(blocks).encode()
+        files[markdown] = as_markdown(blocks_of(results, pictures, sizes)).encode()
     if html is not None:
-        files[html] = as_html(TITLE, blocks).encode()
+        # a file that is older than the key "document" lacks it
+        documents = [{"document": "compare", "exit_code": 0, **result} for _, result in results]
+        numbers = {id(document): number for number, document in enumerate(documents)}
+
+        def tables(document: Any) -> list[Block]:
+            number = numbers[id(document)]
+            own = {0: pictures[number]} if number in pictures else {}
+            return blocks_of([(results[number][0], document)], own)
+
+        files[html] = as_page(documents, tables).encode()
     for path, data in files.items():
         write_bytes(path, data)
     return list(files)

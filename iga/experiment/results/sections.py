@@ -47,15 +47,25 @@ def blocks_of(results: Sequence[Named], pictures: dict[int, Picture], sizes: Seq
     made: list[Block] = [
         Heading(1, TITLE),
         Paragraph(
-            "Written by `python -m iga.experiment.results.page`; do not edit. All numbers come from the results named."
+            "Written by `python -m iga.experiment.results.page`; do not edit. All numbers come from the results named. "
+            "First what came out, then what it says of the four claims, the rules by which it says so, and each result "
+            "in full."
         ),
-        Heading(2, "Verdicts on the four claims"),
-        Paragraph(f"Against `{BEFORE}`, the state before the change, by the rules of `docs/experiment/rules.md`:"),
-        _summary_table(results),
-        *_rules(),
+        Heading(2, "Results at a glance"),
     ]
     for number, (name, result) in enumerate(results):
-        made += _section(name, result, pictures.get(number))
+        made += _glance(name, result, pictures.get(number))
+    made += [
+        Heading(2, "What they mean: the four claims"),
+        Paragraph(f"Against `{BEFORE}`, the state before the change, by the rules below."),
+    ]
+    if len(results) > 1:
+        made.append(_summary_table(results))
+    for name, result in results:
+        made += [Heading(3, f"{title_of(result)} ({name})"), *_claims(result)]
+    made += _rules()
+    for name, result in results:
+        made += _in_full(name, result)
     measured = {result["settings"].get("size") for _, result in results}
     for size in sizes:
         if size not in measured:
@@ -64,11 +74,16 @@ def blocks_of(results: Sequence[Named], pictures: dict[int, Picture], sizes: Seq
 
 
 def _rules() -> list[Block]:
-    rows = tuple(
-        (f"({r.letter}) {r.claim}", r.quantity, f"{r.premise}", r.supported, r.refuted) for r in RULES.values()
-    )
-    heads = ("claim", "quantity", "premise: without it, undecided", "supported when", "refuted when")
-    return [Heading(3, "The rules"), Table(heads, rows, tuple(range(len(heads)))), Items(GENERAL_RULES)]
+    made: list[Block] = [Heading(2, "The rules")]
+    for rule in RULES.values():
+        said = (
+            f"What is read: {rule.quantity}.",
+            f"Without this premise, undecided: {rule.premise}.",
+            f"Supported when {rule.supported}.",
+            f"Refuted when {rule.refuted}.",
+        )
+        made += [Heading(3, f"({rule.letter}) {rule.claim}"), Items(said)]
+    return [*made, Heading(3, "Of all four"), Items(GENERAL_RULES)]
 
 
 def _summary_table(results: Sequence[Named]) -> Table:
@@ -81,24 +96,27 @@ def _summary_table(results: Sequence[Named]) -> Table:
     return Table(heads, rows, tuple(range(len(heads))))
 
 
-def _section(name: str, result: Result, picture: Picture | None) -> list[Block]:
-    made: list[Block] = [Heading(2, f"{title_of(result)} ({name})"), Items(tuple(_facts(result)))]
+def _glance(name: str, result: Result, picture: Picture | None) -> list[Block]:
     first = glance(result)
-    made += [Heading(3, first.title), Paragraph(first.note), metric_table(result, first)]
-    made += [Heading(3, "The claims"), *_claims(result)]
+    made: list[Block] = [Heading(3, f"{title_of(result)} ({name})"), Paragraph(first.note), metric_table(result, first)]
+    if picture is not None:
+        made.append(picture)
+        made.append(
+            Paragraph(
+                "A column an arm, the others grey behind it. Lines: median over seeds, of medians over short runs of "
+                "steps; bands: lowest to highest seed; crosses: where a run went non-finite; dotted: the mean-frame "
+                "baseline, and the log-det of collapsed Gaussians."
+            )
+        )
+    return made
+
+
+def _in_full(name: str, result: Result) -> list[Block]:
+    made: list[Block] = [Heading(2, f"In full: {title_of(result)} ({name})"), Items(tuple(_facts(result)))]
     stopped = first_non_finite(result)
     made += [Heading(3, "Runs that went non-finite")]
     made += [stopped] if stopped else [Paragraph("None.")]
     made += [Heading(3, "Is the training right?"), *_health(result)]
-    if picture is not None:
-        made += [Heading(3, "Curves"), picture]
-        made.append(
-            Paragraph(
-                "Lines: median over seeds, of medians over short runs of steps; bands: lowest to highest seed; "
-                "crosses: where a run went non-finite; dotted: the mean-frame baseline, and the log-det of collapsed "
-                "Gaussians."
-            )
-        )
     made += [Heading(3, "Arms and metrics"), Paragraph(intervals_line(result)), Paragraph(_window(result))]
     for group in groups(result):
         made += [Heading(4, group.title), Paragraph(group.note), metric_table(result, group)]
@@ -152,7 +170,7 @@ def _window(result: Result) -> str:
 
 
 def _claims(result: Result) -> list[Block]:
-    heads = ("claim", "arm", "verdict", "before", "after", "effect", "seeds", "steps compared", "why")
+    heads = ("claim", "verdict", "arm", "before", "after", "effect", "seeds", "steps compared", "why")
     return [
         Table(heads, tuple(_claim_row(verdict) for verdict in judge_all(result)), (0, 1, 2, 8)),
         Paragraph(
@@ -167,8 +185,8 @@ def _claim_row(verdict: ClaimVerdict) -> tuple[str, ...]:
     steps = sorted(set(verdict.steps.values()))
     return (
         f"({verdict.rule.letter}) {verdict.rule.claim}",
-        verdict.arm,
         verdict.word,
+        verdict.arm,
         _shown(verdict.before),
         _shown(verdict.after),
         _effect(verdict),

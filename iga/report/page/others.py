@@ -216,12 +216,18 @@ def compare_sections(document: Compare, blocks: Sequence[Block] | None) -> list[
     return [Section(title, parts) for title, parts in found if parts]
 
 
+_TONES = {"supported": "good", "below": "good", "refuted": "bad", "not below": "bad", "undecided": "open"}
+
+
 def as_grid(block: Block) -> Part:
     """A table of blocks as one that sorts and filters; other blocks as they are."""
     if not isinstance(block, Table):
         return block
     rows = tuple(
-        tuple(Cell(text, None if column in block.words else _value(text)) for column, text in enumerate(row))
+        tuple(
+            Cell(text, None if column in block.words else _value(text), _TONES.get(text, ""))
+            for column, text in enumerate(row)
+        )
         for row in block.rows
     )
     return Grid(

@@ -21,7 +21,7 @@ from iga.bench.run import plan, run
 from iga.report import bench, faults
 from iga.report import verify as verification
 from iga.report.console import show
-from iga.report.document import as_html, as_markdown
+from iga.report.document import as_markdown
 from iga.report.documents import DOCUMENTS, Bench
 from iga.report.schema import flaw, read, read_as, write
 from iga.testing.faults.matrix import Matrix, Row
@@ -164,7 +164,6 @@ def test_markdown_has_every_row_of_its_document(documents: dict[str, Any]) -> No
     page = as_markdown(bench.blocks(documents["bench"]))
     assert all(f"| {name} | forward | 8 | 1 | 2 | 2 |" in page for name in ("dense", "ipa_sdpa"))
     assert "baseline: no case was timed then and now" in page
-    assert "<caption>cpu, 1 threads, seed 0</caption>" in as_html("bench", bench.blocks(documents["bench"]))
 
 
 def test_a_terminal_colours_what_must_be_seen_and_takes_no_name_for_markup(documents: dict[str, Any]) -> None:

@@ -82,7 +82,7 @@ def test_a_page_has_every_run_its_red_rows_with_what_they_mean_and_the_command_o
         "Faults by checks: layer",
         "Where the search has been",
         "a numba kernel",
-        "Verdicts on the four claims",
+        "What they mean: the four claims",
     ):
         assert words in text, words
     names = [attributes["id"] for _, attributes in page.elements if "id" in attributes]

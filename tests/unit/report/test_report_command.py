@@ -113,5 +113,5 @@ def test_a_comparison_writes_its_page_with_its_own_tables(capfd: Capture, tmp_pa
     ended = called(capfd, "compare", *words, "--report", str(tmp_path / "c.html"), "--report", str(tmp_path / "c.md"))
     assert ended.code == 0, ended.err
     page = (tmp_path / "c.html").read_text(encoding="utf-8")
-    assert "Verdicts on the four claims" in page and "data:image/png" in page
+    assert "What they mean: the four claims" in page and "data:image/png" in page
     assert "finished" in (tmp_path / "c.md").read_text(encoding="utf-8")
