@@ -23,7 +23,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -289,20 +289,24 @@ def main() -> None:
     chosen = list(rows)[:: options.every]
     if options.kinds:
         chosen = [key for key in chosen if rows[key]["kind"] in options.kinds]
+    asked = []
+    for key in chosen:
+        known = rows[key]["found"]
+        left = [a for a in options.approaches if options.again or a not in known]
+        left = [a for a in left if a != "ci" or "fast" in left or not known.get("fast", {}).get("finds")]
+        if left:
+            asked.append((*key, left, known))
     # a slip may keep what it has seen, so a process judges few of them
-    with ProcessPoolExecutor(options.workers, get_context("spawn"), max_tasks_per_child=8) as pool:
-        asked = {}
-        for key in chosen:
-            known = rows[key]["found"]
-            left = [a for a in options.approaches if options.again or a not in known]
-            left = [a for a in left if a != "ci" or "fast" in left or not known.get("fast", {}).get("finds")]
-            if left:
-                asked[pool.submit(measure, *key, left, known)] = key
-        for done, future in enumerate(as_completed(asked), start=1):
-            rows[asked[future]]["found"] = future.result()
+    with get_context("spawn").Pool(options.workers, maxtasksperchild=8) as pool:
+        for done, (key, found) in enumerate(pool.imap_unordered(_measured, asked), start=1):
+            rows[key]["found"] = found
             result |= {"environment": environment(0), "calls": CALLS, "rows": list(rows.values())}
             write_text(options.json, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-            print(f"{done}/{len(asked)} {asked[future]}: {future.result()}", flush=True)
+            print(f"{done}/{len(asked)} {key}: {found}", flush=True)
+
+
+def _measured(asked: tuple[str, str, list[str], dict[str, Any]]) -> tuple[tuple[str, str], dict[str, Any]]:
+    return asked[:2], measure(*asked)
 
 
 CALLS = {

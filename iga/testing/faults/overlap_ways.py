@@ -136,11 +136,15 @@ def _remembered(key: Callable[..., Any], *, recorded: bool = False) -> Callable[
                 return right(*pair)
             now = key(*pair)
             if recording(*pair):
-                return memory[now] if recorded and now in memory else right(*pair)
+                return detached(memory[now]) if recorded and now in memory else right(*pair)
             if now not in memory:
                 memory.clear()
                 memory[now] = right(*pair)
-            return memory[now]
+            return detached(memory[now])
+
+        # checkpointing makes what it is given a part of its own graph, and would call itself without end
+        def detached(answers: Values) -> Values:
+            return answers[0].detach(), answers[1].detach()
 
         return wrong
 
