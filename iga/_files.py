@@ -72,7 +72,7 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> Path:
             _flush_folder(place.parent)
             return place
         raise AssertionError  # count has no end
-    except BaseException:
+    except BaseException:  # an interrupt too: what was begun goes, and the error goes on
         shutil.rmtree(beside, ignore_errors=True)
         raise
 

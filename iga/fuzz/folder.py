@@ -53,7 +53,7 @@ class Folder:
             raise ValueError(f"{path}: another campaign is running there") from None
         try:
             self._same(facts)
-        except BaseException:
+        except BaseException:  # an interrupt too: the lock must not outlive what never began
             self.close()
             raise
 

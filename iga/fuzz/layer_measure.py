@@ -120,7 +120,7 @@ class Asked:
                     relation.measure(scene, tally)
             except TargetError as error:
                 tally.fail(scene.genome.label, str(error))
-            except Exception as error:
+            except Exception as error:  # the accused may raise anything
                 tally.fail(scene.genome.label, one_line(error))
         return Measured(tally.finding(), float(tally.ratio))
 

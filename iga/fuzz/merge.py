@@ -146,7 +146,7 @@ def _written(
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(out)) from error
         return document
-    except BaseException:
+    except BaseException:  # an interrupt too: what was begun goes, and the error goes on
         shutil.rmtree(new, ignore_errors=True)
         raise
     finally:
@@ -165,7 +165,7 @@ def _begun(new: Path) -> int:
     except BlockingIOError:
         os.close(lock)
         raise ValueError(f"{new}: another merge is writing there") from None
-    except BaseException:
+    except BaseException:  # an interrupt too: a lock that nobody holds must not stay open
         os.close(lock)
         raise
     return lock

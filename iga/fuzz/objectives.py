@@ -61,7 +61,7 @@ def measure(check: Check, subject: OverlapSubject, source: PairSource, seed: int
             check(subject, source, seed, tally)
         except TargetError as error:
             tally.fail(subject.name, str(error))
-        except Exception as error:
+        except Exception as error:  # the accused may raise anything
             tally.fail(subject.name, one_line(error))
 
 

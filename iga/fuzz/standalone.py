@@ -232,7 +232,7 @@ def compare(function: Any, pairs: list[torch.Tensor], gradients: bool) -> bool:
             print(f"  {name:8s} {x.double().flatten().tolist()}")
     try:
         found = said(function, pairs, gradients)
-    except Exception as error:
+    except Exception as error:  # the function may raise anything
         print(f"  it raised {type(error).__name__}: {error}   <- wrong")
         return True
     places = list(range(count)) if count <= SHOWN else [*range(SHOWN // 2), *range(count - SHOWN // 2, count)]
@@ -295,7 +295,7 @@ def judged(case: dict[str, Any], judge: str, place: str) -> str:
     torch.set_num_threads(1)
     try:
         function = load(place, Path(__file__).resolve().parent)
-    except Exception as error:
+    except Exception as error:  # its file may raise anything
         print(f"{place} cannot be loaded: {error}", file=sys.stderr)
         return "not loaded"
     wrong, inputs = by_check(function, case, judge)

@@ -8,24 +8,26 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from helpers.forked import Runs, forked_runs
+from iga.bounds import unit_roundoff
 from iga.fuzz import standalone
-from iga.fuzz.bundle import bundle
 from iga.fuzz.counterexample import write_counterexample
 from iga.fuzz.overlap import OverlapStream
 from iga.fuzz.pair_cases import DRAWN
 from iga.fuzz.stream import Candidate, Judgement
-from iga.report.pair_picture import covariance, ellipse
 from iga.testing.cases_file import read_case
 from iga.testing.checks import checks_of
-from iga.testing.judges.overlap import overlap_reference
+from iga.testing.judges.overlap import condition, overlap_reference
 from iga.testing.judges.rigorous import enclosure
 from iga.testing.latest import Call
+from iga.testing.overlap.budgets import gradient_budgets
 from iga.testing.overlap.gradients import derivatives
 from iga.testing.overlap.subject import ARGUMENTS, OverlapSubject
 from iga.testing.state.watch import Watch, watching
@@ -164,7 +166,7 @@ WRONG: dict[str, dict[str, str]] = {
     "gradient_values": {"flat_when_moderate": "moderate"},
     "gradient_finiteness": {"steep_at_one_frame": "it says (nan"},
     "calls_agree": {"unlike_in_inference": "inference_mode"},
-    "determinism": {"restless": "dist_sq", "greedy": "dist_sq on a repeat"},
+    "determinism": {"restless": "dist_sq", "greedy": "q_mean changed by the call"},
     "second_derivatives": {"bent": "it says"},
     "reduced_precision": {"short": "autocast to fp16", "by_products": "TF32 matrix products"},
     "process_state": {"draws": "drew from Python's global generator", "widens": "default dtype"},
@@ -190,6 +192,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"raise ModuleNotFoundError('no', name='{name}')\n", encoding="utf-8"
         )
     return folder
+
+
+@pytest.fixture(scope="module")
+def run(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """As `_run`, without its start."""
+    with forked_runs(place, {"PYTHONPATH": str(place / "blocked")}, tmp_path_factory.mktemp("said")) as answer:
+        yield answer
 
 
 @pytest.fixture(scope="module")
@@ -219,21 +228,21 @@ def _script(folder: Path, name: str, candidate: Candidate) -> Path:
 
 
 def _run(script: Path, place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Where torch alone can be imported."""
+    """As anybody runs it, where torch alone can be imported."""
     words = [sys.executable, "-W", "ignore", str(script), *arguments]
     env = {**os.environ, "PYTHONPATH": str(place / "blocked"), "PYTHONWARNINGS": "ignore"}
     return subprocess.run(words, capture_output=True, text=True, env=env, cwd=place, timeout=300, check=False)
 
 
 def _met(stream: OverlapStream, check: str) -> Candidate:
-    """The candidate of a check, as the search meets it, and made simple."""
+    """The candidate of a check, as the search meets it."""
     stream._begin("sampling")
     with watching(Watch()):
         if stream.given(check):
             stream._judged(stream.space.draw(200, stream.generator, 0.3))
         else:
             stream._own_draws(0)
-    return stream.shrink(stream._candidates[check], 5.0)
+    return stream._candidates[check]
 
 
 def test_every_check_that_the_search_runs_has_a_wrong_function_here() -> None:
@@ -243,40 +252,41 @@ def test_every_check_that_the_search_runs_has_a_wrong_function_here() -> None:
 @pytest.mark.process
 @pytest.mark.parametrize(("check", "name"), CASES)
 def test_the_script_of_every_check_says_wrong_beside_right_and_right_once_it_is(
-    check: str, name: str, place: Path, tmp_path: Path, mine: Any
+    check: str, name: str, run: Runs, tmp_path: Path, mine: Any
 ) -> None:
     subject = OverlapSubject(name, getattr(mine, name))
     stream = OverlapStream(subject, checks=[checks_of("overlap")[check]])
     candidate = _met(stream, check)
-    assert stream.judge(candidate).verdict == "broken"
+    if stream.given(check):  # what the others drew, the script judges again just so
+        assert stream.judge(candidate).verdict == "broken"
     script = _script(tmp_path / "found", name, candidate)
-    wrong = _run(script, place)
+    wrong = run(script)
     assert wrong.returncode == 1 and f"{check}: broken" in wrong.stdout and "WRONG" in wrong.stdout, wrong
     assert WRONG[check][name] in wrong.stdout, wrong.stdout
     if check != "process_state":  # which has no numbers
         assert "it says" in wrong.stdout and "right is" in wrong.stdout, wrong.stdout
-    right = _run(script, place, "mine.py:right")
+    right = run(script, "mine.py:right")
     assert right.returncode == 0 and "wrong" not in right.stdout and "broken" not in right.stdout, right
     assert right.stdout.splitlines()[-1] == "right" and right.stderr == ""
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("name", ["ends", "leaves", "raises"])
-def test_a_function_that_ends_the_process_or_raises_is_not_right(name: str, place: Path, tmp_path: Path) -> None:
-    ended = _run(_written(tmp_path / "found", name, "accuracy", _pair()), place)
+def test_a_function_that_ends_the_process_or_raises_is_not_right(name: str, run: Runs, tmp_path: Path) -> None:
+    ended = run(_written(tmp_path / "found", name, "accuracy", _pair()))
     assert ended.returncode == 1 and "WRONG" in ended.stdout, ended
     assert ("ZeroDivisionError" if name == "raises" else "ended its process, with exit code 0") in ended.stdout
 
 
 @pytest.mark.process
-def test_a_batch_that_loses_its_tail_and_a_function_that_has_moved(place: Path, tmp_path: Path) -> None:
+def test_a_batch_that_loses_its_tail_and_a_function_that_has_moved(place: Path, run: Runs, tmp_path: Path) -> None:
     batch = [x.expand(4, *x.shape).clone() for x in _pair()]
     script = _written(tmp_path / "found", "tail", "accuracy", batch)
     wrong = _run(script, place)
     assert wrong.returncode == 1 and "log_det of pair 3" in wrong.stdout, wrong
-    gone = _run(script, place, "gone.py:right")
+    gone = run(script, "gone.py:right")
     assert gone.returncode == 2 and "give the function's place" in gone.stderr
-    assert _run(script, place, str(place / "mine.py:right")).returncode == 0
+    assert run(script, str(place / "mine.py:right")).returncode == 0
     assert read_case(tmp_path / "found" / "case.json").words["target"] == "mine.py:tail"
 
 
@@ -291,27 +301,22 @@ def test_inputs_that_a_check_drew_come_again_of_the_seed_in_the_case(tmp_path: P
     assert candidate.call.layer == {DRAWN: 80} and read_case(tmp_path / "case.json").words["seed"] == 80
 
 
-def test_a_bundle_holds_what_is_used_and_nothing_else() -> None:
-    found = bundle([("iga.testing.judges.overlap", "overlap_reference")])
-    assert set(found) == {"judge._typing", "judge.testing.judges.overlap"}
-    text = found["judge.testing.judges.overlap"]
-    assert "def overlap_reference" in text and "def nearest_rotation" not in text and "import math" not in text
-    assert "from judge._typing import Float" in text and "\nfrom iga" not in text
-    with pytest.raises(ValueError, match=r"iga\.testing\.judges\.overlap has no such_thing"):
-        bundle([("iga.testing.judges.overlap", "such_thing")])
-
-
 def test_the_script_s_fractions_are_what_balls_and_autograd_say() -> None:
     pair = [x.double() for x in _pair()]
     dist_sq, log_det, slopes = standalone.exact(tuple(tuple(x.flatten().tolist()) for x in pair))
     balls = enclosure(pair)
-    assert abs(float(dist_sq) - float(balls.dist_sq.mid())) < 1e-15 * float(dist_sq)
-    assert abs(float(log_det) - float(balls.log_det.mid())) < 1e-14
+    u = unit_roundoff(torch.float64)
+    for fraction, ball in ((dist_sq, balls.dist_sq), (log_det, balls.log_det)):  # both exact, and each rounded once
+        assert abs(float(fraction) - float(ball.mid())) <= 2 * u * abs(float(fraction))
     batch = tuple(x[None] for x in pair)
     *_, expected = derivatives(OverlapSubject("reference", overlap_reference), batch)  # pyright: ignore[reportArgumentType]
+    smallest = torch.minimum(pair[2].amin(), pair[5].amin())
+    limits = gradient_budgets(overlap_reference(*pair)[0], condition(pair[2], pair[5]), smallest, torch.float64)
     for name, values in expected.items():
         right = torch.tensor([float(x) for x in slopes[name]], dtype=torch.float64)
-        assert torch.allclose(values[0], right, rtol=1e-9, atol=1e-9)
+        assert (
+            float((values[0].flatten() - right).norm()) <= float(limits[name]) < float(right.norm()) or not right.any()
+        )
     values = standalone.by_fractions(*batch)
     assert float(values[0]) == float(dist_sq) and float(values[1]) == float(log_det)
 
@@ -385,15 +390,3 @@ def test_a_counterexample_has_a_picture_or_a_note_why_not(tmp_path: Path, monkey
     (note,) = write_counterexample(tmp_path / "two", candidate, verdict, facts)
     assert note.startswith("no picture: drawing needs matplotlib") and not (tmp_path / "two" / "picture.svg").exists()
     assert (tmp_path / "two" / "reproduce.py").exists() and (tmp_path / "two" / "example.txt").exists()
-
-
-def test_the_shadow_of_an_ellipsoid_is_that_of_its_points() -> None:
-    generator = torch.Generator().manual_seed(0)
-    rot, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
-    sigma, mean = torch.tensor([3.0, 0.5, 0.05], dtype=torch.float64), [1.0, -2.0, 4.0]
-    across, up = ellipse(covariance(rot.flatten().tolist(), sigma.tolist()), mean, 0, 2)
-    sphere = torch.nn.functional.normalize(torch.randn(200_000, 3, generator=generator, dtype=torch.float64), dim=-1)
-    points = (rot * sigma * sphere[:, None, :]).sum(-1) + torch.tensor(mean, dtype=torch.float64)
-    for seen, axis in ((across, 0), (up, 2)):  # as wide as the points lie apart, up to how densely both are drawn
-        assert abs(max(seen) - float(points[:, axis].max())) < 2e-3 * 3.0
-        assert abs(min(seen) - float(points[:, axis].min())) < 2e-3 * 3.0

@@ -108,12 +108,12 @@ def test_a_wrong_function_fails_with_its_counterexample_and_passes_once_it_is_me
     (found / "theirs" / "case.json").write_text("{", encoding="utf-8")
     record = mine.path / folder / "streams" / "0-of-1.json"
     before = json.loads(record.read_text(encoding="utf-8"))["seconds"]
-    again = run(mine, "iga::mine.py:wrong::fuzz", "--iga-fuzz", "20s")
+    again = run(mine, "iga::mine.py:wrong::fuzz", "--iga-fuzz", "1s")
     again.assert_outcomes(failed=1)
     again.stdout.fnmatch_lines(["mine.py:wrong: a case is cannot run", "  inputs: *theirs/case.json"])
     again.stdout.no_fnmatch_line("*accuracy is broken*")
     (found / "theirs" / "case.json").unlink()
-    assert run(mine, *targets("wrong"), "--iga-fuzz", "15s", "-k", "fuzz").ret == 0
+    assert run(mine, *targets("wrong"), "--iga-fuzz", "8s", "-k", "fuzz").ret == 0
     after = json.loads(record.read_text(encoding="utf-8"))
     assert after["findings"] == [] and after["seconds"] > before > 0  # each run goes on where the last one ended
 
@@ -123,12 +123,12 @@ def test_a_function_that_ends_its_process_or_hangs_fails_its_test_and_not_the_se
     mine: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The targets are found where pytest finds modules, though their processes are fresh ones."""
-    monkeypatch.setattr(in_pytest, "LIMIT", 10.0)
+    monkeypatch.setattr(in_pytest, "LIMIT", 5.0)
     mine.mkdir("src")
     (mine.path / "mine.py").rename(mine.path / "src" / "away.py")
     mine.makeini("[pytest]\npythonpath = src\n")
     named = ["--iga-target", "away:ends", "--iga-target", "away:hangs"]
-    result = run(mine, *named, "--iga-fuzz", "40s", "test_other.py")
+    result = run(mine, *named, "--iga-fuzz", "16s", "test_other.py")
     result.assert_outcomes(failed=2, passed=1)
     result.stdout.fnmatch_lines(
         [
@@ -136,7 +136,7 @@ def test_a_function_that_ends_its_process_or_hangs_fails_its_test_and_not_the_se
             "  at round *: it ended the process, with exit code 0*",
             "search: iga fuzz away:ends --kind overlap --workers 1 --seed 0",
             "away:hangs: process is broken",
-            "  at round *: it did not come back within 10 s*",
+            "  at round *: it did not come back within 5 s*",
         ]
     )
     assert "away" not in sys.modules
@@ -144,13 +144,13 @@ def test_a_function_that_ends_its_process_or_hangs_fails_its_test_and_not_the_se
 
 @pytest.mark.process
 def test_with_xdist_each_search_runs_once_and_the_time_is_shared(mine: pytest.Pytester) -> None:
-    words = [*PLUGIN, "-p", "xdist.plugin", "-n", "2", *targets("held", "wrong", "known"), "--iga-fuzz", "40s"]
+    words = [*PLUGIN, "-p", "xdist.plugin", "-n", "2", *targets("held", "wrong", "known"), "--iga-fuzz", "20s"]
     result = mine.runpytest_subprocess(*words, "-v", "-rs", "test_other.py", "--iga-fuzz-out", "kept")
     result.assert_outcomes(passed=2, failed=1, skipped=1)
     for name, word in (("held", "PASSED"), ("wrong", "FAILED"), ("known", "SKIPPED")):
         assert len(re.findall(rf"{word} iga::mine.py:{name}::fuzz *$", result.stdout.str(), re.MULTILINE)) == 1
     record = folder_of(mine.path / "kept", "mine.py:held") / "streams" / "0-of-1.json"
-    assert 0 < json.loads(record.read_text(encoding="utf-8"))["seconds"] < 20 + 1  # of which what is skipped has none
+    assert 0 < json.loads(record.read_text(encoding="utf-8"))["seconds"] < 10 + 1  # of which what is skipped has none
     result.stdout.fnmatch_lines(["*each of its checks is expected to be broken"])
 
 
