@@ -71,5 +71,6 @@ def _reference(axes: Sequence[Any], level: float, words: str) -> None:
     """A dotted line through a row, named in the margin."""
     for axis in axes:
         axis.axhline(level, color=_INK, ls=(0, (1, 2)), lw=1.0)
-    axes[-1].annotate(words.replace("-", "−"), (1.0, level), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+    words = words.replace("-", "−")
+    axes[-1].annotate(words, (1.0, level), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
                       va="center", color=_INK, fontsize=9, annotation_clip=False)  # fmt: skip
