@@ -1,12 +1,15 @@
 """`iga.watch`: metrics of a model's attention at every k-th step, and the call that crossed a limit, kept whole."""
 
+import atexit
 import json
 import os
 import random
 import warnings
+import weakref
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -111,6 +114,9 @@ class Recorder:
         self._step = self._first = first_step
         self._look: Look | None = None
         self._closed = False
+        # torch's stance cannot be put back once the interpreter takes its modules apart
+        self._at_exit = partial(_close, weakref.ref(self))
+        atexit.register(self._at_exit)
         self._numbers: dict[int, int] = {}  # of layers, by their id
         self._kept: list[nn.Module] = []  # so that an id stays its own
         self._names: dict[int, str] = {}
@@ -154,6 +160,7 @@ class Recorder:
         if self._look is not None:
             self._end()
         self._closed = True
+        atexit.unregister(self._at_exit)
 
     def __enter__(self) -> "Recorder":
         return self
@@ -294,6 +301,12 @@ def _rank() -> tuple[int, str]:
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         return dist.get_rank(), f"-rank{dist.get_rank()}"
     return 0, ""
+
+
+def _close(recorder: "weakref.ref[Recorder]") -> None:
+    left = recorder()
+    if left is not None:
+        left.close()
 
 
 def _listed(value: Any) -> Any:

@@ -2,8 +2,12 @@
 
 import copy
 import io
+import os
 import random
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -104,3 +108,31 @@ def test_the_stance_of_the_compiler_is_put_back_when_the_last_of_two_recorders_e
         two.close()
         assert stance() == "eager_on_recompile"
     assert stance() == "default"
+
+
+NEVER_CLOSED = """
+import torch
+import iga
+from helpers.softmaxed import Softmaxed, tokens
+
+model = Softmaxed()
+recorder = iga.watch(model, limits=None)
+model(tokens())
+kept = [recorder]
+"""
+
+
+@pytest.mark.process
+def test_a_recorder_that_nobody_closes_says_nothing_as_the_program_ends(tmp_path: Path) -> None:
+    """From a training without `close`: an ignored ImportError on its last line, of torch's stance put back too late."""
+    script = tmp_path / "train.py"
+    script.write_text(NEVER_CLOSED, encoding="utf-8")
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    ran = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
