@@ -10,7 +10,7 @@ import torch
 
 from iga._typing import Tensor
 
-__all__ = ["Result", "Scalar", "exp", "log", "log1p", "maximum", "of_numbers", "sqrt"]
+__all__ = ["Result", "Scalar", "exp", "log", "log1p", "maximum", "of_numbers", "sqrt", "tanh"]
 
 Scalar = float | int | Tensor
 # a tensor if any argument is one, else a float
@@ -31,6 +31,10 @@ def log1p(x: Scalar) -> Result:
 
 def exp(x: Scalar) -> Result:
     return torch.exp(x) if isinstance(x, Tensor) else math.exp(x)
+
+
+def tanh(x: Scalar) -> Result:
+    return torch.tanh(x) if isinstance(x, Tensor) else math.tanh(x)
 
 
 def maximum(x: Scalar, y: Scalar) -> Result:

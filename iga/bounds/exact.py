@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 
 from iga._typing import Tensor
-from iga.bounds._scalar import Result, Scalar, exp, log, log1p, maximum, sqrt
+from iga.bounds._scalar import Result, Scalar, exp, log, log1p, maximum, sqrt, tanh
 
 __all__ = [
     "FP16_MAX",
@@ -34,9 +34,13 @@ __all__ = [
     "smooth_ceiling",
     "span_for_weight",
     "sqrt_dist_sq_bound",
+    "student_t_gradient_bound",
+    "student_t_log_scale_gradient_bound",
     "student_t_score_bound",
     "student_t_score_range",
+    "student_t_torque_bound",
     "torque_bound",
+    "weight_change_bound",
     "weighted_logit_bound",
 ]
 
@@ -182,6 +186,37 @@ def log_scale_gradient_bound(dist_sq: Scalar, offset_max: Scalar = 3.0, *, mean_
 def torque_bound(dist_sq: Scalar, kappa: Scalar) -> Result:
     """|∂dist_sq/∂ω_a| ≤ (κ − 1/κ) dist_sq/√2 for a turn R e^[ω]× of one frame, means fixed. docs/theory.md, 9.1."""
     return (kappa - 1.0 / kappa) * dist_sq / math.sqrt(2.0)
+
+
+def student_t_gradient_bound(sigma_min: Scalar, *, dof: Scalar) -> Result:
+    """|∂score/∂μ| ≤ (ν+3)/(2√(2ν) σ_min) of the Student-t score, in 1/nm, under every σ ≥ σ_min, whatever δ, κ and
+    extent. Tight. docs/theory.md, 9.4."""
+    return (dof + 3.0) / (2.0 * sqrt(2.0 * dof) * sigma_min)
+
+
+def student_t_log_scale_gradient_bound(offset_max: Scalar = 3.0, *, dof: Scalar, mean_moves: bool) -> Result:
+    """Σ |∂score/∂log σ_k| over the six axes of a pair, of the Student-t score. docs/theory.md, 9.4.
+
+    Means held fixed: ν + 4, which long needles approach. Means moving with σ (μ = R(m + u ⊙ σ) + t, |u_k| ≤
+    offset_max): (ν+3)(1 + β²/(2(ν + √(ν² + β²ν)))) + 1 with β = √6 offset_max.
+    """
+    if not mean_moves:
+        return dof + 4.0
+    beta_sq = 6.0 * offset_max * offset_max
+    return (dof + 3.0) * (1.0 + beta_sq / (2.0 * (dof + sqrt(dof * dof + beta_sq * dof)))) + 1.0
+
+
+def student_t_torque_bound(kappa: Scalar, *, dof: Scalar) -> Result:
+    """|∂score/∂ω_a| ≤ (ν+3)(κ − 1/κ)/(2√2) + (κ² − 1)/(2√(2(κ² + 1))) of the Student-t score, for a turn R e^[ω]× of
+    one frame, means fixed. docs/theory.md, 9.4."""
+    of_dist_sq = (dof + 3.0) * (kappa - 1.0 / kappa) / (2.0 * math.sqrt(2.0))
+    return of_dist_sq + (kappa * kappa - 1.0) / (2.0 * sqrt(2.0 * (kappa * kappa + 1.0)))
+
+
+def weight_change_bound(logit_change: Scalar) -> Result:
+    """½ Σ_j |Δw_j| ≤ tanh(Δ/2) in a row of softmax weights whose logits each change by at most Δ. Tight.
+    docs/theory.md, 9.4."""
+    return tanh(0.5 * logit_change)
 
 
 def floor_gradient(sigma: Scalar, sigma_min: Scalar, floor: str) -> Result:

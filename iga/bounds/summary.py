@@ -17,6 +17,8 @@ from iga.bounds.exact import (
     smooth_ceiling,
     span_for_weight,
     sqrt_dist_sq_bound,
+    student_t_gradient_bound,
+    student_t_log_scale_gradient_bound,
     student_t_score_range,
     weighted_logit_bound,
 )
@@ -137,6 +139,16 @@ def bounds_rows(
         "Gaussian": gaussian_score_range(extent, sigma_min, largest, offset_max, log_det_min),
         f"Student-t, ν = {dof:g}": student_t_score_range(extent, sigma_min, largest, offset_max, log_det_min, dof=dof),
     }
+    steepest = student_t_gradient_bound(sigma_min, dof=dof)
+    turned = student_t_log_scale_gradient_bound(offset_max, dof=dof, mean_moves=True)
+    rows += [
+        BoundRow(
+            f"Student-t, ν = {dof:g}: |∂score/∂μ|", f"{steepest:.4g} /nm", "", "", "at any distance; theory.md, 9.4"
+        ),
+        BoundRow(
+            f"Student-t, ν = {dof:g}: Σ |∂score/∂log σ|", f"{turned:.4g}", "", "", "means move with σ; theory.md, 9.4"
+        ),
+    ]
     for name, (low, high) in scores.items():
         bound = max(abs(low), abs(high))
         rows.append(BoundRow(f"{name}: score", f"{low:.4g} … {high:.4g}", _fp16(bound), "", "theory.md, 3.3"))

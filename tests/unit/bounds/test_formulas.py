@@ -48,6 +48,27 @@ EXACT: dict[str, tuple[Callable, Callable, list[tuple]]] = {
     "span_for_weight": (bounds.span_for_weight, lambda n, w: ln((n - 1) * w / (1 - w)), [(91, 0.9), (5, 0.7)]),
     "dist_sq_gradient_bound": (bounds.dist_sq_gradient_bound, lambda d, s: d / s**2, [(2.0, 0.03), (2.0, 5.0)]),
     "torque_bound": (bounds.torque_bound, lambda d, k: (k - 1 / k) * d / root(2), [(7.0, 3.0), (0.5, 400.0)]),
+    "student_t_gradient_bound": (
+        lambda s, n: bounds.student_t_gradient_bound(s, dof=n),
+        lambda s, n: (n + 3) / (2 * root(2 * mpf(n)) * s),
+        [(0.03, 4.0), (2.0, 0.5)],
+    ),
+    "student_t_log_scale_gradient_bound": (
+        lambda u, n: bounds.student_t_log_scale_gradient_bound(u, dof=n, mean_moves=True),
+        lambda u, n: (n + 3) * (1 + 6 * mpf(u) ** 2 / (2 * (n + root(mpf(n) ** 2 + 6 * mpf(u) ** 2 * n)))) + 1,
+        [(3.0, 4.0), (0.5, 1.0)],
+    ),
+    "student_t_log_scale_gradient_bound, means fixed": (
+        lambda n: bounds.student_t_log_scale_gradient_bound(dof=n, mean_moves=False),
+        lambda n: mpf(n) + 4,
+        [(4.0,), (0.5,)],
+    ),
+    "student_t_torque_bound": (
+        lambda k, n: bounds.student_t_torque_bound(k, dof=n),
+        lambda k, n: (n + 3) * (k - 1 / mpf(k)) / (2 * root(2)) + (mpf(k) ** 2 - 1) / (2 * root(2 * (mpf(k) ** 2 + 1))),
+        [(3.0, 4.0), (400.0, 1.0)],
+    ),
+    "weight_change_bound": (bounds.weight_change_bound, lambda x: tanh(mpf(x) / 2), [(0.3,), (7.0,)]),
     "log_scale_gradient_bound": (
         partial(bounds.log_scale_gradient_bound, mean_moves=True),
         lambda d, u=3: 2 * d + 2 * root(6) * u * root(d),

@@ -55,6 +55,12 @@ def table(low, high, extent, points, cap=None, *, keys, dof, offset, weight, cla
     gradient = delta / low**2
     note = f"|δ|/σ_min² at dist_sq's bound: |δ| = {float(delta):.4g} nm"
     yield "|∂dist_sq/∂δ|", f"{float(gradient):.4g} /nm", fits(gradient), "", note
+    of_student = f"Student-t, ν = {float(dof):g}"
+    slope = (dof + 3) / (2 * root(2 * dof) * low)
+    yield f"{of_student}: |∂score/∂μ|", f"{float(slope):.4g} /nm", "", "", "at any distance; theory.md, 9.4"
+    beta = 6 * offset**2
+    slope = (dof + 3) * (1 + beta / (2 * (dof + root(dof**2 + beta * dof)))) + 1
+    yield f"{of_student}: Σ |∂score/∂log σ|", f"{float(slope):.4g}", "", "", "means move with σ; theory.md, 9.4"
     clamp = -MP.inf if clamp is None else mpf(clamp)
     for name, nu in (("Gaussian", None), (f"Student-t, ν = {float(dof):g}", dof)):
         deep, shallow = score_range(extent, low, largest, offset, clamp, nu)
