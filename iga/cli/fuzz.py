@@ -12,7 +12,18 @@ from typing import Annotated, Any
 
 import typer
 
-from iga.cli.terminal import Bars, Context, Reports, check_folder, check_outputs, console, finish, misuse, say
+from iga.cli.terminal import (
+    Bars,
+    Context,
+    Reports,
+    check_folder,
+    check_names,
+    check_outputs,
+    console,
+    finish,
+    misuse,
+    say,
+)
 from iga.fuzz.duration import seconds_of
 
 __all__ = ["fuzz"]
@@ -32,6 +43,12 @@ def fuzz(
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="Only this check or relation, or several with commas; repeats.")
+    ] = None,
+    structures: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Begin with the residues of this PDB or mmCIF file (.gz or not), folder, or quoted glob; repeats."
+        ),
     ] = None,
     max_time: Annotated[str, typer.Option(help="How long to search in all: 90s, 10m, 1h.")] = "10m",
     max_examples: Annotated[int | None, typer.Option(help="How many examples at most, in all.")] = None,
@@ -78,6 +95,7 @@ def fuzz(
         raise typer.BadParameter(f"must be above 0, got {timeout}", param_hint="--timeout")
     check_outputs(report, json=json)
     check_folder(out=out)
+    check_names(structures=structures or [])
     if ray is not None:
         from iga.fuzz.ray_cluster import check_address
 
@@ -93,6 +111,8 @@ def fuzz(
         check_seed(seed)
     names = [name for words in only or () for name in words.split(",")]
     options: dict[str, Any] = {"kind": kind, "seed": seed, "only": names or None}
+    if structures:
+        options["structures"] = structures
     if implementation is not None:
         options["implementation"] = implementation
     if ray is not None and replay:

@@ -202,8 +202,7 @@ class Campaign:
     def _say_what_waits(self) -> None:
         """What is suspected and was not judged is said; the streams' records keep it."""
         judged = [] if self._judge is None else [self._judge.candidate]
-        waiting = [*(candidate for _, candidate in self._waiting), *judged]
-        for candidate in waiting:
+        for candidate in [*(candidate for _, candidate in self._waiting), *judged]:
             verdict = {"verdict": "not judged", "value": None, "limit": None, "unit": "", "where": candidate["where"]}
             self.doubtful.append(self._fact(candidate, verdict | {"note": "the same command judges it first"}))
 
@@ -391,7 +390,8 @@ class Campaign:
 
 def folder_facts(plan: Plan) -> Fact:
     """What a folder's campaign must have in common with one that goes on there."""
-    return {"target": plan.target, "count": plan.count, **{name: plan.options[name] for name in ("kind", "seed")}}
+    own = {name: plan.options.get(name) for name in ("kind", "seed", "structures")}
+    return {"target": plan.target, "count": plan.count, **own}
 
 
 def campaign_folder(path: Path, plan: Plan) -> Folder:

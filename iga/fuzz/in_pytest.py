@@ -35,10 +35,11 @@ class Broken(AssertionError):
     """A search has found something, or could not be made; the words are the failure."""
 
 
-def planned(target: str, kind: str | None, seed: int) -> Fact:
+def planned(target: str, kind: str | None, seed: int, structures: list[str] | None) -> Fact:
     """What a child says of the target: its kind, its checks, those it is expected to break. Empty where the child ended
     or hung: the search says how. Raises ValueError, one line, for misuse."""
-    request = {"serve": "iga.fuzz.worker:planning", "target": target, "options": {"kind": kind, "seed": seed}}
+    options = {"kind": kind, "seed": seed, "structures": structures}
+    request = {"serve": "iga.fuzz.worker:planning", "target": target, "options": options}
     found: Fact = {}
 
     def take(message: Fact) -> bool:
@@ -68,14 +69,16 @@ class Searched:
     interrupted: bool = False
 
 
-def searched(target: str, kind: str, seed: int, facts: Fact, seconds: float, place: Path) -> Searched:
+def searched(
+    target: str, kind: str, seed: int, structures: list[str] | None, facts: Fact, seconds: float, place: Path
+) -> Searched:
     """Judge what is known in the folder `place` again, then search for `seconds` from where the last search ended.
 
     facts  of `planned`. Raises ValueError for a folder of another search, or a target that no longer loads; OSError.
     """
     expected = facts.get("expected", {})
     only = [name for name in facts["checks"] if name not in expected] if expected else None
-    options = {"kind": kind, "seed": seed, "only": only}
+    options = {"kind": kind, "seed": seed, "only": only, "structures": structures}
     plan = Plan(target, options, seconds, math.inf, (0,), 1, False, LIMIT)
     with campaign_folder(place, plan) as folder:
         known = folder.load(0, 1) or new_record()
@@ -136,10 +139,13 @@ def _finding(one: Any, known: bool) -> str:
 
 
 def _summary(made: Fuzz, new: int) -> str:
+    met = f"met: {made['cells']} of {made['of_cells']}"
+    if made["kind"] == "layer":
+        return f"{new:,} calls in this run, {made['examples']:,} in all; sizes (N, P, H, channels, samples) {met}"
     sides = sum((one["true"] > 0) + (one["false"] > 0) for one in made["sites"])
     return (
         f"{new:,} pairs in this run, {made['examples']:,} in all; sides of branches taken: {sides} of "
-        f"{2 * len(made['sites'])}; cells of κ × angle × distance met: {made['cells']} of {made['of_cells']}"
+        f"{2 * len(made['sites'])}; cells of κ × angle × distance {met}"
     )
 
 
@@ -176,8 +182,6 @@ class SearchItem(pytest.Item):
     @property
     def reason(self) -> str | None:
         """Why it is not searched."""
-        if self.facts.get("kind") == "layer":
-            return "a layer is not searched; without --iga-fuzz its invariants are judged"
         if self.facts and set(self.facts["checks"]) <= set(self.facts["expected"]):
             return "each of its checks is expected to be broken"
         return None
@@ -190,7 +194,8 @@ class SearchItem(pytest.Item):
         share, place = self.seconds / max(len(sharing), 1), folder_of(self.base, self.target)
         try:
             kind = self.facts.get("kind", "overlap")
-            done = searched(self.target, kind, self.seed, self.facts, share, place)
+            structures = self.config.option.iga_structures
+            done = searched(self.target, kind, self.seed, structures, self.facts, share, place)
         except (ValueError, OSError) as error:
             raise Broken(f"{self.target} was not searched: {error}") from error
         self.add_report_section("call", "iga fuzz", done.summary)

@@ -19,6 +19,7 @@ from iga.fuzz.layer_draw import LADDERS, draw, draw_ordinary, mutated
 from iga.fuzz.layer_genome import LayerGenome, call_of, genome_of
 from iga.fuzz.layer_measure import Asked, Measured
 from iga.fuzz.layer_shrink import shrunk
+from iga.fuzz.layer_structures import Parts
 from iga.fuzz.messages import candidate_of, document_of
 from iga.fuzz.packed import packed, unpacked
 from iga.fuzz.stream import Candidate, Covered, Judgement, Round
@@ -66,10 +67,11 @@ class LayerStream:
         shard: tuple[int, int] = (0, 1),
         only: list[str] | None = None,
         engines: tuple[str, ...] = ENGINES,
+        structures: tuple[Parts, ...] = (),
     ) -> None:
-        """`only`: names of relations and checks; None: all that apply."""
+        """`only`: names of relations and checks; None: all that apply. `structures`: what calls begin with."""
         self.subject, self.contract = subject, contract
-        self.asked = Asked(subject, contract, checks, profile)
+        self.asked = Asked(subject, contract, checks, profile, structures)
         self.checks = [name for name in self.asked.names if only is None or name in only]
         self.seed = seed * shard[1] + shard[0]
         self.first, self.every = shard  # streams of one campaign share the ladders out

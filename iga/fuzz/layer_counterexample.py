@@ -93,7 +93,7 @@ def main(file: Path, target: str, *, kind: str | None, **options: Any) -> int:
         print(f"it cannot be asked: {error}", file=sys.stderr)
         return 2
     name = found.words["check"]
-    stream = layer_stream(plan, (0, 1), None)
+    stream = layer_stream(plan, (0, 1), {})
     if name not in stream.checks:
         print(f"it cannot be asked: {target} is not judged by {name}", file=sys.stderr)
         return 2

@@ -14,6 +14,7 @@ import torch
 from iga import rotation
 from iga._typing import Tensor
 from iga.fuzz.layer_genome import GEOMETRY, LAYOUTS, LayerGenome
+from iga.fuzz.layer_structures import Parts, stretch
 from iga.search.ties import right_angles
 from iga.testing.contract import Contract
 from iga.testing.layer.cases import LOG_SCALE_ROOM
@@ -56,11 +57,12 @@ LADDERS: dict[str, list[int]] = {
 
 @dataclass(frozen=True)
 class Room:
-    """What a target claims to take: where a draw has to stay."""
+    """What a target claims to take, where a draw has to stay; and the structures that it begins with, if any."""
 
     claims: Claims
     contract: Contract
     dtypes: tuple[torch.dtype, ...]
+    structures: tuple[Parts, ...] = ()
 
     @property
     def log_scales(self) -> tuple[float, float]:
@@ -152,12 +154,8 @@ def draw_ordinary(room: Room, generator: Generator, subject: str, value: int) ->
     b = len(genome.samples) if subject == "samples" else 1
     if n > ORDINARY:
         sizes = {}
-    parts = {
-        "rot": [_any_turn(n, room, generator) for _ in range(b)],
-        "trans": [_chain(n, room, generator) for _ in range(b)],
-        "local_mean": [torch.zeros(n, 3, dtype=torch.float64)] * b,
-        "log_scale": [_natural(n, room, generator) for _ in range(b)],
-    }
+    samples = [_ordinary(n, room, generator) for _ in range(b)]
+    parts = {name: [one[name] for one in samples] for name in GEOMETRY}
     return replace(
         genome.picked(torch.arange(b)).sized(**sizes),
         **{name: torch.stack(x) for name, x in parts.items()},
@@ -169,6 +167,17 @@ def draw_ordinary(room: Room, generator: Generator, subject: str, value: int) ->
         gain=1.0,
         layout="plain",
     )
+
+
+def _ordinary(n: int, room: Room, generator: Generator) -> Mapping[str, Tensor]:
+    if room.structures:
+        return stretch(room.structures, n, generator)
+    return {
+        "rot": _any_turn(n, room, generator),
+        "trans": _chain(n, room, generator),
+        "local_mean": torch.zeros(n, 3, dtype=torch.float64),
+        "log_scale": _natural(n, room, generator),
+    }
 
 
 # --- masks ---------------------------------------------------------------------------------------------------
@@ -200,7 +209,10 @@ def _mask(n: int, generator: Generator) -> Tensor:
 
 
 def draw_residues(n: int, room: Room, generator: Generator) -> Mapping[str, Tensor]:
-    """Frames and Gaussians of n residues, float64: each of places, turns, scales and local means of its own family."""
+    """Frames and Gaussians of n residues, float64: each of places, turns, scales and local means of its own family.
+
+    Where there are structures, every other call begins with a stretch of one, a third of whose parts a family replaces.
+    """
     trans = _pick(FAMILIES["places"], generator)(n, room, generator)
     if _chance(generator, 0.15):
         trans = trans + _unit(generator) * _decade(generator, 0.0, math.log10(FARTHEST))
@@ -209,7 +221,11 @@ def draw_residues(n: int, room: Room, generator: Generator) -> Mapping[str, Tens
     mean = torch.zeros(n, 3, dtype=torch.float64)
     if _chance(generator, 0.6):
         mean = _normal(generator, n, 3) * _decade(generator, -2.0, 0.0)
-    return {"rot": rot, "trans": trans, "local_mean": mean, "log_scale": log_scale}
+    found = {"rot": rot, "trans": trans, "local_mean": mean, "log_scale": log_scale}
+    if room.structures and _chance(generator, 0.5):
+        real = stretch(room.structures, n, generator)
+        found |= {name: x for name, x in real.items() if _chance(generator, 2 / 3)}
+    return found
 
 
 def _chain(n: int, room: Room, generator: Generator) -> Tensor:

@@ -15,6 +15,7 @@ from iga.fuzz.layer_genome import LayerGenome
 from iga.fuzz.layer_laws import LAWS, learnt
 from iga.fuzz.layer_relations import RELATIONS, Relation
 from iga.fuzz.layer_scene import LayerScene, sample_of
+from iga.fuzz.layer_structures import Parts
 from iga.fuzz.layer_twins import reference_relation, twins_of
 from iga.fuzz.objectives import Ratios
 from iga.testing.check import Check
@@ -25,9 +26,24 @@ from iga.testing.result import Finding
 from iga.testing.state.watch import Watch, watching
 from iga.testing.targets import TargetError, one_line
 
-__all__ = ["RELATION_NAMES", "Asked", "Measured"]
+__all__ = ["RELATION_NAMES", "SAME_LAW", "Asked", "Measured"]
 
 RELATION_NAMES = (*RELATIONS, *LAWS, "reference")
+# The check of the registry that a relation is part of: who breaks the one may break the other.
+SAME_LAW = {
+    "finite_outputs": "small_sizes",
+    "masked_numbers": "mask_inertness",
+    "masked_removed": "mask_inertness",
+    "sample_alone": "calls_agree",
+    "residues_reordered": "permutations",
+    "frames_moved": "se3_invariance",
+    "other_precision": "gradient_values",
+    "memory_layouts": "calls_agree",
+    "called_again": "determinism",
+    "copied_layer": "calls_agree",
+    "equal_points": "growth_with_points",
+    "reference": "reference_agrees",
+}
 # Not asked of one call: what forks, compiles or threads, and laws of many structures or many numbers of points.
 LEFT_OUT = frozenset(
     {
@@ -57,11 +73,12 @@ class Asked:
     contract: Contract
     checks: Sequence[Check]
     profile: str
+    structures: tuple[Parts, ...] = ()
     room: Room = field(init=False)
     _found: dict[str, Relation | None] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.room = Room(self.subject.claims, self.contract, self.subject.dtypes)
+        self.room = Room(self.subject.claims, self.contract, self.subject.dtypes, self.structures)
         self._checks = {
             one.name: one
             for one in self.checks

@@ -5,6 +5,7 @@ from typing import Any
 
 from iga.fuzz.layer import LayerStream
 from iga.fuzz.layer_measure import RELATION_NAMES
+from iga.fuzz.layer_structures import parts_of
 from iga.testing.run import Run
 from iga.testing.targets import load_target
 from iga.testing.verify import prepare
@@ -29,8 +30,8 @@ def prepared_for(target: str, options: Mapping[str, Any]) -> Run:
     return plan
 
 
-def layer_stream(plan: Run, shard: tuple[int, int], only: list[str] | None) -> LayerStream:
-    """The stream of a layer that is ready; `only` as it was asked for."""
+def layer_stream(plan: Run, shard: tuple[int, int], options: Mapping[str, Any]) -> LayerStream:
+    """The stream of a layer that is ready, with options["only"] and ["structures"] as they were asked for."""
     return LayerStream(
         plan.subject,
         plan.contract,
@@ -38,7 +39,8 @@ def layer_stream(plan: Run, shard: tuple[int, int], only: list[str] | None) -> L
         profile=plan.profile.name,
         seed=plan.seed,
         shard=shard,
-        only=only,
+        only=options.get("only"),
+        structures=parts_of(plan.structures) if options.get("structures") else (),
     )
 
 

@@ -79,8 +79,8 @@ class OverlapStream:
         self.generator = torch.Generator().manual_seed(self.seed)
         self.space = PairSpace(Domain(*subject.sigma_range))
         self.pool = torch.empty(0, self.space.genes, dtype=torch.float64)
-        if known:
-            self.pool = torch.cat([self.space.encode(pair) for pair in known])[:POOL]
+        self._known = torch.cat([self.space.encode(pair) for pair in known])[:POOL] if known else self.pool
+        self.pool = self._known
         self.leads = self.pool[:0]  # pairs whose float64 error stands out, the latest last
         self.coverage, self.bandit = Coverage(), Bandit(engines)
         self.cells = torch.zeros(CELLS, dtype=torch.long)
@@ -132,6 +132,8 @@ class OverlapStream:
     def _sampling(self) -> None:
         turn = self.bandit.rounds.get("sampling", 0)
         dtypes = self.subject.dtypes
+        if turn == 0:
+            self._judged(self._known)
         for k in range(GRIDS):
             dtype = dtypes[(turn + k) % len(dtypes)]
             pairs = grid(self.space, self.generator, dtype, ENDS >> self.halvings)

@@ -8,7 +8,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from iga.fuzz.layer import LayerStream
+from iga.fuzz.layer_measure import SAME_LAW
 from iga.fuzz.layer_streams import layer_stream, prepared_for, stated
 from iga.fuzz.messages import candidate_of, document_of, finite
 from iga.fuzz.overlap import OverlapStream
@@ -17,18 +20,24 @@ from iga.fuzz.stream import Candidate, Covered, Judgement
 from iga.testing.cases_file import SavedCase, read_case
 from iga.testing.gate.channel import Channel
 from iga.testing.latest import Call
+from iga.testing.overlap.pairs import structure_pairs
 from iga.testing.run import Run
 from iga.testing.targets import Unloadable
 
 __all__ = ["judging", "planning", "replaying", "searching"]
 
+KNOWN = 1024  # pairs of the structures that a search of an overlap begins with: half its pool
+
 
 def planning(channel: Channel, target: str, options: dict[str, Any]) -> None:
-    """What the target is, and which checks it says that it breaks, for who plans searches and loads no target."""
+    """What the target is, what is asked of it, and what of that it says that it breaks, for who plans searches."""
     plan = _prepared(channel, target, options)
     if plan is not None:
-        names = [check.name for check in plan.checks]
-        channel.send(plan={"kind": plan.kind, "checks": names, "expected": dict(plan.expected_broken)})
+        expected = dict(plan.expected_broken)
+        if plan.kind == "layer":
+            expected |= {name: expected[law] for name, law in SAME_LAW.items() if law in expected}
+        names = list(_stream(plan, [0, 1], {}).checks)
+        channel.send(plan={"kind": plan.kind, "checks": names, "expected": expected})
 
 
 def searching(
@@ -48,7 +57,7 @@ def searching(
     plan = _prepared(channel, target, options)
     if plan is None:
         return
-    search = _stream(plan, stream, options["only"])
+    search = _stream(plan, stream, options)
     names = list(search.checks)
     expected = 0
     if state:
@@ -99,7 +108,7 @@ def judging(
     plan = _prepared(channel, target, options)
     if plan is None:
         return
-    search, given = _stream(plan, stream, None), candidate_of(candidate)
+    search, given = _stream(plan, stream, {}), candidate_of(candidate)
     channel.send(plan=_facts(plan, search, list(search.checks)))
     verdict = search.judge(given)
     channel.send(first=_judgement(verdict))
@@ -116,7 +125,7 @@ def replaying(channel: Channel, target: str, options: dict[str, Any], cases: lis
     if plan is None:
         return
     channel.send(plan={"name": plan.name, "kind": plan.kind})
-    search = _stream(plan, [0, 1], None)
+    search = _stream(plan, [0, 1], {})
     for path in cases:
         found = read_case(Path(path))
         channel.send(replayed={"inputs": path, **_replayed(search, found, plan.kind)})
@@ -189,11 +198,17 @@ def _facts(plan: Run, search: OverlapStream | LayerStream, checks: list[str]) ->
     }
 
 
-def _stream(plan: Run, stream: list[int], only: list[str] | None) -> OverlapStream | LayerStream:
+def _stream(plan: Run, stream: list[int], options: dict[str, Any]) -> OverlapStream | LayerStream:
+    """The stream, with options["only"] of a layer and ["structures"]; who judges one call alone asks for neither."""
     shard = stream[0], stream[1]
     if plan.kind == "layer":
-        return layer_stream(plan, shard, only)
-    return OverlapStream(plan.subject, checks=plan.checks, seed=plan.seed, shard=shard, digits=plan.contract.digits)
+        return layer_stream(plan, shard, options)
+    known = []
+    if options.get("structures"):
+        known = [structure_pairs(plan.structures, KNOWN, torch.float64, plan.contract.sigma_min, plan.seed + shard[0])]
+    return OverlapStream(
+        plan.subject, checks=plan.checks, seed=plan.seed, shard=shard, digits=plan.contract.digits, known=known
+    )
 
 
 def _covered(one: Covered) -> dict[str, Any]:

@@ -174,7 +174,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
     for spec in _specs(config):
         try:
-            fuzz.plans[spec] = planned(spec, config.option.iga_kind, config.option.iga_seed)
+            options = config.option
+            fuzz.plans[spec] = planned(spec, options.iga_kind, options.iga_seed, options.iga_structures)
         except ValueError as error:
             raise _misuse(error) from error
 

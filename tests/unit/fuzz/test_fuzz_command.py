@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers.command import called
+from helpers.structures import pdb_text, peptide
 from iga.cli.fuzz import _duration
 from iga.fuzz.campaign import Campaign, Plan, _Stream, campaign_folder
 from iga.fuzz.folder import Folder, new_record
@@ -168,6 +169,23 @@ def _rounds(file: Path) -> int:
 def test_misuse_is_one_line_and_2(words: list[str], line: str, mine: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ended = called(capfd, "fuzz", f"{mine}:wrong", "--kind", "overlap", *words)
     assert ended.code == 2 and line in ended.err and len(ended.err.strip().splitlines()) == 1
+
+
+@pytest.mark.process
+def test_a_search_begins_with_the_structures_that_are_named(
+    mine: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "six.pdb", tmp_path / "out"
+    file.write_text(pdb_text(peptide(*["ALA", "LYS"] * 3)), encoding="utf-8")
+    words = ["--structures", str(file), "--max-examples", "1", "--out", str(out)]
+    assert _fuzz(capfd, f"{mine}:right", *words).code == 0
+    record = json.loads((out / "streams" / "0-of-1.json").read_text(encoding="utf-8"))
+    assert record["state"]["pool"]["shape"][0] >= 100  # its pairs
+    other = _fuzz(capfd, f"{mine}:right", "--max-examples", "1", "--out", str(out))
+    assert other.code == 2 and "structures" in other.err and len(other.lines) == 1
+    for wrong in (str(tmp_path / "none.pdb"), str(mine), ""):
+        ended = _fuzz(capfd, f"{mine}:right", "--structures", wrong)
+        assert ended.code == 2 and len(ended.lines) == 1 and "Traceback" not in ended.err, ended.err
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from torch import nn
 import iga
 from helpers.subjects import Plain
 from iga.fuzz.layer import LayerStream
-from iga.fuzz.layer_draw import LADDERS, Room, draw, ladder, mutated
+from iga.fuzz.layer_draw import LADDERS, Room, draw, draw_ordinary, ladder, mutated
 from iga.fuzz.layer_genome import LayerGenome, call_of, case_of, genome_of
 from iga.fuzz.layer_measure import Asked
 from iga.fuzz.layer_shrink import simplest
+from iga.fuzz.layer_structures import parts_of, stretch
 from iga.fuzz.messages import candidate_of, document_of
 from iga.fuzz.stream import Candidate
 from iga.presets import preset
@@ -223,6 +224,23 @@ def test_ladders_hold_each_number_once_and_small_ones_first() -> None:
     for name, rungs in LADDERS.items():
         assert sorted(rungs) == list(range(1, max(rungs) + 1)), name
     assert LADDERS["residues"].index(129) < 60 and ladder(64, first=17).index(7) == 6
+
+
+def test_calls_begin_with_stretches_of_structures_and_copies_stand_beside_one_another() -> None:
+    (structure,) = synthetic_structures(1, seed=3)
+    (parts,) = given = parts_of([structure])
+    length, generator = len(parts["trans"]), torch.Generator().manual_seed(0)
+    for n in (3, length, 2 * length + 1):
+        found = stretch(given, n, generator)
+        assert torch.cdist(found["trans"], found["trans"]).fill_diagonal_(1.0).min() > 0.1  # nm: none in one place
+        assert all(len(x) == n for x in found.values())
+    room = replace(ROOM, structures=given)
+    real = {tuple(x.tolist()) for x in parts["log_scale"]}
+    drawn = [draw(room, generator, "residues", 7) for _ in range(40)]
+    share = sum({tuple(x.tolist()) for x in one.log_scale[0]} <= real for one in drawn)
+    assert 0 < share < 40  # some have a structure's scales, and some a family's
+    plain = draw_ordinary(room, generator, "residues", 20)
+    assert {tuple(x.tolist()) for x in plain.log_scale[0]} <= real and not plain.trans.isnan().any()
 
 
 def test_numbers_follow_from_their_coordinates_alone() -> None:

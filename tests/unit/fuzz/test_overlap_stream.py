@@ -14,11 +14,13 @@ from iga.fuzz.stream import Candidate
 from iga.overlap import gaussian_overlap
 from iga.search.pair_space import PairSpace
 from iga.search.pairs import Domain
+from iga.structure.synthetic import synthetic_structures
 from iga.testing.checks import checks_of
 from iga.testing.faults.corners import CORNERS
 from iga.testing.judges.overlap import condition, overlap_reference
 from iga.testing.latest import Call
 from iga.testing.overlap.budgets import value_budgets
+from iga.testing.overlap.pairs import structure_pairs
 from iga.testing.overlap.subject import ARGUMENTS, OverlapSubject
 
 CLEAN = OverlapSubject("iga", gaussian_overlap)
@@ -33,6 +35,23 @@ def _found(stream: OverlapStream, rounds: int) -> Candidate | None:
             if stream.judge(candidate).verdict == "broken":
                 return candidate
     return None
+
+
+def test_pairs_of_structures_are_judged_first_and_start_the_search() -> None:
+    pair = structure_pairs(synthetic_structures(1, seed=5), 64, torch.float64, 0.03, seed=0)
+    apart, scale = (pair[1] - pair[4])[7].norm(), pair[2][7, 0]
+
+    def wrong(*given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where the eighth pair is met, to within float32's rounding of means some nm from the origin."""
+        dist_sq, log_det = gaussian_overlap(*given)
+        near = ((given[1] - given[4]).norm(dim=-1) - apart).abs() < 1e-5 * apart
+        near = near & ((given[2] - scale).abs().amin(dim=-1) < 1e-5 * scale)
+        return torch.where(near, 1.5 * dist_sq, dist_sq), log_det
+
+    for known, found in (([pair], True), ([], False)):
+        stream = OverlapStream(OverlapSubject("wrong", wrong), checks=QUICK, engines=("sampling",), known=known)
+        assert len(stream.pool) == (len(pair[0]) if known else 0)
+        assert ("accuracy" in {one.check for one in stream.round().candidates}) == found
 
 
 CHEAP = {  # of each kind one that is met in a second or two; benches/fuzz_benchmark.py looks for all
