@@ -19,6 +19,7 @@ from iga.cli.faults import faults
 from iga.cli.fuzz import fuzz
 from iga.cli.fuzz_merge import SearchOrMerge
 from iga.cli.guard import guarded
+from iga.cli.inspect import inspect
 from iga.cli.replay import replay
 from iga.cli.report import report
 from iga.cli.terminal import CommandError, complain, say
@@ -47,6 +48,7 @@ def _root(
 app.command()(verify)
 app.command()(faults)
 app.command(cls=SearchOrMerge)(fuzz)
+app.command()(inspect)
 app.command()(replay)
 app.command()(bounds)
 app.command()(picture)

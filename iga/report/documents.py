@@ -6,8 +6,10 @@ files that are older have to be read. The JSON Schemas in the folder `schemas` a
 
 from typing import Annotated, Literal, NotRequired, TypedDict
 
+from iga.report.common import Environment, Invariant, Machine
 from iga.report.found import Counterexample, Engine, Reached, Site
-from iga.report.measured import Curve, Histogram, Source
+from iga.report.inspected import Inspect
+from iga.report.measured import Source
 
 __all__ = [
     "DOCUMENTS",
@@ -19,39 +21,15 @@ __all__ = [
     "Fault",
     "Faults",
     "Fuzz",
+    "Inspect",
     "Interval",
+    "Invariant",
     "Machine",
     "Timing",
     "Verify",
 ]
 
 Interval = Annotated[list[float], 2]  # its lower and its upper end
-
-
-class Environment(TypedDict):
-    """Versions, device and seed of a run."""
-
-    iga: str
-    python: str
-    torch: str
-    numpy: str
-    gemmi: str
-    platform: str
-    device: str
-    threads: int
-    seed: int
-    date: str
-
-
-class Machine(TypedDict):
-    """The machine that times, the versions on it, and the commit of the checkout where there is one."""
-
-    cpu: str
-    cores: int
-    platform: str
-    versions: dict[str, str]
-    date: str
-    commit: str | None
 
 
 class VerifyEnvironment(Environment):
@@ -63,29 +41,6 @@ class VerifyEnvironment(Environment):
     sigma_max_nm: float
     digits: int
     points: list[int]
-
-
-class Invariant(TypedDict):
-    """The finding of one check; null stands for a number that is not finite, which verdict and note explain.
-
-    `lower`: the budget is a floor. `reproduce` is a command that shows the check alone.
-    """
-
-    name: str
-    verdict: Literal["holds", "broken", "vacuous", "not supported"]
-    worst: float | None
-    budget: float | None
-    unit: str
-    examples: int
-    vacuous: int
-    undecided: int
-    worst_example: str
-    note: str
-    expected_broken: str | None
-    reproduce: NotRequired[str]
-    lower: NotRequired[bool]
-    curves: NotRequired[list[Curve]]
-    histograms: NotRequired[list[Histogram]]
 
 
 class NotApplicable(TypedDict):
@@ -384,11 +339,12 @@ class Compare(TypedDict):
     runs: list[Run]
 
 
-Document = Verify | Faults | Bench | Compare | Fuzz
+Document = Verify | Faults | Bench | Compare | Fuzz | Inspect
 DOCUMENTS: dict[str, type] = {
     "verify": Verify,
     "faults": Faults,
     "bench": Bench,
     "compare": Compare,
     "fuzz": Fuzz,
+    "inspect": Inspect,
 }

@@ -65,6 +65,11 @@ MEANINGS = {
     "frame_laws": "Rotations or frames break a law of rigid motions, so that whatever is computed in them is off.",
     "quaternion_sign": "A rotation depends on the sign of its quaternion, which stands for no other rotation.",
     "diagnostics_agree": "What training logs of saturation, entropy or spread is not what the weights are.",
+    # of one protein
+    "sigma_range": "A Gaussian that the layer made is narrower than the floor or wider than the ceiling, so that no "
+    "bound of its scores holds.",
+    "condition_range": "A Gaussian is longer along one axis than along another by more than the range of σ allows, so "
+    "that its scores lose digits.",
     # beside checks
     "loads": "The target could not be loaded or called even once: nothing else was judged.",
     "process": "A call ended its process, hung or printed without end, so that whatever runs it goes down with it.",

@@ -6,10 +6,12 @@ A document whose exit code is not 0 has at least one outcome that fails, and one
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Literal
 
 from iga.report.bench import digits
 from iga.report.documents import Bench, Compare, Faults, Fuzz, Verify
+from iga.report.inspected import Inspect
 from iga.report.meaning import anchor, meaning
 from iga.report.verify import PASSING, verdict
 
@@ -56,7 +58,7 @@ def outcomes(document: Any) -> list[Outcome]:
 def subject(document: Any) -> str:
     """What was judged, in few words."""
     match document["document"]:
-        case "verify" | "fuzz":
+        case "verify" | "fuzz" | "inspect":
             return document["target"]
         case "faults":
             return f"the checks, profile {document['profile']}"
@@ -173,10 +175,26 @@ def _compare(document: Compare) -> list[Outcome]:
     return made
 
 
+def _inspect(document: Inspect) -> list[Outcome]:
+    made = []
+    for protein in document["proteins"]:
+        for row in protein["invariants"]:
+            # of one protein: a bound that could not have been passed there says nothing of the layer
+            state: State = {"holds": "passes", "broken": "fails"}.get(row["verdict"], "skipped")  # pyright: ignore[reportAssignmentType]
+            worst, budget = ("not finite" if x is None else f"{x:.4g}" for x in (row["worst"], row["budget"]))
+            kind = "floor" if row.get("lower") else "bound"
+            says = f"worst {worst}, {kind} {budget} ({row['unit']}), {row['examples']:,} numbers"
+            says = "; ".join(part for part in (says, row["note"]) if part)
+            name = f"{PurePath(protein['path']).name}: {row['name']}"
+            made.append(Outcome(row["name"], name, state, row["verdict"], says, row["worst_example"]))
+    return made
+
+
 _MAKERS: dict[str, Callable[[Any], list[Outcome]]] = {
     "verify": _verify,
     "faults": _faults,
     "fuzz": _fuzz,
     "bench": _bench,
     "compare": _compare,
+    "inspect": _inspect,
 }

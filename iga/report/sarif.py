@@ -23,6 +23,7 @@ SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sar
 # The accused where a document names no file of its own: the list of them, in this package.
 _LISTS = {
     "verify": "iga/presets.py",
+    "inspect": "iga/presets.py",
     "fuzz": "iga/overlap.py",
     "faults": "iga/testing/checks.py",
     "bench": "iga/bench/implementations.py",

@@ -11,6 +11,10 @@ from helpers.scripts import ROOT
 from iga import verify
 from iga.bench.probe import Limit
 from iga.bench.run import plan, run
+from iga.inspection.layer import the_layer
+from iga.inspection.protein import look
+from iga.inspection.run import Found, document_of
+from iga.structure.synthetic import synthetic_structures
 from iga.testing.faults.matrix import Matrix, Row
 from iga.testing.source import source_of
 
@@ -58,7 +62,17 @@ def _made() -> dict[str, Any]:
         "green compare": short_comparison(),
         "red fuzz": _fuzz(green["environment"], found=True),
         "green fuzz": _fuzz(green["environment"], found=False),
+        "red inspect": inspection("pre_fix"),
+        "green inspect": inspection("bounded"),
     }
+
+
+def inspection(preset: str) -> Any:
+    """A small chain through a preset's layer."""
+    layer = the_layer(None, preset, (2,), seed=0)
+    structure = synthetic_structures(1, seed=3, lengths=(20, 24))[0]
+    found = Found(layer, [(structure, look(layer, structure, 16, (1, 2), 0))], ["bad.pdb: no atoms"])
+    return document_of(found, "iga inspect a.pdb", 0, 1.0)
 
 
 def short_comparison() -> Any:

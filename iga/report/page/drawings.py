@@ -100,7 +100,7 @@ def along(curves: Sequence[tuple[str, Curve]], title: str) -> str:
             axes.set_xticks(at := [x for x in at if math.log2(x).is_integer()], [f"{x:g}" for x in at])
             axes.minorticks_off()
             low, high = axes.get_ylim()
-            axes.set_ylim(min(low, 0.5), max(high, 2.0))
+            axes.set_ylim(min(low, 0.5), max(1.15 * high, 2.0))  # room for a mark that lies on the edge
         axes.set(xlabel="points per head P" if doubling else first["along"], ylabel=first["unit"])
         axes.set_title(title, loc="left")
         _plain(axes.yaxis, plain=doubling)
@@ -129,7 +129,7 @@ def counted(histogram: Histogram, floor: bool) -> str:
             ticks = sorted({round(x) for x in (*histogram["start"], limit or 0.0)})
             ticks = ticks[:: max(1, len(ticks) // 6)]
             axes.set_xticks(ticks, [_power(x) for x in ticks])
-        axes.set(xlabel=histogram["unit"], ylabel="pairs and points")
+        axes.set(xlabel=histogram["unit"], ylabel="how many")
         axes.set_title(histogram["title"], loc="left")
         _plain(axes.yaxis)
         tidy(axes, grid=GRID)
@@ -212,7 +212,7 @@ def _positive(value: float | None) -> bool:
     return value is not None and value > 0
 
 
-def _power(exponent: float) -> str:
+def _power(exponent: float | int) -> str:
     """10 to a whole power, in signs that any letters have."""
     if exponent == round(exponent) and exponent not in (0, 1):
         signs = str(round(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

@@ -26,6 +26,7 @@ class Grid:
 
     words    columns of words; the others are numbers, on the right
     upright  columns of signs, whose heads stand upright to keep them narrow
+    tall     many rows that few will read: they scroll within a window of their own, but not on paper
     """
 
     heads: tuple[str, ...]
@@ -35,6 +36,7 @@ class Grid:
     stacked: bool = False
     dense: bool = False
     upright: tuple[int, ...] = ()
+    tall: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def cells(*texts: object) -> tuple[Cell, ...]:
     return tuple(map(_cell, texts))
 
 
-def number(value: float | None, form: str = ".4g") -> Cell:
+def number(value: float | int | None, form: str = ".4g") -> Cell:
     """A number that sorts as what it is; one that is not there is not finite."""
     if value is None:
         return Cell("not finite", float("inf"))

@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from iga._text import visible
 from iga.report.document import Block
 from iga.report.outcomes import outcomes, subject, title
-from iga.report.page import drawings, others, verify
+from iga.report.page import drawings, inspect, others, verify
 from iga.report.page.model import Reds, Run, Section
 
 __all__ = ["as_page"]
@@ -64,6 +64,8 @@ def _sections(document: Any, tables: Callable[[Any], Sequence[Block]] | None) ->
             return others.fault_sections(document)
         case "fuzz":
             return others.fuzz_sections(document)
+        case "inspect":
+            return inspect.sections(document)
         case "bench":
             return others.bench_sections(document)
         case _:
@@ -83,6 +85,8 @@ def _facts(document: Any) -> tuple[str, ...]:
     made += [str(environment[name]) for name in ("platform", "date") if name in environment]
     if "seconds" in document:
         made.append(f"{document['seconds']:.1f} s")
+    if "layer" in document:
+        made.append(document["layer"])
     source = document.get("source")
     if source:
         made.append(f"{source['file']}:{source['line'] or 1}")

@@ -10,7 +10,7 @@ from iga.report.page import drawings
 from iga.report.page.model import Cell, Drawing, Grid, Note, Part, Section, cells, number
 from iga.report.verify import PASSING, verdict
 
-__all__ = ["growth", "sections"]
+__all__ = ["bounds_of", "growth", "sections"]
 
 TONES = {"holds": "good", "broken": "bad", "broken, as expected": "good", "not supported": "open"}
 NO_FIGURES = (
@@ -23,7 +23,7 @@ def sections(document: Verify) -> list[Section]:
     made = [Section("Verdicts", [_table(found)])]
     made.append(Section("Growth with the number of points", _along(found, "P")))
     made.append(Section("Error against the condition κ", _along(found, "κ")))
-    made.append(Section("Values beside their bounds", _bounds(found)))
+    made.append(Section("Values beside their bounds", bounds_of(found) or [Note(NO_FIGURES)]))
     made.append(Section("What was judged, and what was not", _judged(document)))
     return made
 
@@ -115,7 +115,8 @@ def _limit(value: float | None) -> Cell:
     return Cell("none", float("inf")) if value is None else number(value)
 
 
-def _bounds(found: Sequence[Invariant]) -> list[Part]:
+def bounds_of(found: Sequence[Invariant]) -> list[Part]:
+    """A drawing of each histogram; none where the findings have none."""
     made: list[Part] = []
     for one in found:
         for histogram in one.get("histograms", []):
@@ -127,10 +128,10 @@ def _bounds(found: Sequence[Invariant]) -> list[Part]:
                 cells(number(power(start)), number(power(start + histogram["width"])), count)
                 for start, count in zip(histogram["start"], histogram["counts"], strict=True)
             )
-            heads = (f"from, {histogram['unit']}", "below", "pairs and points")
+            heads = (f"from, {histogram['unit']}", "below", "how many")
             svg = drawings.counted(histogram, bool(one.get("lower")))
             made.append(Drawing(svg, words, Grid(heads, rows, words=(), dense=True)))
-    return made or [Note(NO_FIGURES)]
+    return made
 
 
 def _judged(document: Verify) -> list[Part]:

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from rich.console import Console
 
 import iga.report
+from helpers.documents import inspection
 from helpers.scripts import ROOT, load_script
 from iga import verify
 from iga.bench.probe import Limit
@@ -26,7 +27,7 @@ from iga.report.documents import DOCUMENTS, Bench
 from iga.report.schema import flaw, read, read_as, write
 from iga.testing.faults.matrix import Matrix, Row
 
-KINDS = ("verify", "faults", "bench", "compare")
+KINDS = ("verify", "faults", "bench", "compare", "inspect")
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,7 @@ def documents() -> dict[str, Any]:
         "faults": matrix.document("iga faults"),
         "bench": timed | {"baseline": {"max_ratio": 1.25, "changes": []}},
         "compare": _short_comparison(),
+        "inspect": inspection("bounded"),
     }
 
 
@@ -96,7 +98,13 @@ def test_the_type_and_the_schema_refuse_the_same_damaged_documents(kind: str, do
 
 
 def test_what_is_required_is_every_key_but_those_that_came_later() -> None:
-    for kind, lacking in (("verify", "seconds"), ("faults", "clean_runs"), ("bench", "noise"), ("compare", "runs")):
+    for kind, lacking in (
+        ("inspect", "proteins"),
+        ("verify", "seconds"),
+        ("faults", "clean_runs"),
+        ("bench", "noise"),
+        ("compare", "runs"),
+    ):
         assert flaw({}, DOCUMENTS[kind]) == "schema is missing"
         assert lacking in validator(kind).schema["required"]  # pyright: ignore[reportArgumentType, reportIndexIssue]
 
@@ -104,6 +112,8 @@ def test_what_is_required_is_every_key_but_those_that_came_later() -> None:
 def test_files_of_schema_1_without_the_new_keys_are_read(documents: dict[str, Any], tmp_path: Path) -> None:
     new = {"document", "implementations", "baseline"}
     for kind, document in documents.items():
+        if kind == "inspect":  # which has always had them
+            continue
         older = {name: one for name, one in document.items() if name not in new}
         if kind in ("bench", "compare"):
             del older["exit_code"]

@@ -28,7 +28,7 @@ ALL = (
     "red bench",
     "green compare",
 )
-ALL += ("red fuzz", "green fuzz")
+ALL += ("red fuzz", "green fuzz", "red inspect", "green inspect")
 
 
 def sarif_of(found: list[Any]) -> Any:
