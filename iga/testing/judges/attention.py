@@ -251,7 +251,7 @@ def _slopes(problem: Problem, outputs: dict[str, Tensor], error: float = 0.0) ->
 
 
 def _torque_budget(problem: Problem, outputs: dict[str, Tensor], loss: Tensor) -> Tensor:
-    """What 14.2 allows a torque beside all else, in units of u: 4pκ² (|∂dist_sq| dist_sq + |∂log_det|) of every pair.
+    """What 14.2 allows a torque beside all else, in units of u: 4.1pκ² (|∂dist_sq| dist_sq + |∂log_det|) of every pair.
 
     A float32 matrix is a rotation but for u, and forms that are equal on SO(3) differ by κ² of that off it.
     """
@@ -261,7 +261,7 @@ def _torque_budget(problem: Problem, outputs: dict[str, Tensor], loss: Tensor) -
     highest = torch.maximum(sigmas[0].amax(-1), sigmas[1].amax(-1))
     kappa = highest / torch.minimum(sigmas[0].amin(-1), sigmas[1].amin(-1))
     size = by_dist.abs() * outputs["dist_sq"].detach() + by_log.abs()
-    of_pairs = (4 * OVERLAP_ROUNDINGS * kappa.square() * size).sum((1, 2))
+    of_pairs = (4.1 * OVERLAP_ROUNDINGS * kappa.square() * size).sum((1, 2))
     return (of_pairs.sum(-1) + of_pairs.sum(-2))[..., None]
 
 
