@@ -2,7 +2,7 @@
 
 sampling  calls whose sizes come from ladders (`layer_draw`), so that each small one is met soon; all relations
 climb     calls that came near a limit, changed a little, up one relation's value over limit
-checks    the checks of the registry on small calls, two a round, in turn
+checks    the checks of the registry on small calls, two a round, in turn; those of one trace on many
 
 Layers are asked by whole calls, a hundred a second, not by pairs: what is covered are sizes.
 """
@@ -46,6 +46,8 @@ OF_ORDINARY = {
 }
 SELDOM = {"no_jumps": 8, "copied_layer": 3, "memory_layouts": 1}  # asked of every so many calls
 POOL = 24
+TRACED = 64  # calls whose traces are judged in a round of checks, a hundredth of a second each
+FEW = 12  # largest subject of these
 STEPS = 24  # changed calls of a climb
 CHECKED = {"no_qk_points": 12}  # largest sizes that the registry's checks, which take derivatives, are asked at
 PATIENCE = 8  # candidates of a name, none of which was believed, after which it raises no more
@@ -124,7 +126,7 @@ class LayerStream:
             genome = draw(self.asked.room, self.generator, subject, value)
             self.calls += 1
             self._meet(genome)
-            self._ask(genome, self._wanted(genome, subject))
+            self._ask(genome, [*self._wanted(genome, subject), *self._of_traces(genome)])
             # a degenerate call, or one of float32, may show nothing of its size, which comes once a ladder
             ordinary = draw_ordinary(self.asked.room, self.generator, subject, value)
             self._ask(ordinary, [name for name in OF_ORDINARY.get(subject, ("reference",)) if name in self.checks])
@@ -139,8 +141,11 @@ class LayerStream:
         names = [name for name in names if name not in ("alike_residues", "equal_points")]
         return [name for name in names if self.calls % SELDOM.get(name, 1) == 0]
 
+    def _of_traces(self, genome: LayerGenome) -> list[str]:
+        return [name for name in self.asked.of_traces if name in self.checks and genome.residues <= LARGE]
+
     def _climbing(self) -> None:
-        names = [name for name in self.asked.supported if name in self.checks]
+        names = [name for name in (*self.asked.supported, *self.asked.of_traces) if name in self.checks]
         known = {name for name, _, _ in self.pool}
         names = [name for name in names if name in known]
         if not names:
@@ -164,6 +169,10 @@ class LayerStream:
     def _checking(self) -> None:
         names = [name for name in self.asked.registry if name in self.checks]
         turn = self.bandit.rounds.get("checks", 0)
+        for k in range(TRACED if self.asked.of_traces else 0):
+            subject = SUBJECTS[k % len(SUBJECTS)]
+            genome = draw(self.asked.room, self.generator, subject, 1 + (turn + k) % FEW)
+            self._ask(genome, self._of_traces(genome))
         for k in range(2):
             subject = ("no_qk_points", "no_heads", "c_hidden", "samples")[(2 * turn + k) % 4]
             rungs = [n for n in LADDERS[subject] if n <= CHECKED.get(subject, 16)]
@@ -193,7 +202,7 @@ class LayerStream:
                 self._worst[name] = max(self._worst.get(name, 0.0), ratio)
             if one.broken:
                 self._candidate(name, genome, one)
-            elif ratio > 0 and not thorough and name in self.asked.supported:
+            elif ratio > 0 and not thorough and name in (*self.asked.supported, *self.asked.of_traces):
                 self._keep(name, ratio, genome)
         return found
 

@@ -6,6 +6,7 @@ to be the ones that are rebuilt. `reproduce.py` needs torch, iga and the layer.
 """
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +17,11 @@ import torch
 from iga._files import write_text
 from iga.fuzz.layer_genome import LayerGenome, call_of, case_of, genome_of
 from iga.fuzz.layer_streams import layer_stream, prepared_for, stated
+from iga.fuzz.standalone import exact
 from iga.fuzz.stream import Candidate, Judgement
 from iga.testing.cases_file import SavedCase, read_case, write_case
 from iga.testing.latest import Call
+from iga.testing.layer.subject import Observation
 from iga.testing.targets import Unloadable
 
 __all__ = ["genome_in", "main", "write_layer_counterexample"]
@@ -99,8 +102,10 @@ def main(file: Path, target: str, *, kind: str | None, **options: Any) -> int:
         return 2
     verdict = stream.judge(Candidate(name, call_of(genome), 0.0, "", "", ""))
     _show(genome)
+    if name in stream.asked.of_traces:
+        _show_pair(stream.asked.observed(stream.asked.scene(genome)), verdict.where)
     print(f"{name}: {verdict.where}" + (f"; {verdict.note}" if verdict.note else ""))
-    print(f"{verdict.value:.6g}, of at most {verdict.limit:.6g} ({verdict.unit})")
+    print(f"value {verdict.value:.6g}, limit {verdict.limit:.6g} ({verdict.unit})")
     print("WRONG" if verdict.verdict == "broken" else "right")
     return int(verdict.verdict == "broken")
 
@@ -118,13 +123,33 @@ def _is(folder: Path, place: str) -> bool:
     return (folder / Path(place).name).is_file()
 
 
+def _show_pair(seen: Observation, where: str) -> None:
+    """The two Gaussians of the pair that `where` names, as the layer makes them, and what is exact of them."""
+    named = dict(re.findall(r"(head|point|query|key) (\d+)", where))
+    if len(named) < 4 or seen.seen is not None:  # no pair of points, or no trace of this package's
+        return
+    trace, rot = seen.trace, seen.trace.rigid.rot[0]
+    head, point, query, key = (int(named[name]) for name in ("head", "point", "query", "key"))
+    pair: list[list[float]] = []
+    for points, n in ((trace.query, query), (trace.key, key)):
+        parts = (rot[n], points.mean[0, head, point, n], points.sigma[0, head, point, n])
+        pair += [x.detach().double().flatten().tolist() for x in parts]
+    for end, at in (("query", 0), ("key", 3)):
+        turn, mean, sigma = (" ".join(f"{x:.6g}" for x in part) for part in pair[at : at + 3])
+        print(f"  the {end}'s Gaussian: mean ({mean}) nm, σ ({sigma}) nm along the columns of ({turn})")
+    dist_sq, log_det, _ = exact(tuple(tuple(part) for part in pair))
+    for words, right, says in (("dist_sq", dist_sq, trace.dist_sq), ("log_det", log_det, trace.log_det)):
+        value = float(says.detach()[0, head, point, query, key])
+        print(f"  {words}: it says {value:.6g}, right is {float(right):.6g}")
+
+
 def _show(genome: LayerGenome) -> None:
     """The call in words, and its residues where they are few."""
     print(f"{genome.label}; {', '.join(f'{name} {size}' for name, size in genome.sizes.items())}")
     print(f"parameters: seed {genome.seed}, gain {genome.gain:g}; s times {genome.s_size:g}, z times {genome.z_size:g}")
     for sample in range(min(len(genome.samples), 4)):
         for n in range(min(genome.residues, 12)):
-            place, scale = (x[sample, n].tolist() for x in (genome.trans, genome.log_scale.exp()))
-            numbers = [" ".join(f"{x:.6g}" for x in part) for part in (place, scale)]
+            parts = (genome.trans, genome.log_scale.exp(), genome.log_scale)
+            place, scale, log = (" ".join(f"{x:.6g}" for x in part[sample, n].tolist()) for part in parts)
             words = "" if bool(genome.mask[sample, n]) else ", masked"
-            print(f"  sample {sample}, residue {n}: at ({numbers[0]}) nm, σ ({numbers[1]}) nm{words}")
+            print(f"  sample {sample}, residue {n}: at ({place}) nm, σ ({scale}) nm, ln σ ({log}){words}")

@@ -13,11 +13,13 @@ import torch
 
 from iga import rotation
 from iga._typing import Tensor
+from iga.frame import Frame
 from iga.fuzz.layer_genome import GEOMETRY, LAYOUTS, LayerGenome
 from iga.fuzz.layer_structures import Parts, stretch
+from iga.gaussian import GaussianRigid
 from iga.search.ties import right_angles
 from iga.testing.contract import Contract
-from iga.testing.layer.cases import LOG_SCALE_ROOM
+from iga.testing.layer.cases import LOG_SCALE_ROOM, PERTURBATIONS
 from iga.testing.targets import Claims
 
 __all__ = ["FAMILIES", "LADDERS", "Room", "draw", "draw_ordinary", "draw_residues", "ladder", "mutated"]
@@ -169,6 +171,15 @@ def draw_ordinary(room: Room, generator: Generator, subject: str, value: int) ->
     )
 
 
+def _perturbed(n: int, room: Room, generator: Generator) -> Mapping[str, Tensor]:
+    """A chain, degenerate as a whole: needles in frames that are shared or nearly so, all in one place, and so on."""
+    parts = _ordinary(n, room, generator)
+    rigid = GaussianRigid(Frame(parts["rot"], parts["trans"]), parts["local_mean"], parts["log_scale"])[None]
+    change = tuple(PERTURBATIONS.values())[_whole(generator, 0, len(PERTURBATIONS) - 1)]
+    found = change(rigid, room.contract, generator)
+    return {"rot": found.rot[0], **{name: getattr(found, name)[0] for name in GEOMETRY[1:]}}
+
+
 def _ordinary(n: int, room: Room, generator: Generator) -> Mapping[str, Tensor]:
     if room.structures:
         return stretch(room.structures, n, generator)
@@ -211,8 +222,11 @@ def _mask(n: int, generator: Generator) -> Tensor:
 def draw_residues(n: int, room: Room, generator: Generator) -> Mapping[str, Tensor]:
     """Frames and Gaussians of n residues, float64: each of places, turns, scales and local means of its own family.
 
-    Where there are structures, every other call begins with a stretch of one, a third of whose parts a family replaces.
+    Every fourth is a chain as a run of the checks degenerates it. Where there are structures, every other call begins
+    with a stretch of one, a third of whose parts a family replaces.
     """
+    if _chance(generator, 0.25):
+        return _perturbed(n, room, generator)
     trans = _pick(FAMILIES["places"], generator)(n, room, generator)
     if _chance(generator, 0.15):
         trans = trans + _unit(generator) * _decade(generator, 0.0, math.log10(FARTHEST))

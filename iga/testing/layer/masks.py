@@ -151,6 +151,8 @@ def _patterns(subject: Subject, layer: nn.Module, whole: Case, seed: int, where:
         ("every second valid", place % 2 == 1),
         ("the second half valid", place >= len(place) // 2),
     ):
+        if not bool(mask.any()):  # of one residue, every second
+            continue
         one = replace(case, mask=mask[None].clone())
         with torch.no_grad():
             plain, cropped = subject.output(layer, one)[0][mask], subject.output(layer, _cropped(one))[0]

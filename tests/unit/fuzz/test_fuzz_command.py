@@ -9,15 +9,20 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from helpers.command import called
 from helpers.structures import pdb_text, peptide
 from iga.cli.fuzz import _duration
 from iga.fuzz.campaign import Campaign, Plan, _Stream, campaign_folder
 from iga.fuzz.folder import Folder, new_record
+from iga.fuzz.overlap import OverlapStream
 from iga.fuzz.result import document
+from iga.overlap import gaussian_overlap
 from iga.report.documents import Fuzz
 from iga.report.schema import read_as
+from iga.testing.checks import checks_of
+from iga.testing.overlap.subject import OverlapSubject
 
 MINE = """
 import os, time
@@ -36,6 +41,15 @@ def ends(*pair):
 def layer(**sizes):
     return torch.nn.Linear(1, 1)
 """
+
+
+def _wrong(*pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """As in the file, for who searches it here."""
+    dist_sq, log_det = gaussian_overlap(*pair)
+    return dist_sq, torch.where(pair[2][..., 0] > 100.0, log_det + 1.0, log_det)
+
+
+SUBJECT = OverlapSubject("wrong", _wrong)
 
 
 @pytest.fixture
@@ -131,12 +145,12 @@ def test_examples_that_no_check_could_fail_on_are_no_search(
 
 
 @pytest.mark.process
-def test_a_killed_campaign_counts_on(mine: Path, tmp_path: Path) -> None:
+def test_a_campaign_that_is_killed_three_times_counts_as_one_that_is_not(mine: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = [sys.executable, "-m", "iga", "fuzz", f"{mine}:wrong", "--kind", "overlap", "--workers", "1"]
     words += ["--only", "coincident_means", "--max-time", "1h", "--out", str(out)]
     counted = []
-    for _ in range(2):
+    for _ in range(3):
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         file = out / "streams" / "0-of-1.json"
         before = counted[-1] if counted else 0
@@ -147,8 +161,14 @@ def test_a_killed_campaign_counts_on(mine: Path, tmp_path: Path) -> None:
         process.wait()
         counted.append(_rounds(file))
     record = json.loads(file.read_text(encoding="utf-8"))
-    assert 0 < counted[0] < counted[1] == sum(record["counts"]["rounds"].values()) == record["next"]
-    assert record["state"]["rounds"] == record["next"]
+    assert 0 < counted[0] < counted[1] < counted[2] == record["next"] == record["state"]["rounds"]
+    stream, rounds = OverlapStream(SUBJECT, checks=[checks_of("overlap")["coincident_means"]]), []
+    while len(rounds) < record["next"]:
+        rounds.append(stream.round())
+    counts, engines = record["counts"], {one.engine for one in rounds}
+    assert counts["examples"] == sum(one.examples for one in rounds)
+    assert counts["rounds"] == {name: sum(one.engine == name for one in rounds) for name in engines}
+    assert counts["worst"] == stream.worst and record["state"]["generator"] == stream.state()["generator"]
 
 
 def _rounds(file: Path) -> int:

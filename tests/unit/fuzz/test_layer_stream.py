@@ -1,7 +1,9 @@
 """The search of a layer: each corner breaks where it lies, a right layer nowhere, and calls are rebuilt bit by bit."""
 
 import copy
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 import iga
 from helpers.subjects import Plain
 from iga.fuzz.layer import LayerStream
+from iga.fuzz.layer_counterexample import main, write_layer_counterexample
 from iga.fuzz.layer_draw import LADDERS, Room, draw, draw_ordinary, ladder, mutated
 from iga.fuzz.layer_genome import LayerGenome, call_of, case_of, genome_of
 from iga.fuzz.layer_measure import Asked
@@ -190,7 +193,7 @@ def test_a_layer_of_its_own_design_has_no_twin_and_is_held_to_its_own_laws() -> 
         wrong = asked(foreign(layer))
         found = wrong.measure(name, wrong.scene(genome))
         assert found.broken, (layer, found.finding)
-        assert layer is not _Cut or "jump at distance 300 nm" in found.finding.worst_example
+        assert layer is not _Cut or "jump at distance 30" in found.finding.worst_example
         held = right.measure(name, right.scene(genome))
         assert not held.broken and held.finding.examples, held.finding
 
@@ -334,6 +337,38 @@ def test_a_right_layer_agrees_with_its_reference_where_one_residue_is_far_from_a
         made = replace(genome, trans=far, log_scale=needles, rot=turn, seed=seed, choice=choice)
         found = own.measure("reference", own.scene(made))
         assert found.finding.verdict == "holds" and found.finding.shown, found
+
+
+def test_a_fall_under_the_floor_is_met_and_shown_as_one_pair(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A round of checks looks at many traces, of which some of the historical cure are under the floor."""
+    subject = Subject("sigma_floor", preset("sigma_floor"), PROFILES["fast"])
+    stream = LayerStream(subject, CONTRACT, checks=LAYER_CHECKS, only=["log_det_floor"], engines=("checks",))
+    found = next(one for _ in range(8) for one in stream.round().candidates)
+    simple = stream.shrink(found, 5.0)
+    assert stream.judge(simple).verdict == "broken" and genome_of(simple.call).residues <= 2
+    verdict = stream.judge(simple)
+    facts = {"target": "sigma_floor", "seed": 0}
+    write_layer_counterexample(tmp_path, simple, verdict, facts)
+    assert main(tmp_path / "case.json", "sigma_floor", kind=None) == 1
+    said = capsys.readouterr().out
+    accused, right = (float(x) for x in re.findall(r"log_det: it says (\S+), right is (\S+)", said)[0])
+    assert accused == pytest.approx(verdict.value, rel=1e-5)  # of six digits
+    assert accused < verdict.limit <= right and said.count("Gaussian: mean (") == 2
+    assert main(tmp_path / "case.json", "bounded", kind=None) == 0
+
+
+def test_the_checks_of_a_run_judge_the_layer_and_not_themselves_on_the_smallest_calls() -> None:
+    """A check that cuts two channels of one raised, and the layer was blamed: a search made its calls so small."""
+    small = ordinary(a_call("residues", 3, dtype=torch.float64)).sized(c_s=2, c_z=2, no_heads=1, c_hidden=1)
+    none = ordinary(a_call("residues", 1, dtype=torch.float64)).sized(c_s=1, c_z=1, no_heads=1, c_hidden=1)
+    for subject in (foreign(_OwnDesign), CLEAN):
+        own = asked(subject)
+        for name in own.registry:
+            found = own.measure(name, own.scene(small))
+            assert not found.broken, (subject.name, found.finding)
+            assert name in own.of_traces or not own.measure(name, own.scene(none)).finding.shown
 
 
 def test_what_is_not_asked_of_a_layer_has_judged_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
