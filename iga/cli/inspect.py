@@ -61,7 +61,8 @@ def inspect(
 
     Shows their Gaussians, sigma, kappa, dist_sq, log_det and logits beside their bounds, the attention of each head
     beside the contact map, saturated rows, growth with P, and the residues and pairs that drive the extremes. Features
-    are drawn from the seed. Ends 0 if every number lies within its bound, 1 if one does not, 2 on misuse.
+    are drawn from the seed. Ends 0 if every number lies within its bound, 1 if one does not or none has one, 2 on
+    misuse.
     """
     if target is not None and preset is not None:
         raise typer.BadParameter("a preset and a target exclude each other", param_hint="--preset")

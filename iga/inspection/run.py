@@ -59,9 +59,10 @@ def inspected(
 
 
 def document_of(found: Found, command: str, seed: int, seconds: float) -> Inspect:
-    """The document of `iga inspect`: exit code 1 where a number is over its bound."""
+    """The document of `iga inspect`: exit code 1 where a number is over its bound, or none has one."""
     layer, proteins = found.layer, [protein for _, protein in found.proteins]
-    over = any(one["verdict"] == "broken" for protein in proteins for one in protein["invariants"])
+    found_all = [one for protein in proteins for one in protein["invariants"]]
+    over = not found_all or any(one["verdict"] == "broken" for one in found_all)  # as where nothing is judged
     return {
         "schema": SCHEMA,
         "document": "inspect",

@@ -10,6 +10,7 @@ from iga.report.common import Environment, Invariant, Machine
 from iga.report.found import Counterexample, Engine, Reached, Site
 from iga.report.inspected import Inspect
 from iga.report.measured import Source
+from iga.report.replayed import Replay
 
 __all__ = [
     "DOCUMENTS",
@@ -25,6 +26,7 @@ __all__ = [
     "Interval",
     "Invariant",
     "Machine",
+    "Replay",
     "Timing",
     "Verify",
 ]
@@ -339,7 +341,7 @@ class Compare(TypedDict):
     runs: list[Run]
 
 
-Document = Verify | Faults | Bench | Compare | Fuzz | Inspect
+Document = Verify | Faults | Bench | Compare | Fuzz | Inspect | Replay
 DOCUMENTS: dict[str, type] = {
     "verify": Verify,
     "faults": Faults,
@@ -347,4 +349,5 @@ DOCUMENTS: dict[str, type] = {
     "compare": Compare,
     "fuzz": Fuzz,
     "inspect": Inspect,
+    "replay": Replay,
 }

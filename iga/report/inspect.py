@@ -17,12 +17,15 @@ def blocks(document: Inspect) -> list[Block]:
         made += _protein(protein)
     over = sum(one["verdict"] == "broken" for protein in document["proteins"] for one in protein["invariants"])
     words = f"{over} numbers are over their bounds" if over != 1 else "1 number is over its bound"
+    within = "every number that has a bound lies within it"
+    if not any(protein["invariants"] for protein in document["proteins"]):
+        within = "no number that has a bound is shown: nothing was judged"
     missing = [name for name, how in document["taps"].items() if how == "missing"]
     return [
         *made,
         Items(tuple(f"unreadable: {one_line(one)}" for one in document["unreadable"]), folds=True),
         *([Paragraph(f"nothing shows {', '.join(missing)} (iga.taps.show)", folds=True)] if missing else []),
-        Paragraph(words if over else "every number that has a bound lies within it"),
+        Paragraph(words if over else within),
         Paragraph(f"{document['seconds']:.1f} s; --report FILE.html: maps, ellipsoids, growth with P", folds=True),
     ]
 

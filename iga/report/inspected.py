@@ -106,8 +106,9 @@ class Protein(TypedDict):
 
 
 class Inspect(TypedDict):
-    """The result of `iga inspect`: exit code 1 where a number is over its bound. `layer` says whose parameters these
-    are, `taps` how each of its inner tensors was seen; `unreadable` are files that gave no structure, and why."""
+    """The result of `iga inspect`: exit code 1 where a number is over its bound, or none has one. `layer` says whose
+    parameters these are, `taps` how each of its inner tensors was seen; `unreadable` are files that gave no structure,
+    and why."""
 
     schema: Literal[1]
     document: Literal["inspect"]

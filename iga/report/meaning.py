@@ -70,6 +70,14 @@ MEANINGS = {
     "bound of its scores holds.",
     "condition_range": "A Gaussian is longer along one axis than along another by more than the range of σ allows, so "
     "that its scores lose digits.",
+    # of a call that crossed a limit in training
+    "watched_non_finite": "A call holds numbers that are not finite, so that neither its loss nor its gradients are.",
+    "watched_log_det": "A pair's scales fell under the floor, so that its score rises without bound.",
+    "watched_geometry_logit": "A geometry logit is so large that another key's weight can be exactly 0 in float32, and "
+    "learns nothing.",
+    "watched_saturated": "Most rows give nearly all their weight to one key, so that attention is a switch that "
+    "gradients hardly reach.",
+    "watched_entropy": "Rows hold on average less entropy than one that is saturated, so that attention hardly mixes.",
     # beside checks
     "loads": "The target could not be loaded or called even once: nothing else was judged.",
     "process": "A call ended its process, hung or printed without end, so that whatever runs it goes down with it.",

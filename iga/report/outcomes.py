@@ -13,6 +13,7 @@ from iga.report.bench import digits
 from iga.report.documents import Bench, Compare, Faults, Fuzz, Verify
 from iga.report.inspected import Inspect
 from iga.report.meaning import anchor, meaning
+from iga.report.replayed import Replay
 from iga.report.verify import PASSING, verdict
 
 __all__ = ["Outcome", "outcomes", "subject", "title"]
@@ -58,7 +59,7 @@ def outcomes(document: Any) -> list[Outcome]:
 def subject(document: Any) -> str:
     """What was judged, in few words."""
     match document["document"]:
-        case "verify" | "fuzz" | "inspect":
+        case "verify" | "fuzz" | "inspect" | "replay":
             return document["target"]
         case "faults":
             return f"the checks, profile {document['profile']}"
@@ -190,6 +191,18 @@ def _inspect(document: Inspect) -> list[Outcome]:
     return made
 
 
+def _replay(document: Replay) -> list[Outcome]:
+    made = []
+    for one in document["crossed"]:
+        then, now = ("not finite" if x is None else f"{x:.6g}" for x in (one["then"], one["now"]))
+        says = f"limit {one['limit']:.6g} {one['unit']}, recorded {then}, run alone {now}"
+        says += f"; not finite: {', '.join(one['names'])}" if one["names"] else ""
+        state: State = "fails" if one["crossed"] else "passes"
+        verdict_now = "crossed" if one["crossed"] else "kept"
+        made.append(Outcome(f"watched_{one['kind']}", one["kind"], state, verdict_now, says, one["where"]))
+    return made
+
+
 _MAKERS: dict[str, Callable[[Any], list[Outcome]]] = {
     "verify": _verify,
     "faults": _faults,
@@ -197,4 +210,5 @@ _MAKERS: dict[str, Callable[[Any], list[Outcome]]] = {
     "bench": _bench,
     "compare": _compare,
     "inspect": _inspect,
+    "replay": _replay,
 }

@@ -24,6 +24,7 @@ SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sar
 _LISTS = {
     "verify": "iga/presets.py",
     "inspect": "iga/presets.py",
+    "replay": "iga/recording/limits.py",
     "fuzz": "iga/overlap.py",
     "faults": "iga/testing/checks.py",
     "bench": "iga/bench/implementations.py",

@@ -64,6 +64,22 @@ def _made() -> dict[str, Any]:
         "green fuzz": _fuzz(green["environment"], found=False),
         "red inspect": inspection("pre_fix"),
         "green inspect": inspection("bounded"),
+        "red replay": _replay(crossed=True),
+        "green replay": _replay(crossed=False),
+    }
+
+
+def _replay(*, crossed: bool) -> dict[str, Any]:
+    """As `iga replay` writes it; its own tests hold a real one to the type."""
+    versions = {"iga": "0.1.0", "torch": "2.0"}
+    place = {"device": "cpu", "platform": "Linux", "date": "2026-01-01", "recorded_date": "2026-01-01"}
+    limit = {"kind": "log_det", "unit": "ln nm⁶", "limit": -18.96, "then": -39.5, "now": None, "crossed": crossed}
+    return {
+        **{"schema": 1, "document": "replay", "command": "iga replay step5-log_det", "target": "l0 (trunk), Layer"},
+        **{"exit_code": int(crossed), "seconds": 0.5, "step": 5, "rank": 0, "notes": ["run on another device"]},
+        "environment": {**place, "recorded_device": "cuda:0", "versions": versions, "recorded_versions": versions},
+        "crossed": [limit | {"where": "log_det nan at sample 0, head 1", "names": ["log_det"]}],
+        "metrics": {"log_det_min": None, "wmax_mean": 0.5},
     }
 
 

@@ -11,8 +11,9 @@ from iga.report.documents import Bench, Compare, Faults, Fuzz
 from iga.report.found import Counterexample
 from iga.report.page import drawings
 from iga.report.page.model import Cell, Drawing, Grid, Note, Part, Section, cells, number
+from iga.report.replayed import Replay
 
-__all__ = ["bench_sections", "compare_sections", "fault_sections", "fuzz_sections"]
+__all__ = ["bench_sections", "compare_sections", "fault_sections", "fuzz_sections", "replay_sections"]
 
 MARKS = {"alone": "◆", "caught": "●", "missed": "○", "not run": "–"}
 
@@ -195,6 +196,37 @@ def bench_sections(document: Bench) -> list[Section]:
         Section("Curves", parts),
         Section("Times", [as_grid(one) for one in times]),
         Section("Ratios, exponents, noise, and what was left out", [as_grid(one) for one in others]),
+    ]
+
+
+def replay_sections(document: Replay) -> list[Section]:
+    rows = tuple(
+        (
+            Cell(one["kind"]),
+            Cell("crossed" if one["crossed"] else "kept", tone="bad" if one["crossed"] else "good"),
+            number(one["limit"], ".6g"),
+            number(one["then"], ".6g"),
+            number(one["now"], ".6g") if one["where"] else Cell("not shown"),
+            Cell(one["unit"]),
+            Cell(" · ".join(part for part in (one["where"], ", ".join(one["names"])) if part)),
+        )
+        for one in document["crossed"]
+    )
+    heads = ("limit", "now", "limit at", "recorded", "run alone", "unit", "where · not finite")
+    there, here = document["environment"]["recorded_versions"], document["environment"]["versions"]
+    place = document["environment"]["recorded_device"], document["environment"]["recorded_date"]
+    then = f"Recorded at step {document['step']}, rank {document['rank']}, on {place[0]}, {place[1]}."
+    same = tuple(cells(name, version, here.get(name)) for name, version in there.items())
+    metrics = tuple(cells(name, number(value, ".6g")) for name, value in document["metrics"].items())
+    return [
+        Section(
+            "Limits that were crossed, and where", [Note(then), Grid(heads, rows, words=(0, 1, 5, 6), stacked=True)]
+        ),
+        Section("Metrics of the call, run alone", [Grid(("metric", "value"), metrics)]),
+        Section(
+            "Versions, and what is not as it was",
+            [Grid(("package", "then", "now"), same, words=(0, 1, 2)), Items(tuple(document["notes"]))],
+        ),
     ]
 
 

@@ -66,6 +66,8 @@ def _sections(document: Any, tables: Callable[[Any], Sequence[Block]] | None) ->
             return others.fuzz_sections(document)
         case "inspect":
             return inspect.sections(document)
+        case "replay":
+            return others.replay_sections(document)
         case "bench":
             return others.bench_sections(document)
         case _:

@@ -208,7 +208,6 @@ DTYPES = [
             if recording(s)
             else call(s, z, r, mask)
         ),
-        "gradient_values",
     ),
 ]
 

@@ -249,7 +249,7 @@ def test_a_layer_that_shows_nothing_says_what_is_missing(tmp_path: Path, capfd: 
     (tmp_path / "six.pdb").write_text(pdb_text(peptide(*["ALA", "LYS"] * 3)), encoding="utf-8")
     words = ("inspect", str(tmp_path / "six.pdb"), "--target", f"{tmp_path / 'mine.py'}:dumb")
     ended = called(capfd, *words, "--report", str(tmp_path / "a.html"), "--points", "2")
-    assert ended.code == 0 and "nothing shows log_det, dist_sq" in ended.out
+    assert ended.code == 1 and "nothing shows log_det, dist_sq" in ended.out and "nothing was judged" in ended.out
     assert "The layer shows nothing of it" in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 

@@ -5,9 +5,11 @@ import re
 import shutil
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 from torch import nn
 
 import iga
@@ -18,6 +20,7 @@ from iga.gaussian import GaussianRigid
 from iga.recording import Limits
 from iga.recording.folder import FILES, read
 from iga.recording.replay import Replay, replayed
+from iga.report.schema import read as read_document
 
 SAMPLE, RESIDUE = 1, 3
 
@@ -265,6 +268,22 @@ def test_the_command_ends_2_for_a_damaged_folder(tmp_path: Path) -> None:
     broken("a bit flipped", path)
     ran = run_iga("replay", str(path))
     assert ran.returncode == 2 and "is damaged" in ran.stderr and len(ran.stderr.splitlines()) == 1
+
+
+def test_the_command_writes_its_document_and_a_page_with_the_place(tmp_path: Path) -> None:
+    path = kept(tmp_path / "kept", small_layer("pre_fix", seed=4), *collapsed())
+    reports = [part for name in ("a.html", "a.md", "a.sarif") for part in ("--report", str(tmp_path / name))]
+    ran = run_iga("replay", str(path), "--json", str(tmp_path / "a.json"), *reports)
+    assert ran.returncode == 1, ran.stderr
+    document: Any = read_document(tmp_path / "a.json")  # whole, by its type
+    schema = json.loads((Path(iga.__file__).parent / "report/schemas/replay.json").read_text(encoding="utf-8"))
+    Draft202012Validator(schema).validate(document)
+    (one,) = document["crossed"]
+    (verdict,) = again(path).verdicts
+    assert (one["kind"], one["crossed"], one["now"], one["where"]) == ("log_det", True, verdict.now, verdict.where)
+    assert document["metrics"] == again(path).metrics
+    for name in ("a.html", "a.md", "a.sarif"):
+        assert verdict.where.split(" at ")[1] in (tmp_path / name).read_text(encoding="utf-8"), name
 
 
 KILLED = """

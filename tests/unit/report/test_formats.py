@@ -28,7 +28,7 @@ ALL = (
     "red bench",
     "green compare",
 )
-ALL += ("red fuzz", "green fuzz", "red inspect", "green inspect")
+ALL += ("red fuzz", "green fuzz", "red inspect", "green inspect", "red replay", "green replay")
 
 
 def sarif_of(found: list[Any]) -> Any:
