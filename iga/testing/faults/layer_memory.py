@@ -208,6 +208,7 @@ DTYPES = [
             if recording(s)
             else call(s, z, r, mask)
         ),
+        "gradient_values",
     ),
 ]
 

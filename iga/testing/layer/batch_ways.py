@@ -112,6 +112,11 @@ def _strided(here: Situation, mask: Tensor) -> Tensor:
     return torch.stack([mask, ~mask], dim=-1).flatten(-2)[..., ::2]
 
 
+def _slice(here: Situation, mask: Tensor) -> Tensor:
+    """The second half of a tensor whose first half says the opposite."""
+    return torch.cat([~mask, mask], dim=-1)[..., mask.shape[-1] :]
+
+
 def mask_dtypes() -> list[tuple[str, str, Callable[[Situation, Tensor], Tensor]]]:
     """(name, claim, change) of each dtype a mask may have."""
     named: list[tuple[str, str, torch.dtype]] = [
@@ -153,4 +158,5 @@ SHAPES: tuple[Way, ...] = (
 MASKS: tuple[Way, ...] = (
     *(Way(name=name, claim=claim, run=_masked(change)) for name, claim, change in mask_dtypes()),
     Way(name="a strided mask", claim="strided", run=_masked(_strided)),
+    Way(name="a mask that is a slice", claim="strided", run=_masked(_slice)),
 )

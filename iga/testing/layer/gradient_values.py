@@ -49,7 +49,8 @@ def gradient_values(subject: Subject, cases: list[Case], contract: Contract, see
             tally.void("float64 is not claimed: differences of float32 outputs judge no gradient")
             return
         double, case = layer.double(), cast(small, torch.float64)
-        _differences(subject, double, case, seed + index, where, tally)
+        kappa = contract.sigma_max / contract.sigma_min
+        _differences(subject, double, case, kappa, seed + index, where, tally)
         if torch.float32 in subject.dtypes:
             _float32(subject, double, small, chain(subject, points, len(residues)), seed + index, where, tally)
         if subject.traced:
@@ -57,7 +58,9 @@ def gradient_values(subject: Subject, cases: list[Case], contract: Contract, see
             differences.judge_kinks(subject, double, case, terms, seed + index, where, tally)
 
 
-def _differences(subject: Subject, layer: nn.Module, case: Case, seed: int, where: str, tally: Tally) -> None:
+def _differences(
+    subject: Subject, layer: nn.Module, case: Case, kappa: float, seed: int, where: str, tally: Tally
+) -> None:
     generator = torch.Generator().manual_seed(seed)
 
     def normal(x: Tensor) -> Tensor:
@@ -67,6 +70,7 @@ def _differences(subject: Subject, layer: nn.Module, case: Case, seed: int, wher
     leaf, inputs = leaves(case)
     parameters = {name: x for name, x in layer.named_parameters() if x.requires_grad}
     output = subject.output(layer, leaf)
+    _judge_value(output.detach(), subject, layer, case, kappa, where, tally)
     noise = noise_of(output, weights, subject, layer, case)
     found = gradients((output * weights).sum(), inputs | parameters)
     for name, x in (inputs | parameters).items():
@@ -95,6 +99,18 @@ def _differences(subject: Subject, layer: nn.Module, case: Case, seed: int, wher
         actual = torch.zeros(()) if gradient is None else (gradient * direction).sum()
         could_fail = PERCENT * expected.abs() > error
         tally.add((actual - expected).abs() / error, 1.0, f"{where}: gradient of {name}", could_fail=could_fail)
+
+
+def _judge_value(
+    output: Tensor, subject: Subject, layer: nn.Module, case: Case, kappa: float, where: str, tally: Tally
+) -> None:
+    """The float64 output while gradients are recorded, over that without: two evaluations, each within c κ u (13.7)."""
+    with torch.no_grad():
+        plain = subject.output(layer, case)
+    terms = chain(subject, getattr(layer, "no_qk_points", 1), case.s.shape[-2])
+    limit = 2 * kappa * terms * bounds.unit_roundoff(torch.float64) * (plain.abs() + plain.abs().amax())
+    limit = limit.clamp(min=torch.finfo(torch.float64).tiny)
+    tally.add((output - plain).abs() / limit, 1.0, f"{where}: float64 value while gradients are recorded")
 
 
 def noise_of(output: Tensor, weights: Tensor, subject: Subject, layer: nn.Module, case: Case) -> Tensor:
