@@ -13,6 +13,7 @@ from iga.report.page.verify import bounds_of
 __all__ = ["sections"]
 
 TONES = {"holds": "good", "broken": "bad"}
+FULL = 2  # proteins with drawings: each takes up to 1.2 MB of a page, which stays under 3
 CELLS = 48  # of a map: the largest, in its table
 NOTHING = "The layer shows nothing of it: iga.taps.show in its forward would."
 
@@ -20,9 +21,10 @@ NOTHING = "The layer shows nothing of it: iga.taps.show in its forward would."
 def sections(document: Inspect) -> list[Section]:
     made = []
     several = len(document["proteins"]) > 1
-    for protein in document["proteins"]:
+    drawn = _drawn(document["proteins"])
+    for place, protein in enumerate(document["proteins"]):
         name = f"{one_line(protein['path']).rpartition('/')[2]}: " if several else ""
-        for title, parts in _of_protein(protein):
+        for title, parts in _of_protein(protein, drawn=place in drawn):
             made.append(Section(f"{name}{title}" if several else title[:1].upper() + title[1:], parts))
     if document["unreadable"]:
         rows = tuple(cells(one) for one in document["unreadable"])
@@ -31,12 +33,21 @@ def sections(document: Inspect) -> list[Section]:
     return [*made, Section("What the layer shows", [Grid(("tap", "was"), taps, words=(0, 1))])]
 
 
-def _of_protein(protein: Protein) -> list[tuple[str, list[Part]]]:
+def _drawn(proteins: Sequence[Protein]) -> set[int]:
+    """The places of the `FULL` that are shown in full: those with most numbers over their bounds, else the first."""
+    over = [sum(row["verdict"] == "broken" for row in one["invariants"]) for one in proteins]
+    return set(sorted(range(len(proteins)), key=lambda place: -over[place])[:FULL])
+
+
+def _of_protein(protein: Protein, *, drawn: bool) -> list[tuple[str, list[Part]]]:
     where = f"{one_line(protein['path'])}: {protein['residues']} residues, {protein['masked']} masked, "
     where += f"{protein['chain_breaks']} chain breaks. Through the layer went {protein['how']}."
     told: list[Part] = [Note(one) for one in (where, *protein["notes"])]
     if protein["files"]:
         told.append(Note(f"Written: {', '.join(map(one_line, protein['files']))}."))
+    if not drawn:
+        told.append(Note(f"A page shows {FULL} proteins in full; give this one alone, or see --json."))
+        return [("numbers beside their bounds", [*told, _findings(protein)])]
     return [
         ("numbers beside their bounds", [*told, _findings(protein), *bounds_of(protein["invariants"])]),
         ("the Gaussians", _gaussians(protein)),

@@ -14,12 +14,14 @@ from torch import nn
 
 import iga
 from helpers.command import called
+from helpers.documents import inspection
 from helpers.structures import pdb_text, peptide
 from iga.inspection.checkpoint import read_checkpoint, sizes_of, state_of_layer
 from iga.inspection.extremes import extremes, rows_saturated
 from iga.inspection.layer import the_layer
 from iga.inspection.protein import CONTACT, look
 from iga.inspection.run import inspected
+from iga.report.formats import rendered
 from iga.report.inspected import Protein
 from iga.structure import read_structure
 
@@ -270,6 +272,15 @@ def test_the_command_writes_every_file_and_ends_1_where_a_number_is_over_its_bou
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert page.count("<figure>") == page.count("<svg") == page.count("<summary>the numbers</summary>") > 10
     assert all((tmp_path / name).stat().st_size for name in ("a.md", "a.sarif", "a.xml"))
+
+
+def test_a_page_of_many_proteins_draws_the_worst_and_stays_small(bounded: Protein, tmp_path: Path) -> None:
+    document = inspection("bounded")
+    red = inspection("pre_fix")["proteins"][0]
+    document["proteins"] = [bounded | {"path": f"{number}.pdb"} for number in range(60)] + [red]
+    page = rendered(".html", [document | {"exit_code": 1}]).decode()
+    assert len(page) < 3_000_000 and page.count("A page shows 2 proteins in full") == 59
+    assert page.count("the Gaussians</h3>") == 2 and f"{Path(red['path']).name}: the Gaussians" in page
 
 
 @pytest.mark.parametrize(
