@@ -117,9 +117,10 @@ def test_a_signal_to_the_gate_leaves_a_table_and_a_report(
     name: str, number: signal.Signals, bad: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "report.json"
-    script = tmp_path / "run.py"  # a script in the background is deaf to SIGINT
+    script = tmp_path / "run.py"  # a script in the background is deaf to SIGINT, and one under nohup to SIGHUP
     script.write_text(
         "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "from iga.cli.app import main\nmain(sys.argv[1:])\n",
         encoding="utf-8",
     )
