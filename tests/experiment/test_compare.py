@@ -43,7 +43,7 @@ def test_a_comparison_has_its_result_its_report_and_its_structures(tmp_path: Pat
     assert result["baselines"]["mean_frame"]["se3_vf_raw"] == pytest.approx(
         result["baselines"]["mean_frame"]["trans_raw"] + result["baselines"]["mean_frame"]["rots_vf"]
     )
-    assert "Verdicts" in (folder / "report.md").read_text(encoding="utf-8")
+    assert "What they mean" in (folder / "report.md").read_text(encoding="utf-8")
     assert "<table" in (folder / "report.html").read_text(encoding="utf-8")
     for name in status:
         (sample,) = (folder / plans.RUNS / name / "samples" / "3_steps").glob("*.pdb")
@@ -53,7 +53,7 @@ def test_a_comparison_has_its_result_its_report_and_its_structures(tmp_path: Pat
     packed = tmp_path / "result.json.gz"
     packed.write_bytes(gzip.compress((folder / "result.json").read_bytes()))
     page([str(packed), "--markdown", str(tmp_path / "a.md"), "--no-curves"])
-    assert "Verdicts" in (tmp_path / "a.md").read_text(encoding="utf-8")
+    assert "What they mean" in (tmp_path / "a.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("here")
