@@ -7,6 +7,7 @@ A facet is *lazy* if importing a package may change it: a change counts only in 
 
 import _signal  # pyright: ignore[reportMissingImports]
 import gc
+import locale
 import logging
 import os
 import random
@@ -258,6 +259,15 @@ def _put_descriptors(value: list[tuple[int, int] | None]) -> None:
             os.dup2(_COPIES[place], number)
 
 
+def _put_path(value: tuple[str, ...]) -> None:
+    sys.path[:] = value
+
+
+def _put_traces(value: tuple[Any, Any]) -> None:
+    sys.settrace(value[0])
+    sys.setprofile(value[1])
+
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
 
@@ -306,6 +316,12 @@ FACETS: tuple[Facet, ...] = (
     _did("closed or replaced a standard stream's descriptor", _descriptors, _put_descriptors, mode=True, slow=True),
     _did("set a handler of SIGINT, SIGTERM or SIGALRM", _handlers, _put_handlers),
     _set("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit, lazy=True),
+    _did("changed sys.path", lambda: tuple(sys.path), _put_path, lazy=True),
+    _did("set a function that traces or profiles", lambda: (sys.gettrace(), sys.getprofile()), _put_traces, lazy=True),
+    _set("the interval of Python's thread switches", sys.getswitchinterval, sys.setswitchinterval, lazy=True),
+    _set(
+        "the locale", lambda: locale.setlocale(locale.LC_ALL), lambda v: locale.setlocale(locale.LC_ALL, v), lazy=True
+    ),
     _set("logging.disable", lambda: logging.root.manager.disable, logging.disable, mode=True),
     _did("switched the garbage collector on or off", gc.isenabled, lambda v: gc.enable() if v else gc.disable()),
     _did("forked the process", lambda: _FORKS[0], None, mode=True),

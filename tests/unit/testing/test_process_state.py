@@ -1,6 +1,7 @@
 """The state of the process around a call: every change is named and put back, and nothing else is."""
 
 import gc
+import locale
 import logging
 import os
 import random
@@ -44,6 +45,10 @@ ACTS: dict[str, Callable[[], object]] = {
     "replaced sys.stdout": lambda: setattr(sys, "stdout", None),
     "handler of SIGINT": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     "the recursion limit": lambda: sys.setrecursionlimit(54321),
+    "changed sys.path": lambda: sys.path.insert(0, "/nowhere"),
+    "traces or profiles": lambda: sys.setprofile(lambda *event: None),
+    "thread switches": lambda: sys.setswitchinterval(0.5),
+    "the locale from": lambda: locale.setlocale(locale.LC_ALL, "C.UTF-8"),
     "logging.disable from 0 to 50": lambda: logging.disable(logging.CRITICAL),
     "the garbage collector": gc.disable,
     "a standard stream's descriptor": lambda: os.close(0),
