@@ -26,7 +26,7 @@ def ran(words, check=False):
             runpy.run_path(words[0], run_name="__main__")
         except SystemExit as end:
             code = end.code or 0
-        except BaseException:
+        except BaseException:  # whatever it is, no frame above may go on in the child
             traceback.print_exc()
             code = 1
         sys.stdout.flush()

@@ -330,7 +330,7 @@ KILLED = """
         if child == 0:
             try:
                 train(kill_at)
-            except BaseException:
+            except BaseException:  # whatever it is, no frame above may go on in the child
                 os._exit(3)
             os._exit(0)
         status = os.waitpid(child, 0)[1]
