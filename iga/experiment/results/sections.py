@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from iga.experiment.results.columns import glance, groups
+from iga.experiment.results.post_hoc import BY_SAMPLES, MARK, judge_post_hoc
 from iga.experiment.results.readings import Result, SeedMean, matched_steps, runs_of, window_length
 from iga.experiment.results.tables import (
     BASE,
@@ -18,7 +19,7 @@ from iga.experiment.results.tables import (
     metric_table,
     paired_table,
 )
-from iga.experiment.results.verdicts import BEFORE, GENERAL_RULES, RULES, ClaimVerdict, judge_all
+from iga.experiment.results.verdicts import BEFORE, GENERAL_RULES, RULES, ClaimVerdict, Rule, judge, judge_all
 from iga.report.document import Block, Heading, Items, Paragraph, Picture, Table
 
 __all__ = ["TITLE", "blocks_of", "title_of"]
@@ -61,6 +62,7 @@ def blocks_of(results: Sequence[Named], pictures: dict[int, Picture], sizes: Seq
     ]
     if len(results) > 1:
         made.append(_summary_table(results))
+    made += _by_samples(results)
     for name, result in results:
         made += [Heading(3, f"{title_of(result)} ({name})"), *_claims(result)]
     made += _rules()
@@ -76,14 +78,46 @@ def blocks_of(results: Sequence[Named], pictures: dict[int, Picture], sizes: Seq
 def _rules() -> list[Block]:
     made: list[Block] = [Heading(2, "The rules")]
     for rule in RULES.values():
-        said = (
+        made += [Heading(3, f"({rule.letter}) {rule.claim}"), _rule(rule)]
+    made += [Heading(3, f"({BY_SAMPLES.letter}) by samples, {MARK}: {BY_SAMPLES.claim}"), _rule(BY_SAMPLES)]
+    return [*made, Heading(3, "Of all four"), Items(GENERAL_RULES)]
+
+
+def _rule(rule: Rule) -> Items:
+    return Items(
+        (
             f"What is read: {rule.quantity}.",
             f"Without this premise, undecided: {rule.premise}.",
             f"Supported when {rule.supported}.",
             f"Refuted when {rule.refuted}.",
         )
-        made += [Heading(3, f"({rule.letter}) {rule.claim}"), Items(said)]
-    return [*made, Heading(3, "Of all four"), Items(GENERAL_RULES)]
+    )
+
+
+def _by_samples(results: Sequence[Named]) -> list[Block]:
+    """Claim (d) by its own rule and by samples, side by side."""
+    rows = []
+    for name, result in results:
+        for read in judge_post_hoc(result):
+            own = judge(result, BY_SAMPLES.letter, read.arm)
+            found = ((one.word, _shown(one.before), _shown(one.after), _effect(one)) for one in (own, read))
+            steps, samples = found
+            rows.append((f"{title_of(result)} ({name})", read.arm, *steps, f"{samples[0]} ({MARK})", *samples[1:]))
+    heads = (
+        *("result", "arm", "by steps: verdict", "steps before", "steps after", "factor of steps"),
+        *("by samples: verdict", "samples before", "samples after", "factor of samples"),
+    )
+    words = (
+        f"A step counts for claim ({BY_SAMPLES.letter}) only where every sample of its batch is at the clamp, which is "
+        "rare: its premise hardly occurs. The results hold the samples too, and beside the claim's own rule they "
+        f"are read one by one. This reading is {MARK}: it was chosen when the comparisons of the first four conditions "
+        "were known, and decides nothing of them."
+    )
+    return [
+        Heading(3, f"({BY_SAMPLES.letter}) by steps, and by samples ({MARK})"),
+        Paragraph(words),
+        Table(heads, tuple(rows), (0, 1, 2, 6)),
+    ]
 
 
 def _summary_table(results: Sequence[Named]) -> Table:

@@ -23,6 +23,7 @@ __all__ = [
     "Word",
     "judge",
     "judge_all",
+    "judge_rule",
 ]
 
 Word = Literal["supported", "refuted", "undecided"]
@@ -48,7 +49,8 @@ class Rule:
 
     `effect`: of (before, after, steps), larger where the claim is truer, 0 where nothing changed. `shown`: how it is
     printed, as a difference or (10 to the power of it) a ratio. `premise_holds`: of the readings before, and the steps.
-    `supported_when`, `refuted_when`: of the effect, and the reading after; both exclude each other.
+    `supported_when`, `refuted_when`: of the effect, and the reading after; both exclude each other. `whole`: the series
+    whose sum the premise takes in place of the number of steps.
     """
 
     letter: str
@@ -65,6 +67,7 @@ class Rule:
     premise: str
     supported: str
     refuted: str
+    whole: str = ""
 
 
 def _percent(share: float) -> str:
@@ -199,7 +202,11 @@ def judge(result: Result, letter: str, arm: str = COMPARED[0], before: str = BEF
     """The verdict on one claim. Raises ValueError for an unknown letter; an arm that is missing is undecided."""
     if letter not in RULES:
         raise ValueError(f"letter must be one of {', '.join(RULES)}; got {letter!r}")
-    rule = RULES[letter]
+    return judge_rule(result, RULES[letter], arm, before)
+
+
+def judge_rule(result: Result, rule: Rule, arm: str = COMPARED[0], before: str = BEFORE) -> ClaimVerdict:
+    """The verdict of one rule, be it of a claim or read post hoc (`results.post_hoc`)."""
     runs, planned = runs_of(result), int(result["settings"]["steps"])
     absent = [name for name in (before, arm) if name not in runs]
     if absent:
@@ -219,7 +226,10 @@ def judge(result: Result, letter: str, arm: str = COMPARED[0], before: str = BEF
     mean = _geometric if rule.letter == "b" else estimate
     found = (mean(olds), mean(news), estimate(effects))
     stopped = [seed for seed in seeds if _stopped_first(runs[arm][seed], runs[before][seed])]
-    word, reason = _decide(rule, olds, list(steps.values()), found[2], estimate(news), stopped)
+    of = list(steps.values())
+    if rule.whole:  # the same in both runs, which saw the same batches
+        of = [_whole(runs[before][seed], rule.whole, made) for seed, made in steps.items()]
+    word, reason = _decide(rule, olds, of, found[2], estimate(news), stopped)
     return ClaimVerdict(rule, arm, word, reason, *found, steps, planned)
 
 
@@ -252,6 +262,10 @@ def _reading(rule: Rule, run: Run, steps: int) -> float | None:
     if all(value is None for value in values):
         return None
     return float(rule.reading([rule.worst if value is None else value for value in values]))
+
+
+def _whole(run: Run, name: str, steps: int) -> int:
+    return int(math.fsum(value for value in series(run, name)[:steps] if value is not None))
 
 
 def _stopped_first(after: Run, before: Run) -> bool:
