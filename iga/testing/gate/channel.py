@@ -1,7 +1,7 @@
 """The channel from the process of the accused to the gate: one JSON object a line, in a pipe of its own.
 
-Each message carries the number of the process that wrote it, so that a child which the accused forks off, and which
-goes on where its parent was, cannot speak for it. Nothing that comes is unpickled or run.
+Each message carries the number that the gate knows the process by; a child which the accused forks off, and which goes
+on where its parent was, does not send any. Nothing that comes is unpickled or run.
 """
 
 import fcntl
@@ -24,7 +24,8 @@ class Garbled(Exception):
 class Channel:
     """The end in the child. What a forked process sends ends that process; where the pipe is gone, the child ends."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, number: int) -> None:
+        self._number = number
         self._descriptor = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH)
         os.close(descriptor)
         self._pid, self._pipe = os.getpid(), os.fstat(self._descriptor).st_ino
@@ -32,7 +33,7 @@ class Channel:
     def send(self, **message: Any) -> None:
         if os.getpid() != self._pid:
             os._exit(0)
-        line = memoryview(json.dumps({"pid": self._pid, **message}).encode() + b"\n")
+        line = memoryview(json.dumps({"pid": self._number, **message}).encode() + b"\n")
         try:
             if os.fstat(self._descriptor).st_ino != self._pipe:  # closed, and another file has its number
                 os._exit(CLOSED)

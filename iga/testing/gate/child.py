@@ -68,10 +68,10 @@ def _words(error: Exception) -> str:
     return str(error)
 
 
-def main(descriptor: int, request: str) -> None:
+def main(descriptor: int, request: str, number: int) -> None:
     """Serve the request, by the function that its key "serve" names if there is one, and leave the process whatever
-    comes: no atexit, no thread, no frame above has a say."""
-    channel = Channel(descriptor)
+    comes: no atexit, no thread, no frame above has a say. `number` is the one that its messages carry."""
+    channel = Channel(descriptor, number)
     try:
         given = json.loads(request)
         module, _, name = given.pop("serve", f"{__name__}:serve").partition(":")

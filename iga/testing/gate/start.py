@@ -3,10 +3,9 @@
 It is forked from this process, which has loaded everything and computed nothing: so a new one takes no time. Where that
 is not safe, since threads run here or the system's libraries do not allow it, a fresh interpreter takes its place. The
 child leads a session of its own, away from the terminal; its standard streams go to one pipe, and its standard input is
-empty. It dies with this process (Linux).
+empty. It dies with this process, and all that it started with it (Linux: `gate.keeper`).
 """
 
-import ctypes
 import faulthandler
 import json
 import os
@@ -25,12 +24,12 @@ from typing import Any
 
 from iga._runtime import available
 from iga.testing.gate.channel import CLOSED
+from iga.testing.gate.keeper import CROWD, CROWDED, keep
 from iga.testing.gate.stopped import SIGNALS
 
 __all__ = ["Child", "forkable", "side_by_side"]
 
 MEMORY = (2 << 30, 12 << 30)  # bytes: of what is free three eighths, two children being at work, within these
-_PDEATHSIG = 1
 
 
 def forkable() -> bool:
@@ -51,7 +50,8 @@ def side_by_side() -> bool:
 
 
 class Child:
-    """A child at work on a request. `messages` and `output` are the descriptors of its two pipes."""
+    """A child at work on a request. `messages` and `output` are the descriptors of its two pipes; `pid` is its keeper's
+    where there is one, and its messages carry it."""
 
     def __init__(self, request: Mapping[str, Any], *, fork: bool) -> None:
         self.messages, up = os.pipe()
@@ -89,18 +89,23 @@ class Child:
         code = os.waitstatus_to_exitcode(self._status or 0)
         if code == CLOSED:
             return "it closed the pipe to the gate"
+        if code == CROWDED:
+            return f"it had more than {CROWD} processes running"
         if code >= 0:
             return f"it ended the process, with exit code {code}"
         name = next((one.name for one in signal.Signals if one == -code), str(-code))
         return f"the process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
     def close(self) -> None:
-        """End it, with all that it started in its session's first group."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        with suppress(ProcessLookupError):
-            if self._status is None:
-                os.kill(self.pid, signal.SIGKILL)
+        """End it, with all that it started: its keeper does so when it is told to, and goes on if it was stopped."""
+        kept = sys.platform == "linux"
+        for number, within in ((signal.SIGTERM, 0.0), (signal.SIGCONT, 10.0)) if kept else ():
+            if not self.ended():
+                os.kill(self.pid, number)
+                self.ended(within)
+        if not kept or not self.ended():
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
         self.ended(within=5.0)
         os.close(self.messages)
         os.close(self.output)
@@ -129,6 +134,7 @@ def _forked(up: int, out: int, request: str, ours: tuple[int, int]) -> int:
         faulthandler.enable(sys.stderr, all_threads=False)
         for number in (*SIGNALS, signal.SIGALRM):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        os.close(out)
         _work(up, request)
     finally:
         os._exit(1)
@@ -160,16 +166,19 @@ def _read(descriptor: int) -> str:
 
 
 def _work(up: int, request: str) -> None:
-    """The child's life, with its limits set."""
+    """The child's life, below a keeper, with its limits set."""
+    number = os.getpid()
+    keep(lambda: _limited(up, request, number))
+
+
+def _limited(up: int, request: str, number: int) -> None:
     if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
-            with open("/proc/self/oom_score_adj", "w", encoding="ascii") as switch:
-                switch.write("1000")  # rather than anything else
+        with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as switch:
+            switch.write("1000")  # rather than anything else
     room = min(max(MEMORY[0], available() * 3 // 8), MEMORY[1])
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_DATA, (room, room))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from iga.testing.gate.child import main
 
-    main(up, request)
+    main(up, request, number)
