@@ -8,6 +8,7 @@ import inspect
 import json
 import posixpath
 import re
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -48,7 +49,7 @@ def names_of(module: ModuleType, title: str) -> str:
     lines = [f"# {title}", "", f"::: {module.__name__}", *_BARE]
     for name in module.__all__:
         value = getattr(module, name)
-        if isinstance(value, str | int | float | tuple | dict):
+        if isinstance(value, str | int | float | tuple | dict) or (is_dataclass(value) and not isinstance(value, type)):
             shown = ", ".join(map(str, value)) if isinstance(value, tuple | dict) else repr(value)
             lines += ["", f'<a id="{module.__name__}.{name}"></a>', "", f"## `{name}`", "", f"`{shown}`"]
             continue

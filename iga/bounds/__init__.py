@@ -15,9 +15,11 @@ from iga.bounds import exact, rounding
 from iga.bounds._scalar import of_numbers
 from iga.bounds.exact import *  # noqa: F403 - each module lists its names once
 from iga.bounds.rounding import *  # noqa: F403 - the same
+from iga.bounds.roundings import ANY, CPU, FUSED, IMPLEMENTATIONS, REFERENCE, Roundings
 from iga.bounds.summary import BoundRow, bounds_rows, bounds_summary
 
-__all__ = ["BoundRow", "bounds_rows", "bounds_summary"]
+__all__ = ["ANY", "CPU", "FUSED", "IMPLEMENTATIONS", "REFERENCE", "BoundRow", "Roundings"]
+__all__ += ["bounds_rows", "bounds_summary"]
 __all__ += exact.__all__
 __all__ += rounding.__all__
 

@@ -1,10 +1,11 @@
 """Budgets of what floating point adds to the overlap, each a theorem of docs/theory.md, sections 6 and 8.
 
-Derived from the operations of `iga.overlap.closed_form` as they are ordered there, not observed. u is the unit
-roundoff (2⁻²⁴ in float32), κ the largest over the smallest σ of a pair. Arguments are numbers or tensors (per pair).
+Derived from how often the terms of the closed form are rounded, not observed: `roundings` says by whom, REFERENCE, CPU
+or FUSED (`iga.bounds.roundings`), and ANY holds for all. u is the unit roundoff (2⁻²⁴ in float32), κ the largest over
+the smallest σ of a pair. Arguments are numbers or tensors (per pair).
 
-Standing hypotheses (R): IEEE arithmetic, round to nearest, no overflow or underflow; μ, σ as given; each given matrix
-is within `drift`·u (Frobenius) of a rotation, √3 if a rotation was rounded entry by entry; log within one ulp. Error is
+Standing hypotheses (R): arithmetic rounds to nearest, no overflow or underflow; μ, σ as given; each given matrix is
+within `drift`·u (Frobenius) of a rotation, √3 if a rotation was rounded entry by entry. Error is
 against Σ of the given matrices, or of those rotations, whichever is further (section 6.1). Every statement
 holds with its second-order terms, by e + 2e²; from e = 1/8 on nothing is claimed, and the budget is inf.
 """
@@ -16,6 +17,7 @@ import torch
 from iga._float_range import sigma_limits
 from iga._typing import Tensor
 from iga.bounds._scalar import Result, Scalar, log1p, sqrt
+from iga.bounds.roundings import ANY, Roundings
 
 __all__ = [
     "ROUNDED_DRIFT",
@@ -67,51 +69,64 @@ def sigma_range(
     return sigma_limits(extent, offset_max, (info.tiny, info.max), gradients=gradients)
 
 
-def dist_sq_coefficients(drift: float = ROUNDED_DRIFT) -> tuple[float, float]:
-    """(c₀, c₁) of e = (c₀ + c₁ κ) u, dist_sq's relative error to first order: (47, 59.6). docs/theory.md, 6.4."""
-    q = 9.0 + 2.0 * drift  # ‖ΔQ‖_F / u
-    g = 4.0 * math.sqrt(3.0) + 2.0 * drift  # ‖Δg‖ / (u ‖δ‖), and Δh
-    num = math.sqrt(6.0) * g + math.sqrt(2.0) * q + 4.0
-    return 35.0 + 4.0 * math.sqrt(3.0) * drift, num + q
+def dist_sq_coefficients(drift: Scalar = ROUNDED_DRIFT, roundings: Roundings = ANY) -> tuple[Result, Result]:
+    """(c₀, c₁) of e = (c₀ + c₁ κ) u, dist_sq's relative error to first order: (47, 59.6) of the reference.
+    docs/theory.md, 6.4."""
+    return _dist_sq_coefficients(drift, roundings, roundings.quotient)
 
 
-def log_det_coefficients(drift: float = ROUNDED_DRIFT) -> tuple[float, float]:
-    """(c₀, c₁) of e = (c₀ + c₁ κ) u, det's relative error to first order: (23, 12.5). docs/theory.md, 6.3."""
-    return 17.0 + 2.0 * math.sqrt(3.0) * drift, 9.0 + 2.0 * drift
+def log_det_coefficients(drift: Scalar = ROUNDED_DRIFT, roundings: Roundings = ANY) -> tuple[Result, Result]:
+    """(c₀, c₁) of e = (c₀ + c₁ κ) u, det's relative error to first order: (23, 12.5) of the reference.
+    docs/theory.md, 6.3."""
+    return roundings.det + 2.0 * math.sqrt(3.0) * drift, _relative(drift, roundings)
 
 
-def dist_sq_budget(kappa: Scalar, dtype: Precision, *, drift: float = ROUNDED_DRIFT) -> Result:
-    """Relative error of dist_sq under (R): e + 2e², e = (47 + 59.6 κ) u. docs/theory.md, 6.4."""
-    constant, slope = dist_sq_coefficients(drift)
-    return _with_second_order((constant + slope * kappa) * unit_roundoff(dtype))
+def dist_sq_budget(
+    kappa: Scalar, dtype: Precision, *, drift: Scalar = ROUNDED_DRIFT, roundings: Roundings = ANY
+) -> Result:
+    """Relative error of dist_sq under (R): e + 2e², e = (47 + 59.6 κ) u for the reference. docs/theory.md, 6.4."""
+    return _dist_sq_error(kappa, dtype, drift, roundings, roundings.quotient)
 
 
 def log_det_budget(
-    kappa: Scalar, dtype: Precision, *, magnitude: Scalar = _LOG_DET_LARGEST, drift: float = ROUNDED_DRIFT
+    kappa: Scalar,
+    dtype: Precision,
+    *,
+    magnitude: Scalar = _LOG_DET_LARGEST,
+    drift: Scalar = ROUNDED_DRIFT,
+    roundings: Roundings = ANY,
 ) -> Result:
-    """Absolute error of log_det under (R): e + 2e² + 2u |log_det|, e = (23 + 12.5 κ) u. docs/theory.md, 6.3.
+    """Absolute error of log_det under (R): e + 2e² + 2u |log_det|, e = (23 + 12.5 κ) u for the reference.
+    docs/theory.md, 6.3.
 
-    The last term is one ulp of the logarithm; `magnitude` = |log_det|, or the largest with σ in [0.03, 150] nm.
+    The last term is that of the logarithm; `magnitude` = |log_det|, or the largest with σ in [0.03, 150] nm.
     """
-    constant, slope = log_det_coefficients(drift)
+    constant, slope = log_det_coefficients(drift, roundings)
     u = unit_roundoff(dtype)
-    return _with_second_order((constant + slope * kappa) * u) + 2.0 * u * magnitude
+    logarithm = roundings.log * u * magnitude + roundings.log_at_one * u
+    return _with_second_order((constant + slope * kappa) * u) + logarithm
 
 
-def log_det_floor_budget(dtype: Precision, sigma_min: float, *, drift: float = ROUNDED_DRIFT) -> float:
-    """How far log_det may lie under 3 ln(2 σ_min²) under (R), free of κ: 35 u + one ulp of it. docs/theory.md, 6.5.
+def log_det_floor_budget(
+    dtype: Precision, sigma_min: float, *, drift: Scalar = ROUNDED_DRIFT, roundings: Roundings = ANY
+) -> Result:
+    """How far log_det may lie under 3 ln(2 σ_min²) under (R), free of κ: 35 u + one ulp of it for the reference.
+    docs/theory.md, 6.5.
 
     27.8 u for det, 6 u for σ_min rounded to `dtype` (rounding is monotone: no computed σ lies below that), the rest
     is second order.
     """
     u = unit_roundoff(dtype)
-    first = 17.0 + 0.5 * math.sqrt(3.0) * (9.0 + 2.0 * drift) + 6.0
-    return (first + 1.0) * u + 2.0 * u * abs(3.0 * math.log(2.0 * sigma_min**2))
+    first = roundings.det + 0.5 * math.sqrt(3.0) * _relative(drift, roundings) + 6.0
+    logarithm = roundings.log * abs(3.0 * math.log(2.0 * sigma_min**2)) + roundings.log_at_one
+    return (first + 1.0 + logarithm) * u
 
 
-def dist_sq_bound_budget(kappa: Scalar, dtype: Precision, *, drift: float = ROUNDED_DRIFT) -> Result:
+def dist_sq_bound_budget(
+    kappa: Scalar, dtype: Precision, *, drift: Scalar = ROUNDED_DRIFT, roundings: Roundings = ANY
+) -> Result:
     """Relative excess of dist_sq over |δ|²/(2 σ_min²) under (R): dist_sq's own, 2u for σ_min. docs/theory.md, 6.5."""
-    return dist_sq_budget(kappa, dtype, drift=drift) + 3.0 * unit_roundoff(dtype)
+    return dist_sq_budget(kappa, dtype, drift=drift, roundings=roundings) + 3.0 * unit_roundoff(dtype)
 
 
 def textbook_loss(kappa: Scalar, dtype: Precision) -> Result:
@@ -148,11 +163,16 @@ def far_translation_budget(distance: Scalar, sigma_min: float, dtype: Precision,
 
 
 def moved_dist_sq_budget(
-    dist_sq: Scalar, kappa: Scalar, dtype: Precision, *, moved: Scalar = 0.0, drift: float = ROUNDED_DRIFT
+    dist_sq: Scalar,
+    kappa: Scalar,
+    dtype: Precision,
+    *,
+    moved: Scalar = 0.0,
+    drift: Scalar = ROUNDED_DRIFT,
+    roundings: Roundings = ANY,
 ) -> Result:
     """Absolute error of dist_sq when √dist_sq moved by ≤ `moved` before it was computed. docs/theory.md, 8.3."""
-    change = 2.0 * sqrt(dist_sq) * moved + moved * moved
-    return dist_sq_budget(kappa, dtype, drift=drift) * (dist_sq + change) + change
+    return _moved(dist_sq, moved, dist_sq_budget(kappa, dtype, drift=drift, roundings=roundings))
 
 
 def gaussian_score_budget(
@@ -162,13 +182,13 @@ def gaussian_score_budget(
     dtype: Precision,
     *,
     moved: Scalar = 0.0,
-    drift: float = ROUNDED_DRIFT,
+    drift: Scalar = ROUNDED_DRIFT,
+    roundings: Roundings = ANY,
 ) -> Result:
     """Absolute error of −½ dist_sq − ½ max(log_det, ·) under (R); `moved` as above. docs/theory.md, 8.3."""
-    u = unit_roundoff(dtype)
-    by_dist_sq = 0.5 * moved_dist_sq_budget(dist_sq, kappa, dtype, moved=moved, drift=drift)
-    by_log_det = 0.5 * log_det_budget(kappa, dtype, magnitude=abs(log_det), drift=drift)
-    return (by_dist_sq + by_log_det) * (1.0 + u) + 0.5 * u * (dist_sq + abs(log_det))
+    relative = _dist_sq_error(kappa, dtype, drift, roundings, roundings.dist_sq_term)
+    by_log_det = _log_det_term(log_det, kappa, dtype, drift, roundings)
+    return 0.5 * _moved(dist_sq, moved, relative) + by_log_det
 
 
 def student_t_score_budget(
@@ -179,19 +199,19 @@ def student_t_score_budget(
     *,
     dof: float,
     moved: Scalar = 0.0,
-    drift: float = ROUNDED_DRIFT,
+    drift: Scalar = ROUNDED_DRIFT,
+    roundings: Roundings = ANY,
 ) -> Result:
     """Absolute error of −½(ν+3) ln(1 + dist_sq/ν) − ½ max(log_det, ·) under (R). docs/theory.md, 8.3.
 
     An error b of dist_sq moves the logarithm by at most −ln(1 − b/(ν + dist_sq)); b ≥ ν + dist_sq: inf.
     """
     u = unit_roundoff(dtype)
-    lost = moved_dist_sq_budget(dist_sq, kappa, dtype, moved=moved, drift=drift) + 2.5 * u * dist_sq
-    by_dist_sq = _minus_log1m(lost / (dof + dist_sq))
-    logarithm = log1p(dist_sq / dof)
-    by_log_det = 0.5 * log_det_budget(kappa, dtype, magnitude=abs(log_det), drift=drift)
-    terms = 0.5 * (dof + 3.0) * (by_dist_sq + 4.5 * u * logarithm) + by_log_det
-    return terms * (1.0 + u) + u * (0.5 * (dof + 3.0) * logarithm + 0.5 * abs(log_det))
+    lost = _moved(dist_sq, moved, _dist_sq_error(kappa, dtype, drift, roundings, roundings.argument))
+    by_growth = _minus_log1m(lost / (dof + dist_sq)) + _theta(roundings.growth_at_one, u)
+    grown = log1p(dist_sq / dof)
+    by_growth = by_growth + _theta(roundings.growth + roundings.growth_term, u) * (grown + by_growth)
+    return 0.5 * (dof + 3.0) * by_growth + _log_det_term(log_det, kappa, dtype, drift, roundings)
 
 
 def point_sum_budget(points: int, dtype: Precision) -> float:
@@ -224,6 +244,41 @@ def log_det_gradient_budget(kappa: Scalar, dtype: Precision) -> Result:
 def torque_budget(dist_sq: Scalar, kappa: Scalar, dtype: Precision) -> Result:
     """|Δ ∂dist_sq/∂ω_a| ≤ 600 (κ + κ²) u · dist_sq under (R), along the tangent, first order. docs/theory.md, 9.3."""
     return 600.0 * (kappa + kappa * kappa) * unit_roundoff(dtype) * dist_sq
+
+
+def _relative(drift: Scalar, roundings: Roundings) -> Result:
+    """q: ‖ΔQ‖_F / u. docs/theory.md, 6.2."""
+    return 3.0 * roundings.relative + 2.0 * drift
+
+
+def _dist_sq_coefficients(drift: Scalar, roundings: Roundings, last: int) -> tuple[Result, Result]:
+    """(c₀, c₁) of num/det after `last` roundings of the quotient."""
+    q: Scalar = _relative(drift, roundings)
+    local = (roundings.delta + roundings.local) * math.sqrt(3.0) + 2.0 * drift  # ‖Δg‖ / (u ‖δ‖), and Δh
+    num = math.sqrt(6.0) * local + math.sqrt(2.0) * q + 2.0 * roundings.cross
+    return roundings.num + roundings.det + last + 4.0 * math.sqrt(3.0) * drift, num + q
+
+
+def _dist_sq_error(kappa: Scalar, dtype: Precision, drift: Scalar, roundings: Roundings, last: int) -> Result:
+    constant, slope = _dist_sq_coefficients(drift, roundings, last)
+    return _with_second_order((constant + slope * kappa) * unit_roundoff(dtype))
+
+
+def _moved(dist_sq: Scalar, moved: Scalar, relative: Scalar) -> Result:
+    """What is off in dist_sq after √dist_sq moved by `moved` and was computed to `relative`."""
+    change = 2.0 * sqrt(dist_sq) * moved + moved * moved
+    return relative * (dist_sq + change) + change
+
+
+def _log_det_term(log_det: Scalar, kappa: Scalar, dtype: Precision, drift: Scalar, roundings: Roundings) -> Result:
+    """Absolute error of ½ max(log_det, ·) in a score."""
+    error = log_det_budget(kappa, dtype, magnitude=abs(log_det), drift=drift, roundings=roundings)
+    return 0.5 * (error + _theta(roundings.log_det_term, unit_roundoff(dtype)) * (abs(log_det) + error))
+
+
+def _theta(roundings: int, u: float) -> float:
+    """What so many factors 1 + ε, |ε| ≤ u, are off 1 at most: nu/(1 − nu)."""
+    return roundings * u / (1.0 - roundings * u)
 
 
 def _with_second_order(first: Scalar) -> Result:

@@ -25,12 +25,15 @@ from iga.bounds.exact import (
 from iga.bounds.rounding import (
     digits_left,
     dist_sq_budget,
+    dist_sq_coefficients,
     far_translation_budget,
     log_det_budget,
+    log_det_coefficients,
     log_det_floor_budget,
     sigma_range,
     textbook_loss,
 )
+from iga.bounds.roundings import ANY
 
 __all__ = ["BoundRow", "bounds_rows", "bounds_summary", "check_range"]
 
@@ -175,6 +178,10 @@ def _rounding_rows(
     sigma_min: float, sigma_max: float, largest: float, extent: float, offset_max: float
 ) -> list[BoundRow]:
     kappa = largest / sigma_min
+    of_dist_sq, of_log_det = (
+        "({:.0f} + {:.1f} κ) u".format(*coefficients()) for coefficients in (dist_sq_coefficients, log_det_coefficients)
+    )
+    logarithm = f"{ANY.log} u |log_det| + {ANY.log_at_one} u"
     rows = [BoundRow("κ", f"{kappa:.4g}", "", "", "σ_max/σ_min, the worst pair")]
     for dtype in (torch.float32, torch.float64):
         name = str(dtype).removeprefix("torch.")
@@ -192,17 +199,21 @@ def _rounding_rows(
                 f"{dist_sq_budget(kappa, dtype):.2g}",
                 "",
                 "",
-                f"(47 + 59.6 κ) u; textbook form: κ² u = {textbook_loss(kappa, dtype):.2g}",
+                f"{of_dist_sq}; textbook form: κ² u = {textbook_loss(kappa, dtype):.2g}",
             ),
             BoundRow(
-                f"{name}: log_det, absolute", f"{log_det_budget(kappa, dtype):.2g}", "", "", "(23 + 12.5 κ) u + 1 ulp"
+                f"{name}: log_det, absolute",
+                f"{log_det_budget(kappa, dtype):.2g}",
+                "",
+                "",
+                f"{of_log_det} + {logarithm}",
             ),
             BoundRow(
                 f"{name}: log_det under its floor",
                 f"{log_det_floor_budget(dtype, sigma_min):.2g}",
                 "",
                 "",
-                "35 u + 1 ulp",
+                f"35 u + {logarithm}",
             ),
             BoundRow(
                 f"{name}: √dist_sq, {FAR_NM:g} nm away",

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from iga._arguments import check_number
-from iga.bounds import log_det_floor, log_det_floor_budget
+from iga.bounds import REFERENCE, log_det_floor, log_det_floor_budget
 from iga.diagnostics import SATURATION
 
 __all__ = ["KINDS", "LimitCrossed", "Limits"]
@@ -94,6 +94,6 @@ class Limits:
 
 
 def _rounding(floor: float, dtype: torch.dtype | None) -> float:
-    """How far rounding may take log_det under 3 ln(2 σ²) = `floor`."""
+    """How far rounding may take log_det under 3 ln(2 σ²) = `floor`; kernels too take their logarithm by torch."""
     exact = torch.float64 if dtype == torch.float64 else torch.float32
-    return float(log_det_floor_budget(exact, math.exp(floor / 6) / math.sqrt(2)))
+    return float(log_det_floor_budget(exact, math.exp(floor / 6) / math.sqrt(2), roundings=REFERENCE))

@@ -178,9 +178,9 @@ def judge_golden(f: Overlap, dtype: torch.dtype, *, pairs: list[GoldenPair] | No
             tally.add(error, budget, lambda index, label=label: f"{label}{rows[index[0]].name}", could_fail=able)
         tallies.append(tally)
 
-    budget = bounds.dist_sq_budget(kappa, dtype) * true_dist_sq
+    budget = bounds.dist_sq_budget(kappa, dtype, roundings=bounds.REFERENCE) * true_dist_sq
     judged("dist_sq", [(outputs[0][:, None], "")], "dist_sq", true_dist_sq, budget)
-    budget = bounds.log_det_budget(kappa, dtype, magnitude=true_log_det.abs())
+    budget = bounds.log_det_budget(kappa, dtype, magnitude=true_log_det.abs(), roundings=bounds.REFERENCE)
     judged("log_det", [(outputs[1][:, None], "")], "log_det", one, budget)
     for of, gradient in zip(("of_dist_sq", "of_log_det"), gradients, strict=True):
         if gradient is None:

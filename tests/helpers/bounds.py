@@ -62,17 +62,24 @@ def second_order(e):
     return e + 2 * e**2
 
 
-def dist_sq_budget(k, u, rho):
-    """6.4, with 6.2."""
-    q, gamma = 9 + 2 * rho, 4 * MP.sqrt(3) + 2 * rho
-    return second_order((35 + 4 * MP.sqrt(3) * rho + (MP.sqrt(6) * gamma + MP.sqrt(2) * q + 4 + q) * k) * u)
+# Units of rounding of whichever implementation runs (docs/theory.md, 6.2): Q, δ, g and h, T; det, num; the logarithm.
+INNER, CROSS, DET, NUM, LOG, LOG_AT_ONE = 3, 3, 17, 17, 4, 3
+
+
+def dist_sq_budget(k, u, rho, last=5):
+    """6.4, with 6.2; `last` roundings of the quotient."""
+    q, gamma = 3 * INNER + 2 * rho, (1 + INNER) * MP.sqrt(3) + 2 * rho
+    slope = MP.sqrt(6) * gamma + MP.sqrt(2) * q + 2 * CROSS + q
+    return second_order((DET + NUM + last + 4 * MP.sqrt(3) * rho + slope * k) * u)
 
 
 def log_det_budget(k, u, rho, size):
     """6.3."""
-    return second_order((17 + 2 * MP.sqrt(3) * rho + (9 + 2 * rho) * k) * u) + 2 * u * size
+    first = (DET + 2 * MP.sqrt(3) * rho + (3 * INNER + 2 * rho) * k) * u
+    return second_order(first) + LOG * u * size + LOG_AT_ONE * u
 
 
 def log_det_floor_budget(sigma_min, u, rho):
     """6.5."""
-    return (17 + MP.sqrt(3) / 2 * (9 + 2 * rho) + 6 + 1) * u + 2 * u * abs(3 * MP.ln(2 * sigma_min**2))
+    first = DET + MP.sqrt(3) / 2 * (3 * INNER + 2 * rho) + 6 + 1
+    return (first + LOG_AT_ONE) * u + LOG * u * abs(3 * MP.ln(2 * sigma_min**2))

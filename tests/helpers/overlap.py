@@ -23,8 +23,8 @@ def budgets(pairs, dtype, *, dist_sq, log_det, nearest=False):
     off = max(bounds.ROUNDED_DRIFT, float(torch.maximum(drift(pairs[0]), drift(pairs[3])).max()) / u)
     kappa = condition(pairs[2], pairs[5])
     return (
-        bounds.dist_sq_budget(kappa, dtype, drift=off) * dist_sq,
-        bounds.log_det_budget(kappa, dtype, magnitude=log_det.abs(), drift=off),
+        bounds.dist_sq_budget(kappa, dtype, drift=off, roundings=bounds.REFERENCE) * dist_sq,
+        bounds.log_det_budget(kappa, dtype, magnitude=log_det.abs(), drift=off, roundings=bounds.REFERENCE),
     )
 
 

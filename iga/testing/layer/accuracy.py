@@ -70,13 +70,15 @@ def judge_trace(seen: Observation, tally: Tally) -> None:
 
     where = f"{label}: dist_sq"
     error = _relative(chosen.pick(trace.dist_sq).double(), dist_sq) / (kappa * u)
-    tally.add(error, bounds.dist_sq_budget(kappa, dtype, drift=off) / (kappa * u), where, could_fail=dist_sq > 0)
+    limit = bounds.dist_sq_budget(kappa, dtype, drift=off, roundings=bounds.REFERENCE) / (kappa * u)
+    tally.add(error, limit, where, could_fail=dist_sq > 0)
     tally.highest("float32: dist_sq within κ·2⁻²⁴ times", error)
-    _along_kappa(tally, "dist_sq", dtype, kappa, error, bounds.dist_sq_budget(kappa, dtype, drift=off) / (kappa * u))
+    _along_kappa(tally, "dist_sq", dtype, kappa, error, limit)
     error = (chosen.pick(trace.log_det).double() - log_det).abs() / (kappa * u)
-    tally.add(error, bounds.log_det_budget(kappa, dtype, drift=off) / (kappa * u), f"{label}: log_det")
+    limit = bounds.log_det_budget(kappa, dtype, drift=off, roundings=bounds.REFERENCE) / (kappa * u)
+    tally.add(error, limit, f"{label}: log_det")
     tally.highest("log_det within κ·2⁻²⁴ times", error)
-    _along_kappa(tally, "log_det", dtype, kappa, error, bounds.log_det_budget(kappa, dtype, drift=off) / (kappa * u))
+    _along_kappa(tally, "log_det", dtype, kappa, error, limit)
 
     ratio = _scales_and_means(trace, config, contract, u)
     for name, values in ratio.items():
@@ -116,12 +118,13 @@ def _against_digits(trace: Trace, subject: Subject, contract: Contract, label: s
     kappa, off = chosen.pick(budgets.condition(trace, contract)), budgets.drift(trace.rigid)
     dist_sq, log_det = oracle.overlap_digits(*chosen.gaussians(trace), digits=50)
     error = _relative(chosen.pick(trace.dist_sq), dist_sq) / (kappa * u)
-    limit = bounds.dist_sq_budget(kappa, dtype, drift=off) / (kappa * u)
+    limit = bounds.dist_sq_budget(kappa, dtype, drift=off, roundings=bounds.REFERENCE) / (kappa * u)
     tally.add(error, limit, f"{label}: dist_sq", could_fail=dist_sq > 0)
     tally.highest("float64: dist_sq within κ·2⁻⁵³ times", error)
     _along_kappa(tally, "dist_sq", dtype, kappa, error, limit)
     error = (chosen.pick(trace.log_det) - log_det).abs() / (kappa * u)
-    tally.add(error, bounds.log_det_budget(kappa, dtype, drift=off) / (kappa * u), f"{label}: log_det")
+    limit = bounds.log_det_budget(kappa, dtype, drift=off, roundings=bounds.REFERENCE) / (kappa * u)
+    tally.add(error, limit, f"{label}: log_det")
 
 
 def _along_kappa(

@@ -71,9 +71,11 @@ def geometry_logit(
     arguments = (trace.dist_sq.detach().double(), trace.log_det.detach().double(), condition(trace, contract))
     dtype, off = trace.dist_sq.dtype, drift(trace.rigid)
     if config.score == "student_t":
-        scores = bounds.student_t_score_budget(*arguments, dtype, dof=config.dof, moved=moved, drift=off)
+        scores = bounds.student_t_score_budget(
+            *arguments, dtype, dof=config.dof, moved=moved, drift=off, roundings=bounds.REFERENCE
+        )
     else:
-        scores = bounds.gaussian_score_budget(*arguments, dtype, moved=moved, drift=off)
+        scores = bounds.gaussian_score_budget(*arguments, dtype, moved=moved, drift=off, roundings=bounds.REFERENCE)
     points = trace.score.shape[-3]
     terms = torch.as_tensor(scores) + bounds.point_sum_budget(points, dtype) * trace.score.detach().double().abs()
     return terms.sum(dim=-3) * points ** (bounds.scaling_exponent(config.point_scaling) - 1.0)

@@ -28,7 +28,7 @@ def log_det_floor(seen: Observation, tally: Tally) -> None:
     floor = bounds.log_det_floor(lowest)
     for log_det in [seen.trace.log_det] if seen.seen is None else seen.seen.all("log_det"):
         off = budgets.drift(seen.case.rigid, _wide(log_det))
-        limit = floor - bounds.log_det_floor_budget(_wide(log_det), lowest, drift=off)
+        limit = floor - bounds.log_det_floor_budget(_wide(log_det), lowest, drift=off, roundings=bounds.REFERENCE)
         tally.add(log_det, limit, _named(seen.label), lower=True, could_fail=varies(log_det))
         tally.figures.count("log_det", "ln nm⁶", log_det, width=1.0, limit=floor)
         if float(log_det.detach().amin()) < limit:
@@ -51,7 +51,7 @@ def dist_sq_bound(seen: Observation, tally: Tally) -> None:
         delta_sq = _squared(query, key)
         kappa = budgets.condition_of(query_sigma, key_sigma, contract)
         off = budgets.drift(seen.case.rigid, _wide(dist_sq))
-        rounding = bounds.dist_sq_bound_budget(kappa, _wide(dist_sq), drift=off)
+        rounding = bounds.dist_sq_bound_budget(kappa, _wide(dist_sq), drift=off, roundings=bounds.REFERENCE)
         limit = bounds.dist_sq_bound(delta_sq, contract.sigma_min) * (1 + rounding)
         tally.add(dist_sq, limit.expand(dist_sq.shape), _named(label), could_fail=(delta_sq > 0) & able)
         share = (dist_sq.double() / limit)[(delta_sq > 0).expand(dist_sq.shape)]
@@ -115,8 +115,8 @@ def _shown_logits(seen: Observation, taps: Seen, tally: Tally) -> None:
         ceiling = math.hypot(contract.sigma_max, contract.sigma_min)
         limit = bounds.gaussian_score_bound(extent, contract.sigma_min, ceiling, offset_max=offset)
         kappa, off = contract.sigma_max / contract.sigma_min, budgets.drift(seen.case.rigid, _wide(score))
-        rounding = bounds.dist_sq_bound_budget(kappa, _wide(score), drift=off)
-        room = bounds.log_det_floor_budget(_wide(score), contract.sigma_min, drift=off)
+        rounding = bounds.dist_sq_bound_budget(kappa, _wide(score), drift=off, roundings=bounds.REFERENCE)
+        room = bounds.log_det_floor_budget(_wide(score), contract.sigma_min, drift=off, roundings=bounds.REFERENCE)
         limit = torch.as_tensor(limit) * (1 + rounding) + room
         tally.add(score.abs(), limit.expand(score.shape), _named(label), could_fail=varies(score))
         share = score.double().abs() / limit

@@ -91,8 +91,15 @@ def _rounding_above_16u(o: Outcome) -> Tensor:
 
 
 def _proven_floor(o: Outcome) -> Tensor:
-    budget = bounds.log_det_floor_budget(o.domain.dtype, o.domain.sigma_min) / float(_ulp(o.floor, o.u))
+    budget = bounds.log_det_floor_budget(o.domain.dtype, o.domain.sigma_min, roundings=bounds.REFERENCE) / float(
+        _ulp(o.floor, o.u)
+    )
     return torch.full_like(o.log_det, budget)
+
+
+def _proven_log_det(o: Outcome) -> Tensor:
+    size = o.true_log_det.abs()
+    return bounds.log_det_budget(o.kappa, o.domain.dtype, magnitude=size, roundings=bounds.REFERENCE)
 
 
 MEASURES = (
@@ -103,7 +110,7 @@ MEASURES = (
         "47 + 59.6κ",
         lambda o: (o.dist_sq - o.true_dist_sq).abs() / o.true_dist_sq / o.u,
         lambda o: 15.0 + 8.0 * o.kappa,
-        lambda o: bounds.dist_sq_budget(o.kappa, o.domain.dtype) / o.u,
+        lambda o: bounds.dist_sq_budget(o.kappa, o.domain.dtype, roundings=bounds.REFERENCE) / o.u,
     ),
     Measure(
         "log_det, absolute",
@@ -112,7 +119,7 @@ MEASURES = (
         "23 + 12.5κ + 1 ulp",
         lambda o: (o.log_det - o.true_log_det).abs() / o.u,
         lambda o: 25.0 + 3.0 * o.kappa + _rounding_above_16u(o),
-        lambda o: bounds.log_det_budget(o.kappa, o.domain.dtype, magnitude=o.true_log_det.abs()) / o.u,
+        lambda o: _proven_log_det(o) / o.u,
     ),
     Measure(
         "log_det under its floor",
@@ -131,7 +138,7 @@ MEASURES = (
         "50 + 59.6κ",
         lambda o: (o.dist_sq / o.ceiling - 1.0) / o.u,
         lambda o: 15.0 + 2.0 * o.kappa,
-        lambda o: bounds.dist_sq_bound_budget(o.kappa, o.domain.dtype) / o.u,
+        lambda o: bounds.dist_sq_bound_budget(o.kappa, o.domain.dtype, roundings=bounds.REFERENCE) / o.u,
     ),
 )
 

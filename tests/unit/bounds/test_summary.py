@@ -35,10 +35,10 @@ def rounding_rows(low, high):
         floor = log_det_floor_budget(low, u, rho)
         digits, lost = (float(max(mpf(0), -MP.log10(x))) for x in (by_dist_sq, textbook))
         yield f"{name}: digits of dist_sq", f"{digits:.1f}", "", "", f"textbook form: {lost:.1f}"
-        note = f"(47 + 59.6 κ) u; textbook form: κ² u = {float(textbook):.2g}"
+        note = f"(51 + 61.5 κ) u; textbook form: κ² u = {float(textbook):.2g}"
         yield f"{name}: dist_sq, relative", f"{float(by_dist_sq):.2g}", "", "", note
-        yield f"{name}: log_det, absolute", f"{float(by_log_det):.2g}", "", "", "(23 + 12.5 κ) u + 1 ulp"
-        yield f"{name}: log_det under its floor", f"{float(floor):.2g}", "", "", "35 u + 1 ulp"
+        yield f"{name}: log_det, absolute", f"{float(by_log_det):.2g}", "", "", "(23 + 12.5 κ) u + 4 u |log_det| + 3 u"
+        yield f"{name}: log_det under its floor", f"{float(floor):.2g}", "", "", "35 u + 4 u |log_det| + 3 u"
         far = f"{float(root(2) * u * 1000 / low):.2g}"
         yield f"{name}: √dist_sq, 1000 nm away", far, "", "", "√2 u |t|/σ_min, translations centred"
 
