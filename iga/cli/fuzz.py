@@ -37,7 +37,9 @@ def fuzz(
         str, typer.Argument(help="What to search: package.module:attribute or path/to/file.py:attribute.")
     ] = "",
     preset: Annotated[str | None, typer.Option(help="Search this package's own layer, by its preset's name.")] = None,
-    implementation: Annotated[str | None, typer.Option(help="Which one computes it: reference, cpu or auto.")] = None,
+    implementation: Annotated[
+        str | None, typer.Option(help="Which one computes the preset: reference, cpu or auto, which is the default.")
+    ] = None,
     kind: Annotated[
         str | None, typer.Option(help="What TARGET is, unless it says so itself: overlap or layer.")
     ] = None,
@@ -113,8 +115,8 @@ def fuzz(
     options: dict[str, Any] = {"kind": kind, "seed": seed, "only": names or None}
     if structures:
         options["structures"] = structures
-    if implementation is not None:
-        options["implementation"] = implementation
+    if preset is not None:
+        options["implementation"] = implementation or "auto"
     if ray is not None and replay:
         raise typer.BadParameter("is for a search: --replay judges here", param_hint="--ray")
     if replay:
@@ -235,7 +237,9 @@ def _telling(bars: Bars, seconds: float) -> Any:
         name, value = max(worst.items(), key=lambda one: one[1], default=("", 0.0))
         rate = campaign.examples / max(campaign.seconds, 1e-9)
         near = f"nearest {name} {value:.3g}; found {len(campaign.found)}"
-        words = f"{campaign.examples:,} {_counted_as(campaign)}, {rate:,.0f} a second; {near}"
+        count = sum(one.record["counts"].get("pair_points", 0) for one in campaign.streams)
+        points = f", {count:.3g} pair-points" if count else ""
+        words = f"{campaign.examples:,} {_counted_as(campaign)}, {rate:,.0f} a second{points}; {near}"
         if bars._bar is None:
             say(f"… {campaign.seconds:.0f} s: {words}")
         else:

@@ -302,7 +302,7 @@ class Campaign:
     def _counted(self, stream: _Stream, found: Fact) -> None:
         """A whole round: counted, and kept in one file with the state that it left."""
         record, counts = stream.record, stream.record["counts"]
-        counts["examples"] += found["examples"]
+        counts |= {name: counts.get(name, 0) + found.get(name, 0) for name in ("examples", "pair_points")}
         counts["rounds"][found["engine"]] = counts["rounds"].get(found["engine"], 0) + 1
         counts["engines"][found["engine"]] = counts["engines"].get(found["engine"], 0) + found["examples"]
         for name, value in found["worst"].items():

@@ -3,8 +3,9 @@
 sampling  calls whose sizes come from ladders (`layer_draw`), so that each small one is met soon; all relations
 climb     calls that came near a limit, changed a little, up one relation's value over limit
 checks    the checks of the registry on small calls, two a round, in turn; those of one trace on many
+kernels   scores alone of this package's layer on calls of hundreds of residues, every second round
 
-Layers are asked by whole calls, a hundred a second, not by pairs: what is covered are sizes.
+Other layers are asked by whole calls, a hundred a second, not by pairs: what is covered are sizes.
 """
 
 import math
@@ -18,6 +19,7 @@ from iga.fuzz.bandit import Bandit
 from iga.fuzz.layer_draw import LADDERS, draw, draw_ordinary, mutated
 from iga.fuzz.layer_genome import LayerGenome, call_of, genome_of
 from iga.fuzz.layer_measure import Asked, Measured
+from iga.fuzz.layer_scores import KERNEL_SCORES
 from iga.fuzz.layer_shrink import shrunk
 from iga.fuzz.layer_structures import Parts
 from iga.fuzz.messages import candidate_of, document_of
@@ -29,7 +31,7 @@ from iga.testing.layer.subject import Subject
 
 __all__ = ["ENGINES", "LayerStream"]
 
-ENGINES = ("sampling", "climb", "checks")
+ENGINES = ("sampling", "climb", "checks", "kernels")
 # The subject of each call of a round; each size has its own place in its ladder.
 SUBJECTS = (
     "residues", "no_qk_points", "residues", "samples", "residues", "no_heads", "residues", "no_qk_points",
@@ -44,9 +46,12 @@ OF_ORDINARY = {
     "residues": ("equal_copies", "residues_reordered"),
     "samples": ("sample_alone",),
 }
+KERNELS = KERNEL_SCORES.name
 SELDOM = {"no_jumps": 8, "copied_layer": 3, "memory_layouts": 1}  # asked of every so many calls
 POOL = 24
 TRACED = 64  # calls whose traces are judged in a round of checks, a hundredth of a second each
+LARGEST = 512  # residues of a call of the kernels
+SCORED = 1 << 23  # pair-points of a round of theirs, a second or two
 FEW = 12  # largest subject of these
 STEPS = 24  # changed calls of a climb
 CHECKED = {"no_qk_points": 12}  # largest sizes that the registry's checks, which take derivatives, are asked at
@@ -78,7 +83,10 @@ class LayerStream:
         self.seed = seed * shard[1] + shard[0]
         self.first, self.every = shard  # streams of one campaign share the ladders out
         self.generator = torch.Generator().manual_seed(self.seed)
-        self.bandit = Bandit(tuple(e for e in engines if e != "checks" or set(self.asked.registry) & set(self.checks)))
+        asked = {"checks": self.asked.registry, "kernels": (KERNELS,)}
+        engines = tuple(one for one in engines if one not in asked or set(asked[one]) & set(self.checks))
+        self.kernels = "kernels" in engines
+        self.bandit = Bandit(tuple(one for one in engines if one != "kernels") or engines)
         self.pool: list[tuple[str, float, LayerGenome]] = []  # by limits that may have been measured from below
         self.tops: dict[str, tuple[float, LayerGenome]] = {}  # by limits measured in full
         self.turns = dict.fromkeys(LADDERS, 0)
@@ -98,12 +106,19 @@ class LayerStream:
     def round(self) -> Round:
         """The next round, of the engine whose turn it is."""
         engine = self.bandit.choose(self.generator)
+        if self.kernels and KERNELS in self.checks and sum(self.bandit.rounds.values()) % 2:
+            engine = "kernels"
         self.chosen(engine)
-        self._now, self._examples, self._gain = engine, 0, 0.0
+        self._now, self._examples, self._gain, self._pair_points = engine, 0, 0.0, 0
         self._candidates: dict[str, Candidate] = {}
         self._worst: dict[str, float] = {}
         with threads(1):
-            {"sampling": self._sampling, "climb": self._climbing, "checks": self._checking}[engine]()
+            {
+                "sampling": self._sampling,
+                "climb": self._climbing,
+                "checks": self._checking,
+                "kernels": self._scoring,
+            }[engine]()
         gain = self._gain + 5 * len(self._candidates)
         for name, value in self._worst.items():
             known = self.worst.get(name, 0.0)
@@ -111,7 +126,7 @@ class LayerStream:
             self.worst[name] = max(known, value)
         self.bandit.reward(engine, gain)
         found = list(self._candidates.values())
-        return Round(engine, self._examples, self._worst, found)
+        return Round(engine, self._examples, self._worst, found, self._pair_points)
 
     def skip(self, number: int) -> None:
         """Pass over a round that did not come back: the next one draws otherwise, and at the next sizes."""
@@ -180,6 +195,15 @@ class LayerStream:
             if names:
                 self._ask(genome, [names[(2 * turn + k) % len(names)]])
 
+    def _scoring(self) -> None:
+        """Calls of any number of residues, heads and points."""
+        while self._pair_points < SCORED and KERNELS not in self._candidates:
+            residues, heads, points = (
+                int(torch.randint(1, most + 1, (), generator=self.generator)) for most in (LARGEST, 8, 16)
+            )
+            genome = draw(self.asked.room, self.generator, "residues", residues)
+            self._ask(genome.sized(no_heads=heads, no_qk_points=points), [KERNELS])
+
     # what all rounds share
 
     def _meet(self, genome: LayerGenome) -> None:
@@ -191,6 +215,7 @@ class LayerStream:
 
     def _ask(self, genome: LayerGenome, names: list[str], *, thorough: bool = False) -> dict[str, Measured]:
         self._examples += 1
+        self._pair_points += genome.pair_points
         scene, found = self.asked.scene(genome, thorough=thorough), {}
         for name in names:
             if name in self._candidates:

@@ -15,6 +15,7 @@ from iga.fuzz.layer_genome import LayerGenome
 from iga.fuzz.layer_laws import LAWS, learnt
 from iga.fuzz.layer_relations import RELATIONS, Relation
 from iga.fuzz.layer_scene import LayerScene, sample_of
+from iga.fuzz.layer_scores import KERNEL_SCORES, asks_kernels
 from iga.fuzz.layer_structures import Parts
 from iga.fuzz.layer_twins import reference_relation, twins_of
 from iga.fuzz.objectives import Ratios
@@ -29,7 +30,7 @@ from iga.testing.targets import TargetError, one_line
 
 __all__ = ["RELATION_NAMES", "SAME_LAW", "Asked", "Measured"]
 
-RELATION_NAMES = (*RELATIONS, *LAWS, "reference")
+RELATION_NAMES = (*RELATIONS, *LAWS, KERNEL_SCORES.name, "reference")
 # The check of the registry that a relation is part of: who breaks the one may break the other.
 SAME_LAW = {
     "finite_outputs": "small_sizes",
@@ -94,9 +95,11 @@ class Asked:
 
     @cached_property
     def supported(self) -> tuple[str, ...]:
-        """The relations and laws that the target does not claim to lack, and `reference`."""
+        """The relations and laws that the target does not claim to lack, `kernel_scores` of what has kernels, and
+        `reference`."""
         lacking = self.subject.claims.lacking
-        return (*(name for name, one in RELATIONS.items() if not set(one.asks) & lacking), *LAWS, "reference")
+        own = (KERNEL_SCORES.name,) if asks_kernels(self.subject) else ()
+        return (*(name for name, one in RELATIONS.items() if not set(one.asks) & lacking), *LAWS, *own, "reference")
 
     def relation(self, name: str) -> Relation | None:
         """The relation of that name; None where it is not asked: a law that was not shown, no twin."""
@@ -113,6 +116,8 @@ class Asked:
         if name == "reference":
             twins = twins_of(self.subject, self.contract)
             return reference_relation(twins, self.contract) if twins else None
+        if name == KERNEL_SCORES.name:
+            return KERNEL_SCORES
         if name in LAWS:
             return LAWS[name] if learnt(LAWS[name], self.subject, self.room) else None
         return RELATIONS[name]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from iga.fuzz.folder import SCHEMA
 from iga.fuzz.packed import unpacked
@@ -27,6 +27,7 @@ Fact = dict[str, Any]
 
 class _Counts(TypedDict):
     examples: int
+    pair_points: NotRequired[int]
     rounds: dict[str, int]
     engines: dict[str, int]
     worst: dict[str, float | None]
@@ -132,7 +133,7 @@ def flaw_of(record: Any) -> str | None:
         return f"schema must be {SCHEMA}, got {record['schema']!r}"
     counts, covered = record["counts"], record["covered"] or {"sides": {}, "cells": 0, "of_cells": 0}
     numbers = [counts["examples"], *counts["rounds"].values(), *counts["engines"].values(), record["next"]]
-    numbers += [record["seconds"], covered["cells"], covered["of_cells"]]
+    numbers += [counts.get("pair_points", 0), record["seconds"], covered["cells"], covered["of_cells"]]
     numbers += [number for side in covered["sides"].values() for number in side]
     if min(numbers) < 0 or set(counts["rounds"]) != set(counts["engines"]):
         return "counts are of no search"

@@ -68,7 +68,7 @@ def made_of(
             known = sites.setdefault(name, [0, 0])
             known[0] += true
             known[1] += false
-    return {
+    made: Fuzz = {
         "schema": SCHEMA,
         "document": "fuzz",
         "command": command,
@@ -88,6 +88,9 @@ def made_of(
         "of_cells": max((one["of_cells"] for one in covered), default=0),
         "blind": sorted({words for one in covered for words in one["blind"]}),
     }
+    if kind == "layer":
+        made["pair_points"] = sum(one.get("pair_points", 0) for one in counts)
+    return made
 
 
 def _plain(found: Sequence[Fact]) -> Any:

@@ -58,12 +58,14 @@ class Covered:
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    """One round: which engine, how many examples (calls' pairs or cases), and what it met."""
+    """One round: which engine, how many examples (calls' pairs or cases), and what it met; of a layer's calls the
+    pair-points, b · h · P · n² each."""
 
     engine: str
     examples: int
     worst: dict[str, float]
     candidates: list[Candidate]
+    pair_points: int = 0
 
 
 class Stream(Protocol):

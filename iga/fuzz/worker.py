@@ -93,6 +93,7 @@ def searching(
                 "number": number,
                 "engine": found.engine,
                 "examples": found.examples,
+                "pair_points": found.pair_points,
                 "worst": {name: finite(value) for name, value in found.worst.items()},
                 "candidates": [document_of(one) for one in found.candidates],
                 "covered": _covered(search.covered()),

@@ -134,7 +134,8 @@ class Faults(TypedDict):
 class Fuzz(TypedDict):
     """The result of `iga fuzz`. `findings` are broken; `doubtful` were not, once judged again. `cells` of `of_cells`
     cells of κ × angle × distance were met; `blind` is what could not be followed. `seeds`: of campaigns that
-    were joined, where there are several; `seconds` are those of the longest then."""
+    were joined, where there are several; `seconds` are those of the longest then. `pair_points`: of a layer's calls,
+    b · h · P · n² each."""
 
     schema: Literal[1]
     document: Literal["fuzz"]
@@ -145,6 +146,7 @@ class Fuzz(TypedDict):
     seconds: float
     environment: Environment
     examples: int
+    pair_points: NotRequired[int]
     streams: list[str]
     seeds: NotRequired[list[int]]
     findings: list[Counterexample]

@@ -66,5 +66,11 @@ def _summary(document: Fuzz) -> str:
         said = "nothing found" if document["worst"] else "nothing was judged, and nothing is known of it"
     return (
         f"{one_line(document['target'])}: {said}; {document['examples']:,} {what} in {document['seconds']:.0f} s "
-        f"({rate:,.0f} a second), seed {', '.join(map(str, seeds))}, streams {', '.join(document['streams'])}"
+        f"({rate:,.0f} a second){_pair_points(document)}, seed {', '.join(map(str, seeds))}, "
+        f"streams {', '.join(document['streams'])}"
     )
+
+
+def _pair_points(document: Fuzz) -> str:
+    count = document.get("pair_points")
+    return f", {count:.3g} pair-points" if count else ""
