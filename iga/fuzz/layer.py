@@ -215,11 +215,10 @@ class LayerStream:
 
     def _ask(self, genome: LayerGenome, names: list[str], *, thorough: bool = False) -> dict[str, Measured]:
         self._examples += 1
-        self._pair_points += genome.pair_points
         scene, found = self.asked.scene(genome, thorough=thorough), {}
+        names = [name for name in names if name not in self._candidates]
+        self._pair_points += genome.pair_points if names else 0
         for name in names:
-            if name in self._candidates:
-                continue
             self.alive()
             one = found[name] = self.asked.measure(name, scene)
             ratio = min(one.ratio, 1e300)

@@ -7,6 +7,8 @@ plain form, a plain mask, then numbers: identity frames, places and scales that 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cache
+from itertools import permutations
 
 import torch
 
@@ -62,8 +64,8 @@ def _first(step: Callable[[LayerGenome], Iterable[LayerGenome]], g: LayerGenome,
 
 def _cost(g: LayerGenome) -> tuple[int, ...]:
     """Compared in order: samples, residues, sizes, the form, what is masked, the digits of the numbers, seeds."""
-    form = (g.layout != "plain") + (g.gain != 1.0) + (len(g.shape) != 1)
-    form += sum({0.0: 0, 1.0: 1}.get(size, 2) for size in (g.s_size, g.z_size))
+    form = (g.layout != "plain") + (len(g.shape) != 1)
+    form += sum({0.0: 0, 1.0: 1}.get(size, 2) for size in (g.gain, g.s_size, g.z_size))
     digits = sum(len(repr(x)) for name in GEOMETRY for x in getattr(g, name).flatten().tolist())
     seeds = g.choice + g.features + g.seed
     return len(g.samples), g.residues, sum(g.sizes.values()), form, int((~g.mask).sum()), digits, seeds
@@ -117,7 +119,7 @@ def _form(g: LayerGenome) -> Iterator[LayerGenome]:
     for name, value in simple.items():
         if getattr(g, name) != value:
             yield replace(g, **{name: value})
-    for name in ("s_size", "z_size"):
+    for name in ("gain", "s_size", "z_size"):  # without parameters a layer's Gaussians are the residues' own
         if getattr(g, name):
             yield replace(g, **{name: 0.0})
 
@@ -139,8 +141,23 @@ def _masks(g: LayerGenome) -> Iterator[LayerGenome]:
 
 
 def _frames(g: LayerGenome) -> Iterator[LayerGenome]:
-    plain = torch.eye(3, dtype=torch.float64).expand_as(g.rot)
-    yield from _numbers(g, "rot", plain)
+    for turn in (torch.eye(3, dtype=torch.float64), *_turns()):
+        yield from _numbers(g, "rot", turn.expand_as(g.rot))
+
+
+@cache
+def _turns() -> tuple[Tensor, ...]:
+    """Turns of numbers that a person can read: by the angle of a triangle of sides 3, 4, 5 about one axis, about two
+    axes, about three; so no axis of the last lies in a plane of the first frame."""
+    about = []
+    for first in range(3):
+        a, b = (first + 1) % 3, (first + 2) % 3
+        turn = torch.eye(3, dtype=torch.float64)
+        turn[a, a], turn[a, b], turn[b, a], turn[b, b] = 0.6, -0.8, 0.8, 0.6
+        about.append(turn)
+    pairs = [x @ y for x in about for y in about if x is not y]
+    triples = [x @ y @ z for x, y, z in permutations(about)]
+    return tuple(x.mul(1e4).round().div(1e4) for x in (*about, *pairs, *triples))
 
 
 def _places(g: LayerGenome) -> Iterator[LayerGenome]:

@@ -31,7 +31,8 @@ def randomise(layer: nn.Module, seed: int, *, gain: float = 1.0) -> nn.Module:
     """Draw every parameter anew, in place: a zero-initialised projection hides everything behind it.
 
     Matrices are normal with variance gain²/fan-in, so that unit features give outputs of size `gain`; vectors (biases,
-    geo_scale) move from where they are by a normal of a quarter, resp. one half for the per-head scales.
+    geo_scale) move from where they are by a normal of a quarter, resp. one half for the per-head scales. At a gain of 0
+    matrices are 0 and vectors as the layer has them at first, for calls that a person is to read.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -39,7 +40,7 @@ def randomise(layer: nn.Module, seed: int, *, gain: float = 1.0) -> nn.Module:
             draw = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
             if parameter.ndim >= 2:
                 parameter.copy_(draw * gain * parameter.shape[-1] ** -0.5)
-            else:
+            elif gain:
                 parameter.add_(draw * (0.25 if name.endswith("bias") else 0.5))
     return layer
 

@@ -306,6 +306,20 @@ def test_a_call_is_made_simple_as_far_as_it_still_breaks() -> None:
     assert torch.equal(small.trans, torch.zeros(1, 2, 3, dtype=torch.float64))
 
 
+def test_a_turn_that_has_to_stay_and_parameters_that_do_not_become_numbers_that_a_person_can_read() -> None:
+    """A fall under the floor needs a frame that is not the identity, and no parameters."""
+
+    def fails(one: LayerGenome) -> bool:
+        off = (one.rot - torch.eye(3, dtype=torch.float64)).abs().amax(dim=(-2, -1))
+        return bool((off > 0.1).all())
+
+    small = simplest(a_call("residues", 2, gain=2.0), fails, 20.0)
+    assert small.gain == 0.0
+    assert set(small.rot.flatten().tolist()) <= {0.0, 1.0, 0.6, 0.8, -0.8}  # one axis, and one residue
+    every = CLEAN.random(2, seed=1, gain=small.gain).state_dict()
+    assert all(not x.any() for x in every.values() if x.ndim >= 2)
+
+
 def test_a_stream_goes_on_from_its_state_as_if_it_had_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iga.fuzz.layer.SUBJECTS", ("residues", "samples", "no_qk_points"))
     monkeypatch.setattr("iga.fuzz.layer.STEPS", 3)
