@@ -70,7 +70,7 @@ class Rotations:
 
     def compose_r(self, r: Any) -> "Rotations":
         """R₁R₂: first `r` (anything with get_rot_mats()), then self."""
-        return Rotations(rotation.multiply(self.rot, r.get_rot_mats()).contiguous())
+        return Rotations(rotation.compose(self.rot, r.get_rot_mats()).contiguous())
 
     def compose_q(self, r: Any, normalize_quats: bool = True) -> "Rotations":
         """`compose_r`; products of quaternions and of matrices are one rotation, normalised either way."""
@@ -89,7 +89,7 @@ class Rotations:
         vector = rotation.points("q_update_vec", q_update_vec, self.rot)
         if update_mask is not None:
             vector = vector * update_mask.to(vector)
-        return Rotations(rotation.multiply(self.rot, rotation.from_vector_part(vector)).contiguous())
+        return Rotations(rotation.compose(self.rot, rotation.from_vector_part(vector)).contiguous())
 
     def invert(self) -> "Rotations":
         """Rᵀ."""

@@ -5,6 +5,7 @@ Names are those that IGA runs already log: `debug/iga/global/geo_scaled_absmax`,
 that is not finite shows as it is. dist_sq and log_det are raw: before any clamp.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
@@ -21,8 +22,10 @@ from iga.kernels import Statistics
 from iga.rotation import check_geometry
 
 __all__ = [
+    "DRIFT_WARNED",
     "SATURATION",
     "Monitor",
+    "frame_drift",
     "geo_scaled_absmax",
     "global_metrics",
     "largest_weights",
@@ -36,6 +39,8 @@ __all__ = [
 
 # A row counts as saturated when one key holds more than this share of it.
 SATURATION = 0.9
+# Units of u of drift from which a monitor warns: at κ = 5000 a digit of dist_sq is still proven in float32.
+DRIFT_WARNED = 16.0
 
 
 def geo_scaled_absmax(trace: Trace) -> Tensor:
@@ -72,6 +77,17 @@ def row_spread(trace: Trace) -> Tensor:
     count = valid.sum(dim=-1, keepdim=True).clamp(min=1)
     centred = (logits - logits.sum(dim=-1, keepdim=True) / count) * valid
     return _over_rows(trace, (centred.square().sum(dim=-1) / count[..., 0]).sqrt())
+
+
+def frame_drift(trace: Trace) -> Tensor:
+    """Largest distance of a valid residue's matrix from a rotation, ½‖RᵀR − I‖_F, in units of its dtype's roundoff u;
+    a scalar, 0 if there is none. Budgets of rounding grow with it (docs/theory.md, 6.7)."""
+    rot = trace.rigid.rot.detach()
+    wide = rot.double()
+    gram = (wide[..., :, :, None] * wide[..., :, None, :]).sum(-3)
+    excess = gram - torch.eye(3, dtype=wide.dtype, device=wide.device)
+    off = 0.5 * excess.square().sum((-2, -1)).sqrt()
+    return _or_zero(off.masked_select(trace.mask.expand(off.shape))).amax() / (torch.finfo(rot.dtype).eps / 2)
 
 
 def layer_metrics(trace: Trace, prefix: str = "") -> dict[str, float]:
@@ -150,7 +166,7 @@ class Monitor:
         self._layers = [module for module in model.modules() if is_watched(module)]
         if not self._layers:
             raise ValueError("the model holds no layer that offers a trace, such as InvariantGaussianAttention")
-        self._every = every
+        self._every, self._warned = every, False
         self._calls = [0] * len(self._layers)
         self._metrics: dict[int, tuple[dict[str, float], Summary]] = {}
         self._hooks: list[Any] = []
@@ -170,7 +186,22 @@ class Monitor:
             return
         with torch.no_grad():
             trace = layer.trace(*args, **kwargs)
+            self._warn_of_drift(number, trace)
             self._metrics[number] = (layer_metrics(trace, f"debug/iga/l{number}/"), summary(trace))
+
+    def _warn_of_drift(self, number: int, trace: Any) -> None:
+        """Once a monitor: frames that products elsewhere let drift cost digits, and no metric shows which."""
+        if self._warned or not isinstance(trace, Trace) or trace.rigid.dtype != torch.float32:
+            return
+        drift = float(frame_drift(trace))
+        if drift > DRIFT_WARNED:
+            self._warned = True
+            warnings.warn(
+                f"layer {number}: a frame's matrix is {drift:.0f} u off a rotation; rounding budgets grow with that "
+                f"(iga bounds --drift {drift:.0f}, docs/theory.md, 6.7). Compose frames by this package, or call "
+                ".orthonormalised() on them now and then",
+                stacklevel=2,
+            )
 
     def metrics(self) -> dict[str, float]:
         """A flat dict of the last watched calls: `debug/iga/global/…` and `debug/iga/l{n}/…`; empty before any."""

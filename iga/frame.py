@@ -161,9 +161,9 @@ class Frame(RigidVerbs):
 
     def compose(self, other: Any) -> "Frame":
         """self ∘ other: first `other` (any rigid object), then `self`; R = R₁R₂, t = R₁t₂ + t₁. Leading dimensions
-        broadcast."""
+        broadcast. In float32 R is kept a rotation to its rounding (`iga.rotation.compose`), however long the chain."""
         other = rigid_to_frame(other)
-        rot = rotation.multiply(self.rot, other.rot)
+        rot = rotation.compose(self.rot, other.rot)
         return Frame(rot.contiguous(), self.apply(other.trans))
 
     def invert(self) -> "Frame":

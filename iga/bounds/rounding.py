@@ -16,7 +16,7 @@ import torch
 
 from iga._float_range import sigma_limits
 from iga._typing import Tensor
-from iga.bounds._scalar import Result, Scalar, log1p, sqrt
+from iga.bounds._scalar import Result, Scalar, log1p, maximum, sqrt
 from iga.bounds.roundings import ANY, Roundings
 
 __all__ = [
@@ -134,11 +134,14 @@ def textbook_loss(kappa: Scalar, dtype: Precision) -> Result:
     return kappa * kappa * unit_roundoff(dtype)
 
 
-def digits_left(kappa: float, dtype: Precision, *, form: str = "closed") -> float:
+def digits_left(
+    kappa: float, dtype: Precision, *, form: str = "closed", drift: Scalar = ROUNDED_DRIFT, roundings: Roundings = ANY
+) -> float:
     """Decimal digits that dist_sq is sure to have: −log₁₀ of its budget, or of κ² u for form="textbook"; at least 0."""
     if form not in ("closed", "textbook"):
         raise ValueError(f"form must be 'closed' or 'textbook', got {form!r}")
-    loss = dist_sq_budget(kappa, dtype) if form == "closed" else textbook_loss(kappa, dtype)
+    of_closed = dist_sq_budget(kappa, dtype, drift=drift, roundings=roundings)
+    loss = of_closed if form == "closed" else textbook_loss(kappa, dtype)
     return max(0.0, -math.log10(loss))
 
 
@@ -223,27 +226,41 @@ def point_sum_budget(points: int, dtype: Precision) -> float:
     return (points + 1) * u / (1.0 - (points + 1) * u)
 
 
-def dist_sq_gradient_budget(dist_sq: Scalar, kappa: Scalar, sigma_min: Scalar, dtype: Precision) -> Result:
+def dist_sq_gradient_budget(
+    dist_sq: Scalar, kappa: Scalar, sigma_min: Scalar, dtype: Precision, *, drift: Scalar = ROUNDED_DRIFT
+) -> Result:
     """|Δ ∂dist_sq/∂δ| ≤ (140 + 65 κ) u · √2 √dist_sq/σ_min under (R), reverse mode, first order. docs/theory.md, 9.3.
 
-    σ_min is the smallest σ of the pair. Against the gradient's own size this is κ² u: the condition of Σ⁻¹δ.
+    σ_min is the smallest σ of the pair. Against the gradient's own size this is κ² u: the condition of Σ⁻¹δ. Here and
+    below, the constants are those of rotations that were rounded, and grow with `drift` beyond.
     """
-    return (140.0 + 65.0 * kappa) * unit_roundoff(dtype) * math.sqrt(2.0) * sqrt(dist_sq) / sigma_min
+    x = _beyond_rounding(drift)
+    first = (140.0 + 7.0 * x + (65.0 + 10.2 * x) * kappa) * unit_roundoff(dtype)
+    return first * math.sqrt(2.0) * sqrt(dist_sq) / sigma_min
 
 
-def log_scale_gradient_budget(dist_sq: Scalar, kappa: Scalar, dtype: Precision) -> Result:
+def log_scale_gradient_budget(
+    dist_sq: Scalar, kappa: Scalar, dtype: Precision, *, drift: Scalar = ROUNDED_DRIFT
+) -> Result:
     """|Δ ∂dist_sq/∂log σ_k| ≤ (300 + 310 κ) u · dist_sq under (R), means fixed, first order. docs/theory.md, 9.3."""
-    return (300.0 + 310.0 * kappa) * unit_roundoff(dtype) * dist_sq
+    x = _beyond_rounding(drift)
+    return (300.0 + 28.0 * x + (310.0 + 49.0 * x) * kappa) * unit_roundoff(dtype) * dist_sq
 
 
-def log_det_gradient_budget(kappa: Scalar, dtype: Precision) -> Result:
+def log_det_gradient_budget(kappa: Scalar, dtype: Precision, *, drift: Scalar = ROUNDED_DRIFT) -> Result:
     """|Δ ∂log_det/∂log σ_k| ≤ (100 + 50 κ) u under (R), first order. docs/theory.md, 9.3."""
-    return (100.0 + 50.0 * kappa) * unit_roundoff(dtype)
+    x = _beyond_rounding(drift)
+    return (100.0 + 14.0 * x + (50.0 + 8.0 * x) * kappa) * unit_roundoff(dtype)
 
 
-def torque_budget(dist_sq: Scalar, kappa: Scalar, dtype: Precision) -> Result:
+def torque_budget(dist_sq: Scalar, kappa: Scalar, dtype: Precision, *, drift: Scalar = ROUNDED_DRIFT) -> Result:
     """|Δ ∂dist_sq/∂ω_a| ≤ 600 (κ + κ²) u · dist_sq under (R), along the tangent, first order. docs/theory.md, 9.3."""
-    return 600.0 * (kappa + kappa * kappa) * unit_roundoff(dtype) * dist_sq
+    return (600.0 + 82.0 * _beyond_rounding(drift)) * (kappa + kappa * kappa) * unit_roundoff(dtype) * dist_sq
+
+
+def _beyond_rounding(drift: Scalar) -> Result:
+    """What a matrix is further off SO(3) than the rounding of its entries explains."""
+    return maximum(drift - ROUNDED_DRIFT, 0.0)
 
 
 def _relative(drift: Scalar, roundings: Roundings) -> Result:

@@ -23,6 +23,7 @@ from iga.bounds.exact import (
     weighted_logit_bound,
 )
 from iga.bounds.rounding import (
+    ROUNDED_DRIFT,
     digits_left,
     dist_sq_budget,
     dist_sq_coefficients,
@@ -69,6 +70,7 @@ def bounds_summary(
     weight: float = 1.0,
     log_det_min: float | None = None,
     floor: str = "smooth",
+    drift: float = ROUNDED_DRIFT,
 ) -> list[dict[str, str]]:
     """The rows of `bounds_rows` as dicts under the headings of the table that `iga bounds` prints."""
     try:
@@ -84,6 +86,7 @@ def bounds_summary(
             weight=weight,
             log_det_min=log_det_min,
             floor=floor,
+            drift=drift,
         )
     except (OverflowError, ZeroDivisionError) as error:
         raise ValueError(
@@ -115,13 +118,17 @@ def bounds_rows(
     weight: float,
     log_det_min: float | None,
     floor: str,
+    drift: float = ROUNDED_DRIFT,
 ) -> list[BoundRow]:
-    """Every bound and budget for these hypotheses. Lengths in nm; `weight` bounds gate · softplus(geo_scale).
+    """Every bound and budget for these hypotheses. Lengths in nm; `weight` bounds gate · softplus(geo_scale); `drift`
+    in u, how far a frame's matrix is from a rotation (docs/theory.md, 6.7).
 
     Where a dtype leaves its range under them (docs/theory.md, section 5), its rows are one, which says so. Raises
     ValueError where the hypotheses contradict themselves.
     """
     _check(sigma_min, sigma_max, extent, points, cap, keys, dof, weight, floor)
+    if not 0 <= drift < math.inf:
+        raise ValueError(f"drift must be at least 0, in units of the roundoff u, got {drift!r}")
     largest = smooth_ceiling(sigma_min, sigma_max) if floor == "smooth" else sigma_max
     dist_sq = sqrt_dist_sq_bound(extent, sigma_min, offset_max) ** 2
     delta = math.sqrt(2.0 * dist_sq) * sigma_min
@@ -171,18 +178,23 @@ def bounds_rows(
     if cap is not None:
         limit = capped_logit_bound(cap)
         rows.append(BoundRow("cap", f"{limit:g}", _fp16(limit), _saturates(keys, 2 * limit), "|c tanh(x/c)| ≤ c"))
-    return rows + _rounding_rows(sigma_min, sigma_max, largest, extent, offset_max)
+    return rows + _rounding_rows(sigma_min, sigma_max, largest, extent, offset_max, drift)
 
 
 def _rounding_rows(
-    sigma_min: float, sigma_max: float, largest: float, extent: float, offset_max: float
+    sigma_min: float, sigma_max: float, largest: float, extent: float, offset_max: float, drift: float
 ) -> list[BoundRow]:
     kappa = largest / sigma_min
     of_dist_sq, of_log_det = (
-        "({:.0f} + {:.1f} κ) u".format(*coefficients()) for coefficients in (dist_sq_coefficients, log_det_coefficients)
+        "({:.0f} + {:.1f} κ) u".format(*coefficients(drift))
+        for coefficients in (dist_sq_coefficients, log_det_coefficients)
     )
+    of_floor = ANY.det + 0.5 * math.sqrt(3.0) * log_det_coefficients(drift)[1] + 7.0
     logarithm = f"{ANY.log} u |log_det| + {ANY.log_at_one} u"
-    rows = [BoundRow("κ", f"{kappa:.4g}", "", "", "σ_max/σ_min, the worst pair")]
+    rows = [
+        BoundRow("κ", f"{kappa:.4g}", "", "", "σ_max/σ_min, the worst pair"),
+        BoundRow("drift", f"{drift:.3g} u", "", "", "a frame's matrix off a rotation; theory.md, 6.7"),
+    ]
     for dtype in (torch.float32, torch.float64):
         name = str(dtype).removeprefix("torch.")
         low, high = sigma_range(extent, dtype, offset_max, gradients=False)
@@ -191,29 +203,29 @@ def _rounding_rows(
                 BoundRow(f"{name}: digits of dist_sq", "none", "", "", f"σ must lie in [{low:.2g}, {high:.2g}] nm")
             )
             continue
-        digits, textbook = digits_left(kappa, dtype), digits_left(kappa, dtype, form="textbook")
+        digits, textbook = digits_left(kappa, dtype, drift=drift), digits_left(kappa, dtype, form="textbook")
         rows += [
             BoundRow(f"{name}: digits of dist_sq", f"{digits:.1f}", "", "", f"textbook form: {textbook:.1f}"),
             BoundRow(
                 f"{name}: dist_sq, relative",
-                f"{dist_sq_budget(kappa, dtype):.2g}",
+                f"{dist_sq_budget(kappa, dtype, drift=drift):.2g}",
                 "",
                 "",
                 f"{of_dist_sq}; textbook form: κ² u = {textbook_loss(kappa, dtype):.2g}",
             ),
             BoundRow(
                 f"{name}: log_det, absolute",
-                f"{log_det_budget(kappa, dtype):.2g}",
+                f"{log_det_budget(kappa, dtype, drift=drift):.2g}",
                 "",
                 "",
                 f"{of_log_det} + {logarithm}",
             ),
             BoundRow(
                 f"{name}: log_det under its floor",
-                f"{log_det_floor_budget(dtype, sigma_min):.2g}",
+                f"{log_det_floor_budget(dtype, sigma_min, drift=drift):.2g}",
                 "",
                 "",
-                f"35 u + {logarithm}",
+                f"{of_floor:.0f} u + {logarithm}",
             ),
             BoundRow(
                 f"{name}: √dist_sq, {FAR_NM:g} nm away",

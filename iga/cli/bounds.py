@@ -18,17 +18,24 @@ def bounds(
     points: Annotated[int, typer.Option(help="Points P per head.")] = 8,
     cap: Annotated[float | None, typer.Option(help="Cap c of the geometry logit, if any.")] = None,
     residues: Annotated[int, typer.Option(help="Residues N of a row, for the saturation bound.")] = 256,
+    drift: Annotated[
+        float | None,
+        typer.Option(
+            help="Drift of the frames: ‖R − rotation‖ in units of the roundoff u. Default: √3, that of this package's."
+        ),
+    ] = None,
 ) -> None:
     """Print the proven bounds.
 
     For given floors, extent, P and cap: every bound, whether it fits in fp16, whether softmax can saturate, and how
     many digits float32 leaves.
     """
-    from iga.bounds import bounds_summary
+    from iga.bounds import ROUNDED_DRIFT, bounds_summary
     from iga.bounds.summary import check_range
 
     with misuse():
-        rows = bounds_summary(sigma_min, sigma_max, extent, points, cap, keys=residues)
+        off = ROUNDED_DRIFT if drift is None else drift
+        rows = bounds_summary(sigma_min, sigma_max, extent, points, cap, keys=residues, drift=off)
         check_range(sigma_min, sigma_max, extent)
     show_rows(rows)
 

@@ -179,7 +179,7 @@ def test_parts_are_replaced_one_at_a_time(make) -> None:
     assert torch.equal(a.apply_rot_fn(lambda r: r.invert()).rot, a.rot.mT)
     assert torch.equal(a.to("cpu").rot, a.cpu().rot) and a.double().dtype == torch.float64
     frame = a.compose(frames(3, seed=9))
-    assert torch.equal(rigid_to_frame(frame).rot, rotation.multiply(a.rot, frames(3, seed=9).rot))
+    assert torch.equal(rigid_to_frame(frame).rot, rotation.compose(a.rot, frames(3, seed=9).rot))
 
 
 def test_rotations_speak_the_verbs_of_openfolds_rotation() -> None:

@@ -174,7 +174,7 @@ def interpolate(start: GaussianRigid, end: GaussianRigid, t: Float[Tensor, " b"]
         return (1 - t) * a + t * b
 
     turn = rotation.log(rotation.multiply(rotation.transpose(start.rot), end.rot))
-    frame = Frame(rotation.multiply(start.rot, rotation.exp(t * turn)), line(start.trans, end.trans))
+    frame = Frame(rotation.compose(start.rot, rotation.exp(t * turn)), line(start.trans, end.trans))
     return GaussianRigid(frame, line(start.local_mean, end.local_mean), line(start.log_scale, end.log_scale))
 
 

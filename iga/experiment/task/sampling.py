@@ -81,7 +81,7 @@ def _step(
         return a + share * (b - a)
 
     turn = rotation.log(rotation.multiply(rotation.transpose(x.rot), predicted.rot))
-    rot = rotation.multiply(x.rot, rotation.exp(min(rate * dt, 1.0) * turn))
+    rot = rotation.compose(x.rot, rotation.exp(min(rate * dt, 1.0) * turn))
     frame = Frame(rot, line(x.trans, predicted.trans))
     if not learned:
         return replace(x, frame=frame)

@@ -97,10 +97,11 @@ def _judge(trace: Trace, offset_max: float, contract: Contract, where: str, tall
     dist_sq, kappa = trace.dist_sq.detach().double(), budgets.condition(trace, contract)
     query, key = trace.query.mean.detach().double(), trace.key.mean.detach().double()
     delta = (query[..., :, None, :] - key[..., None, :, :]).norm(dim=-1)
-    rounding = bounds.dist_sq_gradient_budget(dist_sq, kappa, low, dtype)
+    off = budgets.drift(trace.rigid, dtype)
+    rounding = bounds.dist_sq_gradient_budget(dist_sq, kappa, low, dtype, drift=off)
 
     total, by_log_det = torch.zeros_like(dist_sq), torch.zeros_like(dist_sq)
-    moved = torch.as_tensor(bounds.log_scale_gradient_budget(dist_sq, kappa, dtype))
+    moved = torch.as_tensor(bounds.log_scale_gradient_budget(dist_sq, kappa, dtype, drift=off))
     for side, gaussians in (("query", trace.query), ("key", trace.key)):
         sigma = gaussians.sigma.detach().double()
         by_mean, by_sigma = _per_pair(trace.dist_sq, gaussians, side)
@@ -113,12 +114,12 @@ def _judge(trace: Trace, offset_max: float, contract: Contract, where: str, tall
         _, by_sigma = _per_pair(trace.log_det, gaussians, side)
         each = by_sigma * wide
         by_log_det = by_log_det + each.sum(dim=-1)
-        slack = torch.as_tensor(bounds.log_det_gradient_budget(kappa, dtype))[..., None]
+        slack = torch.as_tensor(bounds.log_det_gradient_budget(kappa, dtype, drift=off))[..., None]
         tally.add(each, 2 + slack, f"{where}: ∂log_det/∂log σ of the {side}")
         tally.add(each, -slack, f"{where}: ∂log_det/∂log σ of the {side}", lower=True)
     limit = torch.as_tensor(bounds.log_scale_gradient_bound(dist_sq, offset_max, mean_moves=True))
     tally.add(total, limit + 6 * moved, f"{where}: Σ|∂dist_sq/∂log σ|", could_fail=6 * moved < limit)
-    slack = 6 * torch.as_tensor(bounds.log_det_gradient_budget(kappa, dtype))
+    slack = 6 * torch.as_tensor(bounds.log_det_gradient_budget(kappa, dtype, drift=off))
     tally.add((by_log_det - 6).abs(), slack, f"{where}: Σ ∂log_det/∂log σ − 6", could_fail=slack < 6)
 
 

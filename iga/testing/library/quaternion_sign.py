@@ -16,10 +16,10 @@ from iga.testing.tally import Tally
 
 __all__ = ["quaternion_sign"]
 
-MATRIX = 20.0  # u: entries of R(q)
+MATRIX = 40.0  # u: entries of R(q)
 READ = 8.0  # u: direction of the quaternion of a rounded rotation
 UNIT = 4.0  # u: its length
-ROUND_TRIP = 40.0  # u: direction and length of the quaternion of R(q)
+ROUND_TRIP = 43.0  # u: direction and length of the quaternion of R(q)
 
 
 @check("frames", "of the budget")

@@ -272,6 +272,27 @@ def test_the_budgets_of_means_sums_and_gradients_are_those_of_the_theorems(kappa
     agree(bounds.torque_budget(7.0, kappa, dtype), 600 * (k + k**2) * u * d)
 
 
+@pytest.mark.parametrize("rho", [3**0.5, 10.0, 200.0])
+def test_the_gradient_budgets_cover_the_parts_that_their_theorem_adds_up(rho):
+    """9.3 in ρ, part by part: what z and Z err by, det, and for a torque the 2·64.5 of ∂num/∂g."""
+    p = mpf(rho)
+    q, gamma = 9 + 2 * p, 4 * root(3) + 2 * p
+    by_z, by_map = root(1.5) * gamma + root(2) * q + 4, root(2) * q
+    by_num = root(6) * gamma + root(2) * q + 4
+    force = by_z + by_map + q
+    torque = 2 * root(2) * by_z + 2 * gamma + root(2) * q + 2 * q + (by_num + q) + q + 2 * force
+    u, kappa = 2.0**-24, 1e6  # the part of κ, or κ², alone
+    parts = {
+        bounds.dist_sq_gradient_budget(2.0, kappa, 2.0, u, drift=rho): force,
+        bounds.log_scale_gradient_budget(1.0, kappa, u, drift=rho): 2 * (2 * by_z + by_num + 3 * q),
+        bounds.log_det_gradient_budget(kappa, u, drift=rho): 4 * q,
+    }
+    for budget, part in parts.items():
+        assert part <= budget / (u * kappa) <= part * mpf(1.05)
+    assert root(2) * torque <= bounds.torque_budget(1.0, kappa, u, drift=rho) / (u * (kappa + kappa**2))
+    assert rho > 2 or 128 < 2 * force < 130
+
+
 @each_size
 def test_digits_left_are_minus_the_logarithm_of_the_loss(kappa, dtype):
     k, u = mpf(kappa), UNIT[dtype]

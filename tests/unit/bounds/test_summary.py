@@ -28,6 +28,7 @@ def saturates(keys, span):
 def rounding_rows(low, high):
     kappa = high / low
     yield "κ", f"{float(kappa):.4g}", "", "", "σ_max/σ_min, the worst pair"
+    yield "drift", "1.73 u", "", "", "a frame's matrix off a rotation; theory.md, 6.7"
     rho = root(3)
     for name, u in (("float32", mpf(2) ** -24), ("float64", mpf(2) ** -53)):
         by_dist_sq, textbook = dist_sq_budget(kappa, u, rho), kappa**2 * u

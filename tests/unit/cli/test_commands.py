@@ -73,6 +73,13 @@ def test_bounds_prints_the_floor_and_what_follows(capfd: Capture) -> None:
     assert ended.code == 0 and "-18.9599" in ended.out and "fp16" in ended.out
 
 
+def test_bounds_takes_the_drift_of_the_frames(capfd: Capture) -> None:
+    ended = called(capfd, "bounds", "--drift", "26")
+    assert ended.code == 0 and "26 u" in ended.out and "(219 + 297.6 κ) u" in ended.out
+    ended = called(capfd, "bounds", "--drift", "-1")
+    assert ended.code == 2 and "drift must be at least 0" in ended.err
+
+
 def test_the_picture_is_a_png_and_its_numbers_are_kept(
     capfd: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

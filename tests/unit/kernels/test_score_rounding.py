@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 import torch
 
+from iga.bounds import ROUNDED_DRIFT
 from iga.kernels.cpu import engine as cpu
 from iga.overlap import gaussian_overlap_textbook, gaussian_score, student_t_score
 from iga.search.pairs import decode, degenerate_pairs
@@ -23,6 +24,19 @@ def test_scores_are_within_the_budgets_of_their_implementation_and_near_them_whe
     assert len(rows) == 2 * len(SCORES) * 2 * len(BANDS)
     assert all(row.over == 0 and row.share <= 1 for row in rows)
     assert max(row.share for row in rows) > 0.2
+
+
+def test_a_thousand_compositions_leave_the_default_budgets_and_plain_products_those_of_their_drift():
+    kept, drifted = (search(("cpu",), 1000, compositions=1000, plain=plain, chunk=1000) for plain in (False, True))
+    assert all(row.over == 0 for row in kept + drifted)
+    assert max(row.drift for row in kept) <= ROUNDED_DRIFT + 1e-2 < 20 < min(row.drift for row in drifted)
+    assert max(row.share for row in kept) > 0.05
+
+
+def test_plain_products_break_the_budgets_of_rounded_rotations(monkeypatch):
+    """What the correction is for: without it the same frames are over the default budgets."""
+    monkeypatch.setattr(score_rounding, "drift", lambda rot: torch.zeros(len(rot), dtype=torch.float64))
+    assert any(row.over for row in search(("reference",), 1000, compositions=1000, plain=True, chunk=1000))
 
 
 @NEEDS_TRITON

@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 from helpers.layers import Net, layer_inputs, small_layer
-from iga import diagnostics
+from iga import diagnostics, rotation
 from iga.diagnostics import Monitor
+from iga.frame import Frame
+from iga.gaussian import GaussianRigid
+from iga.testing.judges.overlap import drift as judge_of_drift
 
 
 def test_names_are_those_that_runs_already_log() -> None:
@@ -106,3 +109,35 @@ def test_a_sparse_monitor_watches_each_kth_call() -> None:
 def test_a_model_without_such_a_layer_is_refused() -> None:
     with pytest.raises(ValueError, match="trace"):
         Monitor(nn.Linear(2, 2))
+
+
+def drifted(products: int) -> tuple:
+    """Inputs of a layer whose frames went through so many plain products in float32."""
+    given = layer_inputs()
+    rot, draw = given.r.rot, torch.Generator().manual_seed(3)
+    for _ in range(products):
+        rot = rotation.multiply(rot, rotation.random(*rot.shape[:-2], generator=draw))
+    given.r = GaussianRigid(Frame(rot.contiguous(), given.r.trans), given.r.local_mean, given.r.log_scale)
+    return given
+
+
+def test_frame_drift_is_the_worst_distance_of_a_valid_frame_from_a_rotation_in_u() -> None:
+    given = drifted(100)
+    given.mask[0, 0] = False
+    trace = small_layer("bounded").trace(*given)
+    expected = judge_of_drift(given.r.rot)[given.mask].amax() / 2**-24
+    assert math.isclose(float(diagnostics.frame_drift(trace)), float(expected), rel_tol=1e-9)
+    given.mask[:] = False
+    assert float(diagnostics.frame_drift(small_layer("bounded").trace(*given))) == 0.0
+
+
+def test_a_monitor_warns_once_of_frames_that_drifted_and_not_of_what_this_package_composes() -> None:
+    net = nn.ModuleList([small_layer("bounded")])
+    given = drifted(300)
+    with Monitor(net):
+        with pytest.warns(UserWarning, match=r"layer 0: a frame's matrix is \d+ u off a rotation.*orthonormalised"):
+            net[0](*given)
+        net[0](*given)  # a second warning would be an error
+    with Monitor(net):
+        given.r = given.r.orthonormalised()
+        net[0](*given)
