@@ -176,7 +176,7 @@ class InvariantPointAttention(AttentionLayer):
         logits = logits - point_term
         if pair_bias is not None:
             logits = logits + pair_bias.to(geometry) / math.sqrt(_LOGIT_TERMS)
-        weights = masked_softmax(logits, valid[..., None, None, :])
+        weights = self._softmax(logits, valid)
         if taps.listening():
             for name, shown in (("geometry_logit", -point_term), ("logits", logits), ("weights", weights)):
                 taps.show(name, shown, dims="b h q k")
@@ -191,6 +191,10 @@ class InvariantPointAttention(AttentionLayer):
         output = self._projected_out(joined(weights.to(v.dtype) @ v, points, pair, self.eps), valid)
         watched = _row_statistics(point_term.detach(), weights.detach(), valid) if statistics else None
         return output, watched
+
+    def _softmax(self, logits: Float[Tensor, "*b h q k"], valid: Bool[Tensor, "*b n"]) -> Float[Tensor, "*b h q k"]:
+        """The weights of the logits: where a subclass changes them."""
+        return masked_softmax(logits, valid[..., None, None, :])
 
     def extra_repr(self) -> str:
         return f"heads={self.no_heads}, points={self.no_qk_points}, value_points={self.no_v_points}"

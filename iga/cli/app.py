@@ -22,6 +22,7 @@ from iga.cli.guard import guarded
 from iga.cli.inspect import inspect
 from iga.cli.replay import replay
 from iga.cli.report import report
+from iga.cli.sweep import sweep
 from iga.cli.terminal import CommandError, complain, say
 from iga.cli.verify import verify
 from iga.cli.warm import warm
@@ -54,6 +55,7 @@ app.command()(bounds)
 app.command()(picture)
 app.command()(bench)
 app.command()(compare)
+app.command()(sweep)
 app.command()(warm)
 app.command()(report)
 
@@ -81,6 +83,9 @@ def _run(arguments: list[str]) -> int:
         return INTERRUPTED if getattr(error, "exit_code", 2) == INTERRUPTED else 2
     except typer.Abort:
         code = INTERRUPTED
-    if code == INTERRUPTED and arguments[:1] != ["compare"]:  # Ctrl-C, of which typer makes a code; compare says more
+    if code == INTERRUPTED and arguments[:1] not in (
+        ["compare"],
+        ["sweep"],
+    ):  # Ctrl-C, of which typer makes a code; these say more
         complain("interrupted")
     return code if isinstance(code, int) else 0

@@ -12,9 +12,22 @@ from typing import Any
 
 from iga.cli.terminal import complain, words
 
-__all__ = ["guarded"]
+__all__ = ["guarded", "once"]
 
 _CLOSED = 128 + getattr(signal, "SIGPIPE", 13)  # as a shell says of a command that the signal ended
+
+_insists = True
+
+
+@contextmanager
+def once() -> Iterator[None]:
+    """A Ctrl-C while inside comes once: what it interrupts has something to write, which a second one ends."""
+    global _insists
+    before, _insists = _insists, False
+    try:
+        yield
+    finally:
+        _insists = before
 
 
 def guarded(run: Callable[[], int]) -> int:
@@ -49,7 +62,8 @@ def _insistent() -> Iterator[None]:
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 1.0)
+        if _insists:
+            signal.setitimer(signal.ITIMER_REAL, 1.0)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)

@@ -19,7 +19,7 @@ def report(
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
     sarif: Annotated[Path | None, typer.Option(help="Write SARIF 2.1.0, for code scanning.")] = None,
 ) -> None:
-    """Make pages and CI files of what verify, faults, fuzz, bench and compare wrote with --json.
+    """Make pages and CI files of what verify, faults, fuzz, bench, compare and sweep wrote with --json.
 
     Without an option the Markdown is printed. Ends 0 whatever the documents found, since their own commands were the
     gate; 2 on misuse.
@@ -43,7 +43,12 @@ def report(
 
 
 def tables(document: Any) -> Sequence[Block]:
-    """The tables of a comparison, with its curves where matplotlib is installed."""
+    """The tables of a comparison or a sweep, with its curves where matplotlib is installed."""
+    if document["document"] == "sweep":
+        from iga.experiment.sweep import sections
+        from iga.experiment.sweep.run import shown_pictures
+
+        return sections.blocks_of(document, shown_pictures(document))
     from iga.experiment.results import curves
     from iga.experiment.results.sections import blocks_of, title_of
     from iga.report.document import Picture

@@ -5,6 +5,7 @@ processes share it.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -26,19 +27,22 @@ from iga.experiment.model.arms import network_of
 from iga.experiment.results.collect import collect
 from iga.experiment.results.page import write_report
 from iga.experiment.run import plan as plans
-from iga.experiment.run import processes, tracking, worker
+from iga.experiment.run import processes, tracking
 from iga.experiment.run.dataset import Dataset, load_dataset, prepare, save_dataset
 from iga.experiment.run.hold import Hold
 from iga.experiment.run.plan import ComparisonPlan
 from iga.experiment.run.train import status_of
 from iga.report.plots import check_matplotlib
 
-__all__ = ["Progress", "check_device", "compare", "cores", "report"]
+__all__ = ["OnResult", "Progress", "Reporter", "check_device", "compare", "cores", "report"]
 
 _PROCESS = 250_000_000  # bytes of a process that has loaded torch
 
 # on_progress(run, steps done, steps, the last trans_loss or None)
 Progress = Callable[[str, int, int, float | None], None]
+OnResult = Callable[[dict[str, Any]], None]
+# report(folder, dataset, command, on_result) → the files written
+Reporter = Callable[[Path, Dataset, str, OnResult | None], list[Path]]
 
 
 def compare(
@@ -51,12 +55,15 @@ def compare(
     command: str = "iga compare",
     on_data: Callable[[Dataset], None] | None = None,
     on_progress: Progress | None = None,
-    on_result: Callable[[dict[str, Any]], None] | None = None,
+    on_result: OnResult | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[str, str]:
     """Makes, or goes on with, the comparison `plan` in `folder`, and writes its result and report there.
 
     jobs       runs at once on a CPU; None: as many as cores / plan.threads
     on_result  called with the result before its files are written
+    reporter   makes result and report, also of what there is when the command is interrupted; None: `report`, which
+               waits for the end
 
     Returns run → "finished" or "non-finite". Raises ValueError before anything is written for whatever does not fit: an
     unknown arm, no structures, networks that no memory holds, a folder that holds something else or is in use. A run
@@ -79,13 +86,14 @@ def compare(
                 status = _here(plan, folder, wandb, progress)
             else:
                 status = _beside(plan, folder, jobs, wandb, progress, hold.number)
-        except RuntimeError:
-            if processes.world() == 1:
+        except (RuntimeError, KeyboardInterrupt) as error:
+            wanted = reporter is not None or isinstance(error, RuntimeError)
+            if processes.world() == 1 and wanted:
                 with contextlib.suppress(ValueError, OSError):  # there may be nothing to report yet
-                    report(folder, dataset, command)
+                    (reporter or report)(folder, dataset, command, None if reporter is None else on_result)
             raise
         if processes.rank() == 0:
-            report(folder, dataset, command, on_result)
+            (reporter or report)(folder, dataset, command, on_result)
     return status
 
 
@@ -101,9 +109,7 @@ def check_device(name: str) -> None:
         raise ValueError(f"device {name!r} is not there: this torch sees no such CUDA GPU; take --device cpu")
 
 
-def report(
-    folder: Path, dataset: Dataset, command: str, on_result: Callable[[dict[str, Any]], None] | None = None
-) -> list[Path]:
+def report(folder: Path, dataset: Dataset, command: str, on_result: OnResult | None = None) -> list[Path]:
     """result.json and, from it alone, report.md and report.html; curves where matplotlib is installed."""
     result = collect(folder, dataset, command)
     if on_result is not None:
@@ -155,7 +161,7 @@ def _begun(plan: ComparisonPlan, folder: Path, resume: bool, hold: Hold) -> tupl
             save_dataset(data, dataset)
         plans.write(folder, plan)
     processes.wait()
-    return plans.read(folder), load_dataset(folder / plans.DATA)
+    return plans.read(folder, type(plan)), load_dataset(folder / plans.DATA)
 
 
 def _of_processes(plan: ComparisonPlan) -> tuple[str, ...]:
@@ -173,7 +179,7 @@ def _here(plan: ComparisonPlan, folder: Path, wandb: str, progress: Progress) ->
             progress(name, int(row["step"]), plan.steps, row["trans_loss"])
 
         with threads(plan.threads):
-            status[name] = worker.run(folder, name, wandb=wandb, log=log)
+            status[name] = importlib.import_module(plan.WORKER).run(folder, name, wandb=wandb, log=log)
         progress(name, plan.steps, plan.steps, None)
     return status
 
@@ -190,7 +196,7 @@ def _beside(
             return "running"
         progress(name, 0, plan.steps, None)
         environment = os.environ | {"OMP_NUM_THREADS": str(plan.threads)}
-        words = [sys.executable, "-m", "iga.experiment.run.worker", str(folder), name, "--wandb", wandb]
+        words = [sys.executable, "-m", plan.WORKER, str(folder), name, "--wandb", wandb]
         where = folder / plans.RUNS / name
         where.mkdir(parents=True, exist_ok=True)
         shared = () if hold is None else (hold,)

@@ -16,6 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from iga.experiment.cures import ARMS_APART, LAYER_CURES
 from iga.experiment.typed import built, override, parsed
 from iga.presets import IGAConfig, preset
 
@@ -26,6 +27,7 @@ __all__ = [
     "Data",
     "Model",
     "Settings",
+    "Stress",
     "Training",
     "from_yaml",
     "load_arm",
@@ -45,7 +47,8 @@ ARMS: tuple[str, ...] = (
     "bounded_time_gate",
 )
 SIZES: tuple[str, ...] = ("small", "paper")
-GAUSSIANS = ("fixed", "learned")
+GAUSSIANS = ("fixed", "learned", "free")
+STRESSES = ("both", "collapse", "needles")
 LAYERS = ("ipa", "iga")
 IMPLEMENTATIONS = ("auto", "fused", "cpu", "reference")  # of iga.kernels, which loads torch
 
@@ -56,7 +59,8 @@ class Arm:
 
     label      what a run's name carries, after the seed's manner: "_sigmaMin03nm_scaleP"
     note       one sentence for tables
-    attention  layer: "ipa" or "iga"; for "iga" a preset, any field of IGAConfig, and implementation (`iga.kernels`)
+    attention  layer: "ipa" or "iga"; for "iga" a preset, any field of IGAConfig, and implementation (`iga.kernels`);
+               for either a cure of the layer's own (`iga.experiment.cures.LAYER_CURES`)
     """
 
     name: str
@@ -73,6 +77,7 @@ class Arm:
         given = dict(self.attention)
         layer = given.pop("layer", None)
         _one_of("arm.attention.layer", layer, LAYERS)
+        _one_of("arm.attention.cure", given.pop("cure", "none"), ("none", *LAYER_CURES))
         if layer == "ipa":
             if given:
                 raise ValueError(f'arm.attention.{min(given)} belongs to layer "iga"; layer "ipa" has no such key')
@@ -89,7 +94,8 @@ class Arm:
 
 @dataclass(frozen=True)
 class Model:
-    """Sizes of the network (docs/experiment/network.md). gaussians "learned": scales and local means move as well."""
+    """Sizes of the network (docs/experiment/network.md). gaussians "learned": scales and local means move as well;
+    "free": they start as those of the data and move too, and no loss holds them."""
 
     c_s: int = 256
     c_z: int = 128
@@ -165,6 +171,9 @@ class Training:
 class Data:
     """structures: files, folders or globs; none: `synthetic` generated backbones. stress: scales that collapse.
 
+    stressor: which part of the stress, "collapse", "needles" or "both". collapse: a shift of all log scales by this
+    number, in place of one drawn for each residue; null draws it.
+
     break_gap: how many positions of a chain are left free where it is interrupted (`Structure.chain_breaks`), so that
     the features of positions do not show the two sides as bonded; 0 numbers on.
     """
@@ -172,11 +181,39 @@ class Data:
     structures: tuple[str, ...] = ()
     synthetic: int = 24
     stress: bool = False
+    stressor: str = "both"
+    collapse: float | None = None
     break_gap: int = 0
 
     def __post_init__(self) -> None:
+        _one_of("data.stressor", self.stressor, STRESSES)
+        if self.collapse is not None and not -20 <= self.collapse <= 0:
+            raise ValueError(f"data.collapse must be from −20 to 0, a shift of log scales, got {self.collapse:g}")
+        if self.collapse is not None and self.stressor == "needles":
+            raise ValueError("data.collapse belongs to data.stressor=collapse or both; needles alone have no collapse")
         _at_least("data", "synthetic", self.synthetic, 2, 10**5)
         _at_least("data", "break_gap", self.break_gap, 0)
+
+    @property
+    def stressed(self) -> "Stress | None":
+        """The stress of the Gaussians; None without."""
+        return Stress(self.stressor != "needles", self.stressor != "collapse", self.collapse) if self.stress else None
+
+
+@dataclass(frozen=True)
+class Stress:
+    """collapse: log scales shifted, all by `dose` or, where that is None, each residue by a number of its own; needles:
+    one axis of every fourth residue long (`iga.experiment.task.flow.noised`)."""
+
+    collapse: bool = True
+    needles: bool = True
+    dose: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Of a run's name: "stress" for both parts."""
+        kind = "stress" if self.collapse and self.needles else "collapse" if self.collapse else "needles"
+        return kind if self.dose is None else f"{kind}{self.dose:g}"
 
 
 @dataclass(frozen=True)
@@ -198,13 +235,14 @@ class Settings:
     @property
     def run_name(self) -> str:
         """For instance "small_learned_sigmaMin03nm_scaleP_seed0": the arm, and what makes it another experiment."""
-        learned = "_learned" if self.model.gaussians == "learned" else ""
-        stress = "_stress" if self.data.stress else ""
+        learned = "" if self.model.gaussians == "fixed" else f"_{self.model.gaussians}"
+        stress = "" if self.data.stressed is None else f"_{self.data.stressed.label}"
         return f"{self.name}{learned}{stress}{self.arm.label}_seed{self.training.seed}"
 
 
 def load_arm(name: str) -> Arm:
-    """The arm of configs/arms/NAME.yaml. Raises ValueError for an unknown one, naming those that exist."""
+    """The arm of configs/arms/NAME.yaml, or of the table of arms taken apart. Raises ValueError for an unknown one,
+    naming those that exist."""
     return built(Arm, _arm_file(name).arm)
 
 
@@ -253,8 +291,10 @@ def _file(name: str) -> Any:
 
 
 def _arm_file(name: str) -> Any:
+    if name in ARMS_APART:
+        return OmegaConf.create(ARMS_APART[name])
     if name not in ARMS:
-        raise ValueError(f"unknown arm {name!r}; arms: {', '.join(ARMS)}")
+        raise ValueError(f"unknown arm {name!r}; arms: {', '.join((*ARMS, *ARMS_APART))}")
     return _file(f"arms/{name}.yaml")
 
 

@@ -11,6 +11,7 @@ from iga.report.found import Counterexample, Engine, Reached, Site
 from iga.report.inspected import Inspect
 from iga.report.measured import Source
 from iga.report.replayed import Replay
+from iga.report.swept import Sweep
 
 __all__ = [
     "DOCUMENTS",
@@ -27,6 +28,7 @@ __all__ = [
     "Invariant",
     "Machine",
     "Replay",
+    "Sweep",
     "Timing",
     "Verify",
 ]
@@ -343,12 +345,13 @@ class Compare(TypedDict):
     runs: list[Run]
 
 
-Document = Verify | Faults | Bench | Compare | Fuzz | Inspect | Replay
+Document = Verify | Faults | Bench | Compare | Sweep | Fuzz | Inspect | Replay
 DOCUMENTS: dict[str, type] = {
     "verify": Verify,
     "faults": Faults,
     "bench": Bench,
     "compare": Compare,
+    "sweep": Sweep,
     "fuzz": Fuzz,
     "inspect": Inspect,
     "replay": Replay,

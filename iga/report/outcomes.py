@@ -14,6 +14,7 @@ from iga.report.documents import Bench, Compare, Faults, Fuzz, Verify
 from iga.report.inspected import Inspect
 from iga.report.meaning import anchor, meaning
 from iga.report.replayed import Replay
+from iga.report.swept import Sweep
 from iga.report.verify import PASSING, verdict
 
 __all__ = ["Outcome", "outcomes", "subject", "title"]
@@ -176,6 +177,25 @@ def _compare(document: Compare) -> list[Outcome]:
     return made
 
 
+def _sweep(document: Sweep) -> list[Outcome]:
+    """A run each, and one for those of the grid that have not begun."""
+    made = []
+    for run in document["runs"]:
+        dose = "" if run["dose"] is None else f" {run['dose']:g}"
+        place = f"{run['stress']}{dose}, P {run['points']}, rate {run['learning_rate']:g}"
+        says = f"{run['steps_done']} steps"
+        if run["first_non_finite"] is not None:
+            says += f"; {run['what_non_finite']} not finite at step {run['first_non_finite']}"
+        state: State = "fails" if run["status"] == "running" else "passes"
+        name = f"{run['arm']}, {place}, seed {run['seed']}"
+        made.append(Outcome("run_is_made", name, state, "not made" if state == "fails" else run["status"], says))
+    waiting = document["planned"] - len(document["runs"])
+    if waiting:
+        says = f"{waiting} of {document['planned']} runs have not begun; --resume goes on"
+        made.append(Outcome("run_is_made", "the rest of the grid", "fails", "not made", says))
+    return made
+
+
 def _inspect(document: Inspect) -> list[Outcome]:
     made = []
     for protein in document["proteins"]:
@@ -209,6 +229,7 @@ _MAKERS: dict[str, Callable[[Any], list[Outcome]]] = {
     "fuzz": _fuzz,
     "bench": _bench,
     "compare": _compare,
+    "sweep": _sweep,
     "inspect": _inspect,
     "replay": _replay,
 }

@@ -29,6 +29,7 @@ _LISTS = {
     "faults": "iga/testing/checks.py",
     "bench": "iga/bench/implementations.py",
     "compare": "iga/experiment/settings.py",
+    "sweep": "iga/experiment/cures.py",
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 from helpers.flow import in_float64, small_batch
 from iga.experiment import compare as comparison
 from iga.experiment.run import evaluate
+from iga.experiment.sweep import run as sweeping
 from iga.experiment.task.chains import Batch
 
 
@@ -27,7 +28,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         comparison, "_beside", lambda plan, folder, jobs, *rest: comparison._here(plan, folder, *rest[:2])
     )
-    monkeypatch.setattr(comparison, "check_matplotlib", missing)
+    for module in (comparison, sweeping):
+        monkeypatch.setattr(module, "check_matplotlib", missing)
 
 
 @pytest.fixture(scope="session")

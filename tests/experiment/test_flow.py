@@ -262,7 +262,10 @@ def test_under_stress_learned_gaussians_still_end_at_the_data(exact: Batch) -> N
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda b: noised(b, seed=0, gaussians="free"), 'gaussians must be "fixed" or "learned", got \'free\''),
+        (
+            lambda b: noised(b, seed=0, gaussians="moving"),
+            'gaussians must be "fixed", "learned" or "free", got \'moving\'',
+        ),
         (lambda b: noised(b, seed=0, t=1.5), r"t must lie in \[0, 1\] .* got 1.5"),
         (lambda b: noised(b, seed=0, t=math.nan), r"t must lie in \[0, 1\] .* got nan"),
         (lambda b: noised(b, seed=-1), "seed must be an integer ≥ 0, got -1"),

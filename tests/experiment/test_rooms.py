@@ -10,9 +10,9 @@ import pytest
 import iga.experiment
 
 FOLDER = Path(iga.experiment.__file__).parent
-# From the ground up. At the top of the folder stand the settings, which all read, with their reader (`typed`), and
-# compare, which reads all.
-STOREYS = ("typed", "settings", "task", "model", "run", "results", "compare")
+# From the ground up. At the top of the folder stand the settings, which all read, with their reader (`typed`) and the
+# table of arms taken apart (`cures`), and compare, which reads all but the sweep of its like.
+STOREYS = ("typed", "cures", "settings", "task", "model", "run", "results", "compare", "sweep")
 
 
 def imported(path: Path) -> set[str]:

@@ -200,7 +200,7 @@ def test_a_module_is_in_eval_mode_meanwhile_and_as_it_was_afterwards(batch: Batc
         ({"rate": 0.0}, "rate must be a finite number > 0, got 0.0"),
         ({"rate": math.nan}, "rate must be a finite number > 0, got nan"),
         ({"rate": math.inf}, "rate must be a finite number > 0, got inf"),
-        ({"gaussians": "free"}, 'gaussians must be "fixed" or "learned"'),
+        ({"gaussians": "moving"}, 'gaussians must be "fixed", "learned" or "free"'),
     ],
 )
 def test_arguments_of_the_sampler_are_refused_by_name(batch: Batch, change: dict, message: str) -> None:

@@ -131,7 +131,7 @@ OVERRIDES = {
     "model.heads=true": r"model\.heads must be a whole number: .*True",
     "model.blocks=0": r"model\.blocks must be at least 1",
     "model.transformer_heads=5": r"model\.c_s must be a multiple of model\.transformer_heads = 5",
-    "model.gaussians=moving": r"model\.gaussians must be one of fixed, learned; got 'moving'",
+    "model.gaussians=moving": r"model\.gaussians must be one of fixed, learned, free; got 'moving'",
     "data.structures=a.pdb": r"data\.structures must be a list of texts",
     "data.structures.0=a.pdb": "container types",
     "data.stress=maybe": r"data\.stress must be true or false: .*'maybe'",

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from helpers.scripts import ROOT
+from helpers.sweeps import left, make_sweep
 from iga import verify
 from iga.bench.probe import Limit
 from iga.bench.run import plan, run
@@ -60,6 +61,8 @@ def _made() -> dict[str, Any]:
         "green bench": timed,
         "red bench": wrong,
         "green compare": short_comparison(),
+        "green sweep": make_sweep({"ipa": lambda seed: 1.5, "bounded": lambda seed: 1.4}, seeds=2),
+        "red sweep": _short_sweep(),
         "red fuzz": _fuzz(green["environment"], found=True),
         "green fuzz": _fuzz(green["environment"], found=False),
         "red inspect": inspection("pre_fix"),
@@ -67,6 +70,13 @@ def _made() -> dict[str, Any]:
         "red replay": _replay(crossed=True),
         "green replay": _replay(crossed=False),
     }
+
+
+def _short_sweep() -> Any:
+    """A sweep of which one run goes on, and one has not begun."""
+    made = make_sweep({"ipa": lambda seed: 1.5, "bounded": lambda seed: None})
+    made["runs"][0] |= {"status": "running", "left": left()}
+    return made | {"exit_code": 1, "planned": len(made["runs"]) + 1}
 
 
 def _replay(*, crossed: bool) -> dict[str, Any]:

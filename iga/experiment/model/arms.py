@@ -11,6 +11,7 @@ from torch import nn
 
 from iga._typing import Bool, Float, Tensor
 from iga.attention import InvariantGaussianAttention
+from iga.experiment.model.cures import cured
 from iga.experiment.model.network import FlowNetwork
 from iga.experiment.settings import ARMS, Arm, Model, Settings, load_arm
 from iga.gaussian import GaussianRigid
@@ -45,10 +46,13 @@ def attention_of(arm: Arm, model: Model) -> ArmAttention:
     sizes = (model.c_s, model.c_z, model.c_hidden, model.heads, model.points, model.value_points)
     config = arm.config
     if config is None:
-        return ArmAttention(InvariantPointAttention(*sizes), gated=False)
-    implementation = arm.attention.get("implementation", "auto")
-    layer = InvariantGaussianAttention(*sizes, config=config, implementation=implementation)
-    return ArmAttention(layer, gated=config.time_gate is not None)
+        layer = InvariantPointAttention(*sizes)
+    else:
+        implementation = arm.attention.get("implementation", "auto")
+        layer = InvariantGaussianAttention(*sizes, config=config, implementation=implementation)
+    cure = arm.attention.get("cure", "none")
+    layer = layer if cure == "none" else cured(layer, cure)
+    return ArmAttention(layer, gated=config is not None and config.time_gate is not None)
 
 
 def network_of(settings: Settings) -> FlowNetwork:

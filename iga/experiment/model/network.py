@@ -31,7 +31,8 @@ AttentionFactory = Callable[[], nn.Module]
 
 
 class FlowNetwork(nn.Module):
-    """Predicts the clean frames, and with model.gaussians = "learned" the clean Gaussians, of noised chains.
+    """Predicts the clean frames, and with model.gaussians = "learned" the clean Gaussians, of noised chains; "free"
+    moves the Gaussians from block to block as well, without a loss of their own.
 
     attention   called once a block, in order
     """
@@ -77,7 +78,7 @@ class FlowNetwork(nn.Module):
             s, z, update, watched = block(s, z, current, mask, t)
             if statistics is not None:
                 statistics.append(watched)
-            current = _updated(current, update.to(gaussian.dtype), learned=self.gaussians == "learned")
+            current = _updated(current, update.to(gaussian.dtype), learned=self.gaussians != "fixed")
         return _where(mask, current, gaussian)
 
 
@@ -98,7 +99,7 @@ class _Block(nn.Module):
             linear(c_s, c_s), nn.ReLU(), linear(c_s, c_s), nn.ReLU(), linear(c_s, c_s, init="final")
         )
         self.transition_norm = nn.LayerNorm(c_s)
-        self.update = linear(c_s, 12 if model.gaussians == "learned" else 6, init="final")
+        self.update = linear(c_s, 6 if model.gaussians == "fixed" else 12, init="final")
         self.edge_transition = None if last else _EdgeTransition(c_s, model.c_z)
 
     def forward(

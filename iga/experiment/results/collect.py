@@ -13,7 +13,7 @@ from iga.experiment.run.records import COLUMNS, HELD_OUT_COLUMNS, read_table
 from iga.experiment.run.samples import not_written
 from iga.experiment.run.train import status_of
 
-__all__ = ["collect"]
+__all__ = ["collect", "run_of"]
 
 # Name in the result → the evaluation's. Nothing here is clamped.
 BASELINE = {"trans_raw": "trans_loss_raw", "rots_vf": "rots_vf_loss", "se3_vf_raw": "se3_vf_loss_raw"}
@@ -24,7 +24,7 @@ def collect(folder: Path, dataset: Dataset, command: str) -> dict[str, Any]:
     plan = plans.read(folder)
     evaluation = Evaluation(dataset.held_out, plan.any_settings())
     baselines = {"mean_frame": evaluation.mean_frame(), "input": evaluation.unchanged()}
-    runs = [_run(folder / plans.RUNS / name, arm, seed) for name, (arm, seed) in plan.runs().items()]
+    runs = [run_of(folder / plans.RUNS / name, arm, seed) for name, (arm, seed) in plan.runs().items()]
     return {
         "schema": 1,
         "document": "compare",
@@ -59,8 +59,8 @@ def collect(folder: Path, dataset: Dataset, command: str) -> dict[str, Any]:
     }
 
 
-def _run(folder: Path, arm: str, seed: int) -> dict[str, Any] | None:
-    """None for a run that has not begun."""
+def run_of(folder: Path, arm: str, seed: int) -> dict[str, Any] | None:
+    """All of one run; None for one that has not begun."""
     if not (folder / "status.json").exists():
         return None
     steps, held_out = read_table(folder / "metrics.csv"), read_table(folder / "held_out.csv")

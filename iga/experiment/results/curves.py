@@ -17,7 +17,7 @@ from iga.experiment.results.readings import Result, Run, reached, runs_of, serie
 from iga.experiment.results.verdicts import COLLAPSED
 from iga.report.plots import COLOURS, DARK, check_matplotlib, tidy
 
-__all__ = ["data_uri", "png"]
+__all__ = ["data_uri", "packed", "png"]
 
 _BINS = 60
 _DPI, _COLOURS = 90, 128
@@ -46,10 +46,15 @@ Points = list[tuple[float, float]]
 def png(result: Result, *, dark: bool = False) -> bytes:
     """The picture as PNG: on white, or transparent for a dark page. Raises ValueError without matplotlib."""
     check_matplotlib()
+    return packed(_figure(result, dark))
+
+
+def packed(figure: Any) -> bytes:
+    """A figure of lines as PNG."""
     from PIL import Image  # matplotlib brings it
 
     drawn, made = io.BytesIO(), io.BytesIO()
-    _figure(result, dark).savefig(drawn, format="png", dpi=_DPI)
+    figure.savefig(drawn, format="png", dpi=_DPI)
     # a few lines on one ground: a palette takes a quarter of the bytes of full colour
     with Image.open(drawn) as picture:
         picture.quantize(_COLOURS, method=Image.Quantize.FASTOCTREE).save(made, format="png", optimize=True)

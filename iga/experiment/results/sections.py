@@ -50,7 +50,7 @@ def blocks_of(results: Sequence[Named], pictures: dict[int, Picture], sizes: Seq
         Paragraph(
             "Written by `python -m iga.experiment.results.page`; do not edit. All numbers come from the results named. "
             "First what came out, then what it says of the four claims, the rules by which it says so, and each result "
-            "in full."
+            "in full. It is a stress test of attention layers: how well such networks generate proteins is not asked."
         ),
         Heading(2, "Results at a glance"),
     ]

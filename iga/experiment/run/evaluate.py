@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from iga._typing import Tensor
 from iga.experiment.model.network import FlowNetwork
 from iga.experiment.settings import Settings, Training
 from iga.experiment.task.batches import Batches
@@ -43,8 +44,18 @@ class Evaluation:
         steps = sum(batches.steps_in(epoch) for epoch in range(epochs))
         self._device = device
         self._batches = [batches(step) for step in range(steps)]
-        options = {"gaussians": settings.model.gaussians, "stress": settings.data.stress}
+        options = {"gaussians": settings.model.gaussians, "stress": settings.data.stressed}
         self._noised = [noised(batch, seed=NOISE_SEED, **options) for batch in self._batches]
+
+    @property
+    def first_mask(self) -> Tensor:
+        """The mask of the batch of `first`."""
+        return self._batches[0].mask.to(self._device)
+
+    def first(self, network: FlowNetwork) -> GaussianRigid:
+        """The network's prediction for the first batch: for whoever listens to its taps."""
+        batch, x = self._batches[0].to(self._device), self._noised[0].to(self._device)
+        return network(x.gaussian, x.t, batch.mask, batch.index)
 
     def network(self, network: FlowNetwork) -> dict[str, float]:
         """Means of every loss over the samples, and of se3_vf_loss_raw with the frames shuffled among residues."""

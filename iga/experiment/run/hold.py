@@ -36,7 +36,7 @@ class Hold:
         except BlockingIOError as error:
             os.close(number)
             raise ValueError(
-                f"{folder} is in use by another iga compare, or by a run of one that has ended; "
+                f"{folder} is in use by another iga compare or iga sweep, or by a run of one that has ended; "
                 "wait for it, or name another folder"
             ) from error
         except OSError:

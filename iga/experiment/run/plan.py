@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import ClassVar, TypeVar
 
 from iga._files import write_text
 from iga.experiment.settings import ARMS, Settings, load_settings
@@ -31,7 +32,15 @@ class ComparisonPlan:
     overrides   "training.lr=1e-3", applied to every arm
     threads     of each run, which decides the order of some sums: a run that is taken up again keeps it
     samples     structures sampled by every arm with the first seed
+
+    A grid of runs of another shape is a subclass: FILE, in which it lies, WHAT it is called, the module of WORKER that
+    makes a run of it, and what GROWS may be raised when it is taken up again.
     """
+
+    FILE: ClassVar[str] = PLAN
+    WHAT: ClassVar[str] = "comparison"
+    WORKER: ClassVar[str] = "iga.experiment.run.worker"
+    GROWS: ClassVar[tuple[str, ...]] = ("steps", "seeds", "samples", "arms")
 
     arms: tuple[str, ...] = ARMS
     structures: tuple[str, ...] = ()
@@ -55,7 +64,7 @@ class ComparisonPlan:
         if len(set(self.arms)) < len(self.arms):
             raise ValueError(f"arms must be named once each, got {', '.join(self.arms)}")
         for override in self.overrides:
-            if override.strip().startswith(RESERVED):
+            if override.partition("=")[0].strip() in RESERVED:
                 raise ValueError(f"{override!r} has an option of its own (--steps, --seed, --gaussians, --stress, …)")
         self.runs()  # refuses what the settings refuse
 
@@ -81,28 +90,33 @@ class ComparisonPlan:
         )
 
 
-def read(folder: Path) -> ComparisonPlan:
-    """The plan of a comparison's folder; ValueError where there is none, or one of another release."""
+P = TypeVar("P", bound=ComparisonPlan)
+
+
+def read(folder: Path, kind: type[P] = ComparisonPlan) -> P:
+    """The plan of a folder; ValueError where there is none, or one of another release."""
+    name = kind.FILE
     try:
-        text = (folder / PLAN).read_text(encoding="utf-8")
+        text = (folder / name).read_text(encoding="utf-8")
         state = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{folder} holds no comparison that can be read ({PLAN}): {error}") from error
+        raise ValueError(f"{folder} holds no {kind.WHAT} that can be read ({name}): {error}") from error
     try:
-        refuse_references(text, PLAN)
-        return built(ComparisonPlan, state, source=PLAN)
+        refuse_references(text, name)
+        return built(kind, state, source=name)
     except ValueError as error:
-        raise ValueError(f"{folder / PLAN} is damaged or of another release: {error}") from error
+        raise ValueError(f"{folder / name} is damaged or of another release: {error}") from error
 
 
 def write(folder: Path, plan: ComparisonPlan) -> None:
-    write_text(folder / PLAN, json.dumps(asdict(plan), indent=2) + "\n")
+    write_text(folder / plan.FILE, json.dumps(asdict(plan), indent=2) + "\n")
 
 
-def check_folder(folder: Path, plan: ComparisonPlan, *, resume: bool) -> ComparisonPlan:
+def check_folder(folder: Path, plan: P, *, resume: bool) -> P:
     """The plan to follow in `folder`: `plan`, or with `resume` that of the folder, enlarged to it.
 
-    Arms and seeds may be added, and steps. Raises ValueError where the folder holds anything else; nothing is written.
+    Of a comparison arms and seeds may be added, and steps (`GROWS`). Raises ValueError where the folder holds anything
+    else; nothing is written.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; name a folder that is empty or not there yet")
@@ -114,19 +128,20 @@ def check_folder(folder: Path, plan: ComparisonPlan, *, resume: bool) -> Compari
         raise ValueError(f"{folder} can't be made: {there}: {error.strerror}") from error
     if not folder.exists() or not any(folder.iterdir()):
         return plan
-    if not (folder / PLAN).exists():
-        raise ValueError(f"{folder} is not empty and holds no comparison; name a folder that is empty or not there yet")
-    old = read(folder)
+    what = plan.WHAT
+    if not (folder / plan.FILE).exists():
+        raise ValueError(f"{folder} is not empty and holds no {what}; name a folder that is empty or not there yet")
+    old = read(folder, type(plan))
     if not resume:
-        raise ValueError(f"{folder} holds a comparison already; go on with it by --resume, or name another folder")
-    for field in fields(ComparisonPlan):
+        raise ValueError(f"{folder} holds a {what} already; go on with it by --resume, or name another folder")
+    for field in fields(plan):
         name, was, now = field.name, getattr(old, field.name), getattr(plan, field.name)
-        if name in ("steps", "seeds", "samples"):
+        if name in plan.GROWS and name != "arms":
             if now < was:
                 raise ValueError(
                     f"{folder} was made with {name} = {was}; --resume can raise that, not lower it to {now}"
                 )
-        elif name == "arms":
+        elif name in plan.GROWS:
             if missing := [arm for arm in was if arm not in now]:
                 raise ValueError(f"{folder} has the arm {missing[0]} too: name it again, or take another folder")
         elif name not in ("threads",) and was != now:

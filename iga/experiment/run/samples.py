@@ -55,7 +55,7 @@ def write_samples(settings: Settings, dataset: Dataset, folder: Path, *, count: 
             network.load_state_dict(state["network"])
         one = cropped(chain, 0, min(len(chain), settings.training.crop))
         batch = collate([one], [number]).to(device)
-        options = {"gaussians": settings.model.gaussians, "stress": settings.data.stress}
+        options = {"gaussians": settings.model.gaussians, "stress": settings.data.stressed}
         made = sample(network, batch, seed=settings.training.seed, **options)
         place.mkdir(parents=True, exist_ok=True)
         if not bool(made.rot.isfinite().all() and made.trans.isfinite().all()):

@@ -10,7 +10,7 @@ A run's folder: config.yaml, metrics.csv (a row a step), held_out.csv, checkpoin
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,9 @@ from iga.experiment.task.chains import Batch
 from iga.experiment.task.flow import TRANS_CLAMP, losses, noised
 from iga.kernels import Statistics
 
-__all__ = ["status_of", "train"]
+__all__ = ["Probe", "status_of", "train"]
+
+Probe = Callable[[FlowNetwork, int], None]  # called after an evaluation, with the number of steps done
 
 _STATUS = ("finished", "non-finite", "running")
 _KEYS = {"steps_done", "first_non_finite", "what_non_finite", "seconds_a_step", "peak_mb", "parameters"}
@@ -49,9 +51,18 @@ class _Run:
     peak_mb: float = 0.0  # MiB: of the process, or of CUDA's allocator
 
 
-def train(settings: Settings, dataset: Dataset, folder: Path, *, device: str = "cpu", log: Logger | None = None) -> str:
+def train(
+    settings: Settings,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    log: Logger | None = None,
+    probe: Probe | None = None,
+) -> str:
     """Trains to settings.training.steps, from the checkpoint in `folder` if there is one. Returns the status,
-    "finished" or "non-finite"; a run that has one already is left alone.
+    "finished" or "non-finite"; a run that has one already is left alone. `probe` comes before the checkpoint of its
+    step: it is called again where that is lost, and must leave the network and the global generators as they are.
 
     Raises ValueError where `folder` holds a run with other settings than these, but for the number of steps.
     """
@@ -79,6 +90,8 @@ def train(settings: Settings, dataset: Dataset, folder: Path, *, device: str = "
             last = run.step == settings.training.steps
             if wrong is None and (last or run.step % settings.training.evaluate_every == 0):
                 tables.held_out({"step": float(run.step), **evaluation.network(run.network)})
+                if probe is not None and writes:
+                    probe(run.network, run.step)
             if wrong is None and writes and (last or run.step % settings.training.checkpoint_every == 0):
                 tables.flush()
                 _keep(run, folder)
@@ -215,7 +228,7 @@ def _mine(batches: Batches, step: int) -> Batch:
 def _step(run: _Run, model: torch.nn.Module, batch: Batch, device: str) -> tuple[dict[str, float], str | None]:
     """One step of the optimiser: (the row of metrics.csv, what was not finite)."""
     settings, t = run.settings, run.settings.training
-    x = noised(batch, seed=t.seed, gaussians=settings.model.gaussians, stress=settings.data.stress).to(device)
+    x = noised(batch, seed=t.seed, gaussians=settings.model.gaussians, stress=settings.data.stressed).to(device)
     mask, index = batch.mask.to(device), batch.index.to(device)
     watched: list[Statistics] = []
     run.optimizer.zero_grad(set_to_none=True)

@@ -6,7 +6,7 @@ State x_t = (frame (R_t, t_t), local mean m_t, log scale l_t) of every residue, 
     R_t = R_0 exp(t log(R_0ᵀ R_1))                 R_0 uniform on SO(3)
     learned   m_t = (1 − t) m_0 + t m_1            m_0 normal, deviation 0.1 nm
               l_t = (1 − t) l_0 + t l_1            l_0 normal about log 0.1, deviation 0.5
-    fixed     m_t = m_1,  l_t = l_1
+    fixed     m_t = m_1,  l_t = l_1;  free: the same, and the network moves them without a loss of their own
 
 The losses divide by 1 − c, c = min(t, 0.9), because the way that is left shrinks as 1 − t. All of them:
 docs/experiment/README.md.
@@ -24,7 +24,7 @@ import torch
 
 from iga import rotation
 from iga._typing import NM_PER_ANGSTROM, Bool, Float, Tensor
-from iga.experiment.settings import GAUSSIANS
+from iga.experiment.settings import GAUSSIANS, Stress
 from iga.experiment.task.chains import LOG_NEUTRAL_SIGMA, Batch, neutral, stream
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
@@ -131,13 +131,20 @@ def draw_noise(seed: int, draw: int, length: int) -> Noise:
 
 
 def noised(
-    batch: Batch, *, seed: int, gaussians: str = "fixed", stress: bool = False, t: float | None = None
+    batch: Batch,
+    *,
+    seed: int,
+    gaussians: str = "fixed",
+    stress: Stress | bool | None = False,
+    t: float | None = None,
 ) -> Noised:
     """x_t and x_1 of a batch.
 
-    gaussians  "fixed": the Gaussians of the data at every t; "learned": they move too, from noise to those of the data
+    gaussians  "fixed" and "free": the Gaussians of the data at every t; "learned": they move too, from noise to those
+               of the data
     stress     scales that collapse: a shift of −8 … −4 on each residue's three log scales, and on every fourth residue
-               one axis a needle of 1 … 148 nm instead; fixed: seen at every t; learned: l_0 is log 0.1 so changed
+               one axis a needle of 1 … 148 nm instead; fixed: seen at every t; learned: l_0 is log 0.1 so changed.
+               A `Stress` has the parts of it: collapse, needles (alone and learned: on l_0 as drawn), one dose for all
     t          one time in [0, 1] for all samples; None: drawn, in [0.01, 1]
     """
     check_gaussians(gaussians)
@@ -152,10 +159,13 @@ def noised(
         local_mean, log_scale = stack([x.local_mean for x in drawn]), stack([x.log_scale for x in drawn])
     else:
         local_mean, log_scale = target.local_mean, target.log_scale
-    if stress:
+    kind = (Stress() if stress else None) if stress is None or isinstance(stress, bool) else stress
+    if kind is not None and kind.collapse:
         base = torch.full_like(log_scale, LOG_NEUTRAL_SIGMA) if learned else log_scale
+        log_scale = base + (stack([x.shift for x in drawn]) if kind.dose is None else kind.dose)
+    if kind is not None and kind.needles:
         is_needle = stack([x.is_needle for x in drawn]) > 0
-        log_scale = torch.where(is_needle, stack([x.needle for x in drawn]), base + stack([x.shift for x in drawn]))
+        log_scale = torch.where(is_needle, stack([x.needle for x in drawn]), log_scale)
     start = neutral(GaussianRigid(frame, local_mean, log_scale), batch.mask)
     if not learned:
         target = replace(target, log_scale=start.log_scale)
@@ -248,9 +258,9 @@ def shuffled(noised: Noised, mask: Bool[Tensor, "b n"], seed: int) -> Noised:
 
 
 def check_gaussians(gaussians: str) -> None:
-    """Raises ValueError unless it is one of the two modes."""
+    """Raises ValueError unless it is one of the modes."""
     if gaussians not in GAUSSIANS:
-        raise ValueError(f'gaussians must be "fixed" or "learned", got {gaussians!r}')
+        raise ValueError(f'gaussians must be "fixed", "learned" or "free", got {gaussians!r}')
 
 
 def _mean_square(error: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:

@@ -15,6 +15,7 @@ import torch
 
 from iga import rotation
 from iga._typing import NM_PER_ANGSTROM, Bool, Float, Tensor
+from iga.experiment.settings import Stress
 from iga.experiment.task.chains import Batch, neutral
 from iga.experiment.task.flow import T_MIN, check_gaussians, nearest_rotation, noised
 from iga.frame import Frame
@@ -33,7 +34,7 @@ def sample(
     steps: int = 100,
     seed: int,
     gaussians: str = "fixed",
-    stress: bool = False,
+    stress: Stress | bool | None = False,
     rate: float = 10.0,
 ) -> GaussianRigid:
     """x̂_1 [b, n] at the end of `steps` Euler steps from t = 0.01, with noise at its start, to t = 1.

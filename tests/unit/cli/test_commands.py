@@ -19,7 +19,7 @@ Capture = pytest.CaptureFixture[str]
 def test_help_names_every_command_and_the_version_is_the_packages(capfd: Capture) -> None:
     ended = called(capfd, "--help")
     assert ended.code == 0
-    for command in ("verify", "faults", "bounds", "picture", "bench", "compare", "warm"):
+    for command in ("verify", "faults", "bounds", "picture", "bench", "compare", "sweep", "warm"):
         assert command in ended.out
         assert called(capfd, command, "--help").code == 0
     assert called(capfd, "--version") == (0, f"iga {__version__}\n", "")

@@ -16,6 +16,7 @@ from rich.console import Console
 import iga.report
 from helpers.documents import inspection
 from helpers.scripts import ROOT, load_script
+from helpers.sweeps import left, make_sweep
 from iga import verify
 from iga.bench.probe import Limit
 from iga.bench.run import plan, run
@@ -27,7 +28,7 @@ from iga.report.documents import DOCUMENTS, Bench
 from iga.report.schema import flaw, read, read_as, write
 from iga.testing.faults.matrix import Matrix, Row
 
-KINDS = ("verify", "faults", "bench", "compare", "inspect")
+KINDS = ("verify", "faults", "bench", "compare", "sweep", "inspect")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,7 @@ def documents() -> dict[str, Any]:
         "faults": matrix.document("iga faults"),
         "bench": timed | {"baseline": {"max_ratio": 1.25, "changes": []}},
         "compare": _short_comparison(),
+        "sweep": _short_sweep(),
         "inspect": inspection("bounded"),
     }
 
@@ -52,6 +54,13 @@ def _short_comparison() -> Any:
     one = result["runs"][0]
     short = {"steps": {name: values[:2] for name, values in one["steps"].items()}, "held_out": one["held_out"][:1]}
     return {**result, "document": "compare", "exit_code": 0, "runs": [one | short]}
+
+
+def _short_sweep() -> Any:
+    """One run of a sweep, whose keys are those of a real one (tests/experiment/test_sweep.py reads that)."""
+    made = make_sweep({"bounded": lambda seed: 1.5}, seeds=1)
+    made["runs"][0]["left"] = left([1, 2])
+    return made
 
 
 def validator(kind: str, *, strict: bool = False) -> Draft202012Validator:
@@ -104,6 +113,7 @@ def test_what_is_required_is_every_key_but_those_that_came_later() -> None:
         ("faults", "clean_runs"),
         ("bench", "noise"),
         ("compare", "runs"),
+        ("sweep", "planned"),
     ):
         assert flaw({}, DOCUMENTS[kind]) == "schema is missing"
         assert lacking in validator(kind).schema["required"]  # pyright: ignore[reportArgumentType, reportIndexIssue]
@@ -112,7 +122,7 @@ def test_what_is_required_is_every_key_but_those_that_came_later() -> None:
 def test_files_of_schema_1_without_the_new_keys_are_read(documents: dict[str, Any], tmp_path: Path) -> None:
     new = {"document", "implementations", "baseline"}
     for kind, document in documents.items():
-        if kind == "inspect":  # which has always had them
+        if kind in ("inspect", "sweep"):  # which have always had them
             continue
         older = {name: one for name, one in document.items() if name not in new}
         if kind in ("bench", "compare"):
@@ -135,7 +145,7 @@ def test_files_of_schema_1_without_the_new_keys_are_read(documents: dict[str, An
         ("[" * 100_000, "is no JSON"),
         ("[]", 'no key "schema"'),
         ('{"schema": 2, "document": "verify"}', "has schema 2; this version of iga reads schema 1"),
-        ('{"schema": 1}', '"document" must be one of verify, faults, bench, compare'),
+        ('{"schema": 1}', '"document" must be one of verify, faults, bench, compare, sweep'),
         ('{"schema": 1, "document": ["verify"]}', '"document" must be one of'),
         ('{"schema": 1, "document": "faults"}', "no whole faults document: command is missing"),
         ('{"schema": 1, "rows": [{"direction": 3}]}', "no whole bench document: environment is missing"),
