@@ -80,9 +80,10 @@ def gaussian_overlap(
 
     float32, searched: dist_sq within (15 + 8κ)·2⁻²⁴ relative, log_det within (25 + 3κ)·2⁻²⁴ absolute (or half its last
     bit, where that is more), log_det under 3 ln(2 σ_min²) by at most 4 ulp, for κ ≤ 5000; proved: `iga.bounds`.
-    Range, forward and backward: `iga.bounds.sigma_range`, in float32 3e-5 to 7e5 nm for anchors 20 nm apart. float64
-    inputs are computed in float64; other dtypes, or two of them, raise ValueError. Source: docs/theory.md, sections 5
-    and 6.
+    Range, forward and backward: `iga.bounds.sigma_range`, in float32 3e-5 to 7e5 nm for anchors 20 nm apart; relative
+    in dist_sq from |δ| = `iga.bounds.delta_floor` on (4e-10 nm at σ = 3e-5 nm, 1e-13 nm at κ = 5000 and 0.03 nm), below
+    it to 2·2⁻²⁴. float64 inputs are computed in float64; other dtypes, or two of them, raise ValueError. Source:
+    docs/theory.md, sections 5 and 6.
     """
     _check_pair(q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma)
     r_i, r_j = _matrix(q_rot), _matrix(k_rot)

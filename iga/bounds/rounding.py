@@ -21,6 +21,7 @@ from iga.bounds.roundings import ANY, Roundings
 
 __all__ = [
     "ROUNDED_DRIFT",
+    "delta_floor",
     "digits_left",
     "dist_sq_bound_budget",
     "dist_sq_budget",
@@ -69,6 +70,25 @@ def sigma_range(
     return sigma_limits(extent, offset_max, (info.tiny, info.max), gradients=gradients)
 
 
+def delta_floor(sigma_min: Scalar, kappa: Scalar, dtype: torch.dtype, *, flushed: bool = False) -> Result:
+    """Least |δ|, nm, from which dist_sq keeps its relative budget, but for (5 + 3 κ) u, beside every underflow.
+
+    Below, products underflow, and dist_sq errs absolutely, by 2 u at most where subnormal numbers are kept. `flushed`:
+    where they become 0 (torch.set_flush_denormal, a GPU's approximate instructions); then inf where a term of det
+    itself is lost.
+    docs/theory.md, section 5.
+    """
+    u = unit_roundoff(dtype)
+    tiny = torch.finfo(dtype).tiny / (u if flushed else 1.0)
+    least = maximum(maximum(3.0 / sigma_min**2, sqrt(12.0 * kappa**3)), 2.0 * kappa * sigma_min)
+    if not flushed:
+        return math.sqrt(tiny) * least
+    lost = sigma_min < (2.25 * tiny) ** (1 / 6)
+    if isinstance(least, Tensor):
+        return torch.where(torch.as_tensor(lost), math.inf, math.sqrt(tiny) * least)
+    return math.inf if lost else math.sqrt(tiny) * least
+
+
 def dist_sq_coefficients(drift: Scalar = ROUNDED_DRIFT, roundings: Roundings = ANY) -> tuple[Result, Result]:
     """(c₀, c₁) of e = (c₀ + c₁ κ) u, dist_sq's relative error to first order: (47, 59.6) of the reference.
     docs/theory.md, 6.4."""
@@ -108,16 +128,24 @@ def log_det_budget(
 
 
 def log_det_floor_budget(
-    dtype: Precision, sigma_min: float, *, drift: Scalar = ROUNDED_DRIFT, roundings: Roundings = ANY
+    dtype: Precision,
+    sigma_min: float,
+    *,
+    drift: Scalar = ROUNDED_DRIFT,
+    roundings: Roundings = ANY,
+    root: float = 0.0,
 ) -> Result:
     """How far log_det may lie under 3 ln(2 σ_min²) under (R), free of κ: 35 u + one ulp of it for the reference.
     docs/theory.md, 6.5.
 
     27.8 u for det, 6 u for σ_min rounded to `dtype` (rounding is monotone: no computed σ lies below that), the rest
-    is second order.
+    is second order. `root`: the error in u of the smooth floor's square root where that is not correctly rounded, as
+    in code generated for a GPU (PTX's sqrt.approx: 2); then 6 (root + ½) u more.
     """
     u = unit_roundoff(dtype)
-    first = roundings.det + 0.5 * math.sqrt(3.0) * _relative(drift, roundings) + 6.0
+    first = (
+        roundings.det + 0.5 * math.sqrt(3.0) * _relative(drift, roundings) + 6.0 + (6.0 * (root + 0.5) if root else 0.0)
+    )
     logarithm = roundings.log * abs(3.0 * math.log(2.0 * sigma_min**2)) + roundings.log_at_one
     return (first + 1.0 + logarithm) * u
 
