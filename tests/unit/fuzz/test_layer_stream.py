@@ -16,7 +16,6 @@ from iga.fuzz.layer_counterexample import main, write_layer_counterexample
 from iga.fuzz.layer_draw import LADDERS, Room, draw, draw_ordinary, ladder, mutated
 from iga.fuzz.layer_genome import LayerGenome, call_of, case_of, genome_of
 from iga.fuzz.layer_measure import Asked
-from iga.fuzz.layer_shrink import simplest
 from iga.fuzz.layer_structures import parts_of, stretch
 from iga.fuzz.messages import candidate_of, document_of
 from iga.fuzz.stream import Candidate
@@ -290,34 +289,6 @@ def test_what_is_no_call_is_refused_in_one_line(change) -> None:  # noqa: ANN001
     change(call)
     with pytest.raises(ValueError, match="no call of a layer"):
         genome_of(call)
-
-
-def test_a_call_is_made_simple_as_far_as_it_still_breaks() -> None:
-    genome = a_call("samples", 5, seed=2).sized(no_qk_points=9, no_heads=3)
-
-    def fails(one: LayerGenome) -> bool:
-        return one.points >= 7 and one.residues >= 2 and bool((~one.mask).any())
-
-    genome = masked(genome, 1)
-    small = simplest(genome, fails, 20.0)
-    assert fails(small)
-    assert (small.points, small.residues, len(small.samples), small.shape) == (7, 2, 1, (1,))
-    assert small.sizes["no_heads"] == small.sizes["c_hidden"] == 1
-    assert torch.equal(small.trans, torch.zeros(1, 2, 3, dtype=torch.float64))
-
-
-def test_a_turn_that_has_to_stay_and_parameters_that_do_not_become_numbers_that_a_person_can_read() -> None:
-    """A fall under the floor needs a frame that is not the identity, and no parameters."""
-
-    def fails(one: LayerGenome) -> bool:
-        off = (one.rot - torch.eye(3, dtype=torch.float64)).abs().amax(dim=(-2, -1))
-        return bool((off > 0.1).all())
-
-    small = simplest(a_call("residues", 2, gain=2.0), fails, 20.0)
-    assert small.gain == 0.0
-    assert set(small.rot.flatten().tolist()) <= {0.0, 1.0, 0.6, 0.8, -0.8}  # one axis, and one residue
-    every = CLEAN.random(2, seed=1, gain=small.gain).state_dict()
-    assert all(not x.any() for x in every.values() if x.ndim >= 2)
 
 
 def test_a_stream_goes_on_from_its_state_as_if_it_had_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
