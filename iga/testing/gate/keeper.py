@@ -73,7 +73,7 @@ def _end(child: int, heeded: list[signal.Signals]) -> int:
                 code = os.waitstatus_to_exitcode(status)
         if code is None and time.monotonic() - counted > _LOOK:
             counted = time.monotonic()
-            code = CROWDED if len(_below(os.getpid())) > CROWD else None
+            code = CROWDED if len(_below(os.getpid(), ended=False)) > CROWD else None
     last = time.monotonic() + _PATIENCE
     while (left := _below(os.getpid())) and time.monotonic() < last:
         for number in (signal.SIGSTOP, signal.SIGKILL):  # what is stopped starts no other meanwhile
@@ -94,20 +94,23 @@ def _ended() -> list[tuple[int, int]]:
     return found
 
 
-def _below(root: int) -> list[int]:
-    """All processes that descend from this one, and have not ended."""
-    parents: dict[int, list[int]] = {}
+def _below(root: int, *, ended: bool = True) -> list[int]:
+    """All processes that descend from this one; also those that have ended and are not yet gone, unless told not to.
+
+    One whose first thread has ended looks as if it had ended itself, and keeps its children while another thread runs.
+    """
+    parents, over = dict[int, list[int]](), set[int]()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):  # it has ended meanwhile
                 state, parent = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
-                if state not in "ZX":
-                    parents.setdefault(int(parent), []).append(int(entry.name))
+                parents.setdefault(int(parent), []).append(int(entry.name))
+                over |= {int(entry.name)} if state in "ZX" else set()
     found, new = list[int](), [root]
     while new:
         new = [child for pid in new for child in parents.get(pid, [])]
         found += new
-    return found
+    return found if ended else [pid for pid in found if pid not in over]
 
 
 def _leave(code: int) -> NoReturn:

@@ -1,10 +1,12 @@
 """Nothing that an accused starts outlives the gate, in whatever session it runs and however the gate ends."""
 
+import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -151,6 +153,25 @@ def test_nothing_is_left_when_the_gate_is_killed(starts: Path, left: Path) -> No
         _until(lambda: bool(left.read_text().split()), 60.0)
         gate.send_signal(signal.SIGKILL)
     _until(lambda: not _running(left), 10.0)
+
+
+def test_what_a_process_started_whose_first_thread_has_ended_is_ended(tmp_path: Path) -> None:
+    """It looks like a zombie, and so does a large process that is just being ended: its children still have it."""
+    said = tmp_path / "pid"
+
+    def work() -> None:
+        said.write_text(str(subprocess.Popen(["sleep", "600"], start_new_session=True).pid), encoding="utf-8")
+        threading.Thread(target=time.sleep, args=[600]).start()
+        ctypes.CDLL(None).pthread_exit(None)
+
+    child = os.fork()
+    if not child:
+        keeper.keep(work)
+    _until(lambda: said.exists() and bool(said.read_text()), 10.0)
+    time.sleep(0.2)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    assert not _runs(int(said.read_text()))
 
 
 def test_a_keeper_keeps_no_file_open() -> None:
