@@ -52,7 +52,8 @@ class TargetError(Exception):
 
 
 class Unloadable(ValueError):
-    """A target that ends the process, or fills the memory, as it is loaded or first called: wrong, not misused."""
+    """A target that is wrong, not misused, as it is loaded or first called: it ends the process, fills the memory, or
+    can be called in one shape and not in another. What can be called in none is misuse, a plain ValueError."""
 
 
 @contextmanager

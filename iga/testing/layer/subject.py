@@ -1,7 +1,7 @@
 """A layer under test: built with any number of points, fresh, with random parameters or equal points, and called."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from iga.testing.layer.cases import Case
 from iga.testing.layer.references import Reference
 from iga.testing.layer.seen import Hook, Seen, hooks_of, watched
 from iga.testing.state.watch import left_alone
-from iga.testing.targets import DTYPES, Claims, Target, TargetError, one_line
+from iga.testing.targets import DTYPES, Claims, Target, TargetError, Unloadable, one_line
 
 __all__ = ["Observation", "Subject", "TracedLayer", "lacking", "layer_subject", "randomise", "tie_points"]
 
@@ -258,7 +258,8 @@ class Observation:
 def layer_subject(target: Target, profile: Profile, probe: Case) -> Subject:
     """The Subject of a layer target, after one call on an ordinary case.
 
-    Raises ValueError, one line, for what is not a layer: a wrong signature, a wrong shape, a wrong device.
+    Raises ValueError, one line, for what is not a layer: a wrong signature, a wrong shape, a wrong device. Unloadable
+    for one that can be called on another batch, or on more residues, all the same.
     """
     claims = target.claims
     subject = Subject(
@@ -266,14 +267,23 @@ def layer_subject(target: Target, profile: Profile, probe: Case) -> Subject:
     )
     dtype = torch.float32 if torch.float32 in target.dtypes else torch.float64
     probe = replace(probe, rigid=probe.rigid.to(dtype=dtype), s=probe.s.to(dtype), z=probe.z.to(dtype))
+    call = "f(*, c_s, c_z, c_hidden, no_heads, no_qk_points, no_v_points) -> Module; forward(s, z, r, mask)"
+    words = f"{target.name} cannot be called as a layer, {call}"
     try:
         layer = subject.fresh(2, seed=0).to(dtype)
+    except TargetError as error:
+        raise ValueError(f"{words}: {error}") from error
+    try:
         with torch.no_grad():
             subject.output(layer, probe)
-            subject = _with_taps(subject, layer, probe)
     except TargetError as error:
-        call = "f(*, c_s, c_z, c_hidden, no_heads, no_qk_points, no_v_points) -> Module; forward(s, z, r, mask)"
-        raise ValueError(f"{target.name} cannot be called as a layer, {call}: {error}") from error
+        kind = Unloadable if _called_otherwise(subject, layer, probe) else ValueError
+        raise kind(f"{words}: {error}") from error
+    try:
+        with torch.no_grad():
+            subject = _with_taps(subject, layer, probe)
+    except TargetError as error:  # a tap that is claimed and is not there
+        raise ValueError(f"{words}: {error}") from error
     if dtype != torch.float32:  # the checks of scores are made in float32
         return subject
     missing = lacking(layer, profile.no_heads)
@@ -289,6 +299,19 @@ def layer_subject(target: Target, profile: Profile, probe: Case) -> Subject:
         return subject
     require_parts(target.name, missing)
     return traced
+
+
+def _called_otherwise(subject: Subject, layer: nn.Module, probe: Case) -> bool:
+    """Whether it answers as it should to two samples, or to five times the residues."""
+    n = probe.s.shape[-2]
+    for batch, residues in ((2, n), (1, 5 * n), (2, 5 * n)):
+        sample, place = torch.zeros(batch, dtype=torch.long), torch.arange(residues) % n
+        z = probe.z[sample][:, place][:, :, place]
+        s, mask, rigid = (x[sample][:, place] for x in (probe.s, probe.mask, probe.rigid))
+        with suppress(TargetError), torch.no_grad():
+            subject.output(layer, replace(probe, s=s, z=z, mask=mask, rigid=rigid))
+            return True
+    return False
 
 
 def _with_taps(subject: Subject, layer: nn.Module, probe: Case) -> Subject:

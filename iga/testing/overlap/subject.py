@@ -10,7 +10,7 @@ from iga._typing import Tensor
 from iga.testing.latest import called
 from iga.testing.state.watch import left_alone
 from iga.testing.tally import Tally
-from iga.testing.targets import DTYPES, Claims, Target, TargetError, one_line
+from iga.testing.targets import DTYPES, Claims, Target, TargetError, Unloadable, one_line
 
 __all__ = ["ARGUMENTS", "OverlapSubject", "Pair", "overlap_subject", "require_answers"]
 
@@ -62,10 +62,12 @@ def overlap_subject(target: Target) -> OverlapSubject:
     """The OverlapSubject of a target, after two calls on ordinary pairs: a plain batch, and one that broadcasts.
 
     Raises ValueError, one line, for what is not an overlap function: a wrong signature, wrong shapes, a wrong device.
+    Unloadable for what answers to one of the two calls alone.
     """
     subject = OverlapSubject(target.name, target.function, target.sigma_range, target.dtypes, claims=target.claims)
     sigma = (target.sigma_range[0] * target.sigma_range[1]) ** 0.5
-    for queries, keys in (((4,), (4,)), ((3, 1), (2,))):
+    failed: list[ValueError] = []
+    for queries, keys in (shapes := (((4,), (4,)), ((3, 1), (2,)))):
         rot, mean = torch.eye(3), torch.ones(3)
         pair = tuple(
             x.expand(*batch, *x.shape).to(target.dtypes[0]).clone()
@@ -75,8 +77,11 @@ def overlap_subject(target: Target) -> OverlapSubject:
         try:
             subject(*pair)
         except TargetError as error:
-            shapes = f"pairs of shapes {list(queries)} and {list(keys)}"
-            raise ValueError(f"{target.name} cannot be called as an overlap, {CALL}: on {shapes}, {error}") from error
+            where = f"on pairs of shapes {list(queries)} and {list(keys)}"
+            words = f"{target.name} cannot be called as an overlap, {CALL}: {where}, {error}"
+            failed.append(ValueError(words).with_traceback(error.__traceback__))
+    if failed:
+        raise failed[0] if len(failed) == len(shapes) else Unloadable(str(failed[0]))
     return subject
 
 

@@ -75,6 +75,23 @@ def transposed(**sizes):
 def elsewhere(**sizes):
     return Applied(lambda s: s.to("meta"))
 
+class Squeezed(Applied):
+    def forward(self, s, z, r, mask):
+        return s[0] if len(s) == 1 else s
+
+class Long(Applied):
+    def forward(self, s, z, r, mask):
+        return s.unfold(-2, 16, 1)[..., 0].repeat_interleave(s.shape[-2], -2)[..., : s.shape[-2], :]
+
+def squeezed(**sizes):
+    return Squeezed(None)
+
+def long(**sizes):
+    return Long(None)
+
+def no_broadcasting(*pair):
+    return tuple(x if x.ndim == 1 else x[..., :1] for x in iga.gaussian_overlap(*pair))
+
 number = 3
 """
 
@@ -137,6 +154,17 @@ def test_kinds_that_disagree_are_refused() -> None:
 
 
 # --- the command line -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("spec", "kind"), [("squeezed", "layer"), ("long", "layer"), ("no_broadcasting", "overlap")])
+def test_what_answers_in_one_shape_alone_is_broken_and_not_misused(
+    spec: str, kind: str, mine: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file = mine.parent / "found.json"
+    code, out, _ = run(["verify", f"{mine}:{spec}", "--kind", kind, "--json", str(file)], capsys)
+    (row,) = json.loads(file.read_text())["invariants"]
+    assert (code, row["name"], row["verdict"]) == (1, "loads", "broken") and "cannot be called" in out
+
 
 MISUSE = [
     ("no_such_package:f", "overlap", "does not import"),
