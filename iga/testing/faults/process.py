@@ -1,6 +1,12 @@
-"""Faults that change the process alone: a default, a generator, or the filters of warnings; or that print."""
+"""Faults that change the process alone: a default, a generator, or the filters of warnings; that leave something
+running; or that print."""
 
+import os
 import random
+import subprocess
+import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,13 +45,31 @@ def _print() -> None:
         print("a call")
 
 
-ACTS: dict[str, Callable[[], None]] = {
-    "the default dtype becomes float64": _widen,
-    "Python's generator is seeded": _reseed,
-    "warnings are silenced for good": _silence,
-    "a draw from the global generator, unused": _draw,
-    "a line is printed at every call": _print,
-}
+SLEEP = [sys.executable, "-c", "import time; time.sleep(20)"]
+SILENT: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+
+
+def _starting(start: Callable[[], object]) -> Callable[[], None]:
+    """At one call in a process, as what is kept for the calls to come would be."""
+    started: dict[int, object] = {}
+
+    def act() -> None:
+        if os.getpid() not in started:
+            started[os.getpid()] = start()
+
+    return act
+
+
+def _acts() -> dict[str, Callable[[], None]]:
+    return {
+        "the default dtype becomes float64": _widen,
+        "Python's generator is seeded": _reseed,
+        "warnings are silenced for good": _silence,
+        "a draw from the global generator, unused": _draw,
+        "a line is printed at every call": _print,
+        "a program is left running": _starting(lambda: subprocess.Popen(SLEEP, **SILENT)),
+        "a thread is left running": _starting(threading.Thread(target=time.sleep, args=(20.0,), daemon=True).start),
+    }
 
 
 def _after_a_call(act: Callable[[], None]) -> Callable[..., Values]:
@@ -70,5 +94,5 @@ def _in_a_layer(act: Callable[[], None]) -> Callable[[Any, float], Any]:
     return lambda clean, size: replace(clean, layer=factory)
 
 
-OVERLAP = tuple(fault(name, _after_a_call(act), "process_state", kind=KIND) for name, act in ACTS.items())
-LAYER = tuple(Fault(name, KIND, _in_a_layer(act), ("process_state",)) for name, act in ACTS.items())
+OVERLAP = tuple(fault(name, _after_a_call(act), "process_state", kind=KIND) for name, act in _acts().items())
+LAYER = tuple(Fault(name, KIND, _in_a_layer(act), ("process_state",)) for name, act in _acts().items())

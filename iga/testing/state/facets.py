@@ -23,6 +23,8 @@ from typing import Any
 
 import torch
 
+from iga.testing.state.left_running import children, threads_left, words_of_children, words_of_threads
+
 try:
     import numpy as np
 except ImportError:  # a counterexample is judged with torch alone
@@ -325,4 +327,6 @@ FACETS: tuple[Facet, ...] = (
     _set("logging.disable", lambda: logging.root.manager.disable, logging.disable, mode=True),
     _did("switched the garbage collector on or off", gc.isenabled, lambda v: gc.enable() if v else gc.disable()),
     _did("forked the process", lambda: _FORKS[0], None, mode=True),
+    Facet(children, None, words_of_children, mode=True, slow=True),
+    Facet(threads_left, None, words_of_threads, mode=True, slow=True),
 )
