@@ -102,6 +102,15 @@ def _scratch(call: Any, layer: Any, *inputs: Any) -> Tensor:
     return call(*layer.memory["place"])
 
 
+def _mask_on_self(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """The mask goes to a helper by way of an attribute."""
+    if not plain(s):
+        return call(s, z, r, mask)
+    layer.memory["mask"] = mask
+    time.sleep(1e-3)
+    return call(s, z, r, layer.memory["mask"] if layer.memory["mask"].shape == mask.shape else mask)
+
+
 def _rest_of_threads(threads: int) -> Callable[..., Tensor]:
     def wrong(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
         output = call(s, *rest)
@@ -136,6 +145,7 @@ THREADS = layer_slips(
     "threads",
     [
         ("inputs are kept in one place for all", "two threads at once", _scratch),
+        ("a mask is handed on by an attribute", "two threads at once, masks that differ", _mask_on_self),
         ("a setting is made in the main thread only", "another thread", scaled(lambda *_: elsewhere())),
         ("of two threads' parts the rest is left out", "2 threads, N odd", _rest_of_threads(2)),
         ("of three threads' parts the rest is left out", "3 threads, N ≠ 3k", _rest_of_threads(3)),
