@@ -57,6 +57,8 @@ MEANINGS = {
     "reproduced.",
     "small_sizes": "It fails for very few residues or keys, which the end of a batch or a short chain brings.",
     "large_sizes": "It is wrong for long chains, which short tests do not show.",
+    "feature_laws": "It reads pair features of other rows than the query's own, or takes zeros for padding, so that "
+    "what one residue is given changes another.",
     "reduced_precision": "Under autocast or TF32 the geometry loses digits, so that training in mixed precision sees "
     "other distances.",
     "process_state": "A call leaves its process changed (threads, default dtype, seeds, environment), so that code "

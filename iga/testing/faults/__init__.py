@@ -12,6 +12,7 @@ from iga.testing.faults import (
     diagnostics,
     frames,
     layer_calls,
+    layer_features,
     layer_masks,
     layer_memory,
     layer_outputs,
@@ -47,7 +48,12 @@ SLIPS: dict[str, tuple[Fault, ...]] = {
     "overlap": _judged("overlap", overlap_sizes.FAULTS + overlap_ways.FAULTS + overlap_gradients.FAULTS),
     "layer": _judged(
         "layer",
-        layer_sizes.FAULTS + layer_masks.FAULTS + layer_ways.FAULTS + layer_memory.FAULTS + layer_states.FAULTS,
+        layer_sizes.FAULTS
+        + layer_masks.FAULTS
+        + layer_ways.FAULTS
+        + layer_memory.FAULTS
+        + layer_states.FAULTS
+        + layer_features.FAULTS,
     ),
 }
 FAULTS: dict[str, tuple[Fault, ...]] = {

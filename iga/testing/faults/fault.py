@@ -19,7 +19,7 @@ class Fault:
     name      a claim of what is wrong
     kind      "frames", "diagnostics", "overlap", "layer", "masks", "gradients", "dtypes", "point scaling",
               "control flow", "process"; of slips also "sizes", "shapes", "storage", "modes", "memory", "threads",
-              "transforms", …
+              "features", "transforms", …
     plant     (clean library or subject, size) → the same with the fault in it; the clean one stays as it is
     expected  names of the invariants that must catch it
     size      the size at which it is planted in the matrix, in the fault's own unit

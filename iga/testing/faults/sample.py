@@ -43,6 +43,7 @@ OWN: dict[str, dict[str, str]] = {
         "reference_agrees": "the geometry's sign is turned",
         "calls_agree": "a factor of training",
         "compiled_calls": "half the gradient when compiled",
+        "feature_laws": "z is symmetrised",
         "large_sizes": "no gradient of places before the last of two blocks",
         "process_state": "a draw from the global generator, unused",
     },

@@ -2,7 +2,8 @@
 
 `LAYOUTS` are leading shapes of the six operands, which the ways of `SHAPED` hand over as they are, expanded, in full,
 and with dimensions of one. `SHARED` are operands that lie in one another's memory. None has a dimension that means
-alone have: log_det knows of none, and right functions give it the shape of frames and scales.
+alone have: log_det knows of none, right functions give it the shape of frames and scales, and no layer has means
+without scales of their own (docs/verification.md).
 """
 
 from collections.abc import Callable, Iterator

@@ -93,7 +93,7 @@ def test_the_slips_say_where_they_are_wrong_and_are_of_every_kind() -> None:
     assert sum(map(len, SLIPS.values())) > 70
     kinds = {"sizes", "shapes", "storage", "modes", "gradients", "memory", "threads", "transforms", "dtypes"}
     assert {fault.kind for fault in SLIPS["overlap"]} == kinds
-    assert {fault.kind for fault in SLIPS["layer"]} == kinds | {"masks", "geometry", "laws"}
+    assert {fault.kind for fault in SLIPS["layer"]} == kinds | {"features", "masks", "geometry", "laws"}
 
 
 def in_a_plain_call(fault: Fault) -> bool:
