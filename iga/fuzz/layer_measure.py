@@ -51,6 +51,7 @@ LEFT_OUT = frozenset(
     {
         *("calls_agree", "compiled_calls", "process_state", "large_sizes", "reduced_precision"),
         *("growth_with_points", "point_scaling_law", "geometry_is_alive", "gradient_bounds"),
+        "score_slopes",  # a search of its own
     }
 )
 

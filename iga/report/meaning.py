@@ -39,6 +39,8 @@ MEANINGS = {
     "than the one that is evaluated.",
     "gradient_bounds": "A derivative of a score exceeds its proven bound, so that single pairs can dominate a step of "
     "the optimizer.",
+    "score_slopes": "A Student-t score changes faster with a mean, a scale or a turn than its proven bound, so that "
+    "one step of the optimizer can move attention without limit.",
     "second_derivatives": "Second derivatives are wrong or missing, so that gradient penalties and forces in a loss "
     "cannot be trusted.",
     "reference_agrees": "The layer is not the one that it is said to equal: with the same weights it computes other "

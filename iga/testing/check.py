@@ -46,6 +46,7 @@ class Check:
     requires     what it asks the target to support, by the names of `Claims.unsupported`; "gradients" is what
                  `inference_only` lacks
     claims       further such names, each of which excuses a part of it
+    score        of a layer: the score that its config names, where the invariant is one of that score alone
     """
 
     name: str
@@ -61,6 +62,7 @@ class Check:
     every: int = 1
     requires: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
+    score: str = ""
 
     def __call__(self, *arguments: Any) -> None:
         """Measure, as a run does: arguments as `measure` takes them."""
@@ -76,6 +78,8 @@ class Check:
             return f"needs {str(wanted).removeprefix('torch.')}, which the target does not claim"
         if self.needs == TRACE and not subject.traced:
             return "needs the scores: the layer offers no trace (iga.functional.Trace, with its IGAConfig as config)"
+        if self.score and (own := subject.iga_config.score) != self.score:
+            return f"is of score={self.score!r} (docs/theory.md, 9.4); the layer's config has score={own!r}"
         if self.needs == REFERENCE and subject.reference is None:
             return 'needs what the layer has to equal: @target(reference="ipa", "iga:PRESET" or "file.py:factory")'
         if missing := self.missing(subject):

@@ -13,7 +13,7 @@ from iga.attention import InvariantGaussianAttention
 from iga.functional import Trace
 from iga.testing.faults.accused import layer_slip
 from iga.testing.faults.fault import Fault, powers
-from iga.testing.faults.layer_scores import GAUSSIANS, LOGITS, OVERLAP, layer_fault, shown
+from iga.testing.faults.layer_scores import GAUSSIANS, LOGITS, OVERLAP, SCORE, layer_fault, shown
 
 __all__ = ["FAULTS"]
 
@@ -91,13 +91,28 @@ def _root_of_collapsed(right: Any, size: float, r: Any, raw_offset: Tensor, raw_
     return replace(gaussians, mean=gaussians.mean + 0 * root.sum())
 
 
-def _exploding(right: Any, size: float, *pair: Tensor) -> Any:
-    """Where σ is under 0.031 nm on every axis of both, which no natural residue is, the gradient is too large."""
-    dist_sq, log_det = right(*pair)
+def _collapsed_slope(value: Tensor, size: float, pair: tuple[Tensor, ...]) -> Tensor:
+    """`value`, its gradient too large where σ is under 0.031 nm on every axis of both, which no natural residue is."""
     collapsed = (pair[2].amax(-1) < 0.031) & (pair[5].amax(-1) < 0.031)
-    factor = torch.where(collapsed, size, 1.0).to(dist_sq.dtype)
-    moving = dist_sq * factor
-    return dist_sq.detach() + (moving - moving.detach()), log_det
+    moving = value * torch.where(collapsed, size, 1.0).to(value.dtype)
+    return value.detach() + (moving - moving.detach())
+
+
+def _exploding(right: Any, size: float, *pair: Tensor) -> Any:
+    dist_sq, log_det = right(*pair)
+    return _collapsed_slope(dist_sq, size, pair), log_det
+
+
+def _exploding_log_det(right: Any, size: float, *pair: Tensor) -> Any:
+    dist_sq, log_det = right(*pair)
+    return dist_sq, _collapsed_slope(log_det, size, pair)
+
+
+def _steep_at_the_floor(right: Any, size: float, dist_sq: Tensor, log_det: Tensor, **options: Any) -> Any:
+    """Where both Gaussians lie at the floor, which no natural residue does, the score's gradient is too large."""
+    score = right(dist_sq, log_det, **options)
+    moving = score * torch.where(log_det < -18.9, size, 1.0).to(score.dtype)
+    return score.detach() + (moving - moving.detach())
 
 
 def _curved(right: Any, size: float, *args: Any) -> Any:
@@ -241,6 +256,24 @@ FAULTS: tuple[Fault, ...] = (
         kind=GRADIENTS,
         size=100.0,
         sizes=(1000.0, 100.0, 10.0, 3.0, 1.5, 1.1),
+    ),
+    layer_fault(
+        "a gradient of log_det too large by a share where scales collapsed",
+        OVERLAP,
+        _exploding_log_det,
+        "gradient_bounds",
+        kind=GRADIENTS,
+        size=1.05,
+        sizes=(2.0, 1.5, 1.05, 1.01, 1.001),
+    ),
+    layer_fault(
+        "a score too steep at the floor",
+        SCORE,
+        _steep_at_the_floor,
+        "score_slopes",
+        kind=GRADIENTS,
+        size=1.5,
+        sizes=(10.0, 3.0, 1.5, 1.1, 1.01, 1.001),
     ),
     layer_fault(
         "a second derivative off", LOGITS, _curved, "second_derivatives", kind=GRADIENTS, size=1e-1, sizes=powers(0, -4)

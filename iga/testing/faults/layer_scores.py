@@ -15,7 +15,7 @@ from iga.testing.faults.overlap import bf16_difference, half_log_det, matrix_pro
 from iga.testing.faults.patched import patched
 from iga.testing.layer.subject import Subject
 
-__all__ = ["FAULTS", "GAUSSIANS", "LOGITS", "OVERLAP", "layer_fault", "shown"]
+__all__ = ["FAULTS", "GAUSSIANS", "LOGITS", "OVERLAP", "SCORE", "layer_fault", "shown"]
 
 
 def layer_fault(

@@ -70,7 +70,7 @@ OF_TRACES = [
 @pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, 1.5], ids=["NaN", "infinity", "zeros", "a constant"])
 def test_no_check_of_a_layer_that_shows_its_scores_accepts_garbage(value: float) -> None:
     found = {finding.name: finding.verdict for finding in run_checks("layer", filled(value), OF_TRACES, 0)}
-    assert len(found) == 12
+    assert len(found) == 13
     assert set(found.values()) <= ({"broken"} if not math.isfinite(value) else {"broken", "vacuous"}), found
     if value == 0.0:
         assert found["se3_invariance"] == found["mask_inertness"] == "vacuous"
