@@ -12,6 +12,13 @@ rounded where they stand, and the own origin taken off after that:
 
 S_points is the change of the output per nm of a value point. It is measured on a few of the residues, twice each at one
 place and as wide as may be: half of what is attended to then moves while the rest stands, and no logit changes.
+
+A residue's query and key points are rounded where they stand too, each for itself: where scales are narrow its logit
+with itself moves, which no shift of its origin shows. S_apart is the change of each residue's output per nm between a
+residue and its copy, measured on all residues twice each, as they are. Each of the two points is rounded at most four
+times there, as it is centred, turned in another frame, added to its origin and handed on:
+
+    budget += 8 · u · reach · S_apart
 """
 
 import copy
@@ -31,13 +38,14 @@ from iga.gaussian import GaussianRigid
 from iga.testing.contract import Contract
 from iga.testing.layer.cases import LOG_SCALE_ROOM, Case
 from iga.testing.layer.edits import cast
-from iga.testing.layer.sensitivity import COARSE, STEP, Sensitivity, keeps_float64, sensitivity
+from iga.testing.layer.sensitivity import COARSE, PROBES, STEP, Sensitivity, keeps_float64, sensitivity
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 
-__all__ = ["LayerScene", "reshaped", "sample_of", "sized"]
+__all__ = ["ROUNDED", "LayerScene", "reshaped", "sample_of", "sized"]
 
 FEW = 3  # residues that show what a value point does
+ROUNDED = 8  # times that a query point and a key point are rounded at their distance from the origin
 
 
 def sized(subject: Subject, sizes: Mapping[str, int]) -> Subject:
@@ -147,6 +155,23 @@ class LayerScene:
         return 2.0 * float(change) / step
 
     @cached_property
+    def apart(self) -> Tensor:
+        """S_apart, per nm, [b, n, 1]: twice what it changes that half of what is attended to moves, since all may."""
+        twice = self.genome.kept(torch.arange(self.genome.residues).repeat(2))
+        double = torch.float64 in self.subject.dtypes
+        step = STEP if double else COARSE
+        twice = replace(twice, dtype=torch.float64 if double else self.genome.dtype)
+        layer = copy.deepcopy(self.layer).to(twice.dtype)
+        plain = self.output(case_of(twice), layer=layer)
+        most, generator = torch.zeros_like(plain), self.generator
+        for _ in range(PROBES):
+            signs = torch.randint(0, 2, twice.trans.shape, generator=generator).to(twice.trans) * 2 - 1
+            moved = replace(twice, trans=twice.trans + step * signs)
+            most = torch.maximum(most, (self.output(case_of(moved), layer=layer) - plain).abs())
+        worst = most.double().amax(dim=-1, keepdim=True).unflatten(-2, (2, -1)).amax(dim=-3)
+        return 2.0 * worst / step
+
+    @cached_property
     def u(self) -> float:
         """The unit roundoff that the layer keeps: float32's of one that rounds to it inside a float64 call."""
         dtype = self.genome.dtype
@@ -178,7 +203,7 @@ class LayerScene:
         limit = least
         if self.thorough or not bool((difference <= least)[at].all()):
             found = self.whole
-            places = self.u * found.places * self.lever
+            places = self.u * (found.places * self.lever + ROUNDED * self.apart)
             near = found.budget(self.u) + places * found.reach
             far = found.budget(self.u, reach=found.reach + farther) + places * (found.reach + farther)
             limit = (evaluations - 1.0) * near + far

@@ -16,7 +16,7 @@ from torch import nn
 from iga import bounds
 from iga._typing import Tensor
 from iga.fuzz.layer_relations import Relation
-from iga.fuzz.layer_scene import LayerScene, sample_of
+from iga.fuzz.layer_scene import ROUNDED, LayerScene, sample_of
 from iga.presets import PRESETS
 from iga.structure.synthetic import synthetic_structures
 from iga.testing.contract import Contract
@@ -144,8 +144,8 @@ def _against(twin: Subject, scene: LayerScene, k: int, tally: Tally, contract: C
         return found
     u, full = bounds.unit_roundoff(torch.float64), scene.whole
     own = full.budget(u)[at][case.mask]
-    placed = full.places * u * full.reach * scene.lever
-    graded = graded and placed <= float(own.min())
+    placed = u * full.reach * (full.places * scene.lever + ROUNDED * scene.apart[at][case.mask])
+    graded = graded and float(placed.amax()) <= float(own.min())
     if not graded and bool((pair.apart <= 2 * (own + placed)).all()):
         found.add(pair.apart, 2 * (own + placed), pair.words)
     else:

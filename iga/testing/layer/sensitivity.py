@@ -30,6 +30,7 @@ from iga.testing.targets import TargetError
 
 __all__ = [
     "COARSE",
+    "PROBES",
     "STEP",
     "Sensitivity",
     "allowed_of",

@@ -1,0 +1,58 @@
+"""Budgets of calls that are searched: a residue far from all others, whose own points are rounded where they stand."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from iga.fuzz.layer_genome import LayerGenome
+from iga.fuzz.layer_relations import RELATIONS
+from iga.fuzz.layer_scene import LayerScene
+from iga.testing.tally import Tally
+from iga.testing.verify import prepare
+
+SIZES = {"c_s": 1, "c_z": 3, "c_hidden": 4, "no_heads": 1, "no_qk_points": 1, "no_v_points": 3}
+
+
+def far_apart(reach: float, seed: int = 336510) -> LayerGenome:
+    """Two residues, narrow where they would see each other, `reach` nm apart: found by a search of `bounded`."""
+    double = torch.float64
+    return LayerGenome(
+        sizes=SIZES,
+        seed=seed,
+        gain=2.0,
+        features=27830,
+        ids=torch.tensor([6, 7]),
+        samples=torch.tensor([6]),
+        mask=torch.ones(1, 2, dtype=torch.bool),
+        rot=torch.eye(3, dtype=double).expand(1, 2, 3, 3).clone(),
+        trans=torch.tensor([[[0.0, 0.0, 0.0], [reach, 0.0, 0.0]]], dtype=double),
+        local_mean=torch.zeros(1, 2, 3, dtype=double),
+        log_scale=torch.tensor([[[3.0, -10.0, 3.0], [-10.0, -10.0, 3.0]]], dtype=double),
+    )
+
+
+def judged(scene: LayerScene) -> Tally:
+    tally = Tally("other_precision", "of the output")
+    RELATIONS["other_precision"].measure(scene, tally)
+    return tally
+
+
+@pytest.mark.parametrize("reach", [20.0, 300.0, 1000.0, 2000.0])
+@pytest.mark.parametrize("seed", [336510, 1, 2])
+def test_rounded_points_of_a_residue_far_away_are_no_finding(reach: float, seed: int) -> None:
+    plan = prepare("bounded")
+    scene = LayerScene(plan.subject, far_apart(reach, seed), plan.contract)
+    assert not judged(scene).broken
+
+
+def test_query_points_that_half_precision_rounds_there_are_one() -> None:
+    """The budget is of float32's roundings: at 1000 nm float16 rounds by up to 0.25 nm."""
+    plan = prepare("bounded")
+    scene = LayerScene(plan.subject, far_apart(1000.0), plan.contract)
+
+    def coarse(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return output + 0.25 if output.dtype == torch.float32 else output
+
+    scene.layer.get_submodule("linear_q_offsets").register_forward_hook(coarse)
+    assert judged(scene).broken
