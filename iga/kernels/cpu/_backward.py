@@ -4,12 +4,15 @@ With S = D_i + Q D_j Qᵀ in the frame of the query, g = R_iᵀδ, A = adj S by 
 diagonal), u = A g / det, and γ = ∂loss/∂score, e = −γ ∂score/∂dist_sq, f = γ ∂score/∂log_det:
 
     Y = Q D_j Qᵀ,  Z = adj Y = Σ_l w_jl q_l q_lᵀ
-    A_kk = w_ik + v_ia Y_bb + v_ib Y_aa + Z_kk        A_kl = Z_kl − v_im Y_kl   (a, b the other two, m the third)
+    A_kk = w_ik + v_ia Y_bb + v_ib Y_aa + Z_kk        A_kl = Σ_n (w_jn − v_im v_jn) Q_kn Q_ln   (a, b, m the others)
     M = ∂loss/∂S = e u uᵀ + f A / det                 ∂loss/∂μ_i = −2 R_i Σ e u
 
 so that Σ e u and Σ M, nine sums per query and point, are all that the query needs. The key has the same in its own
 frame, with S' = D_j + Qᵀ D_i Q and h = R_jᵀδ: each side is formed where its Gaussian is diagonal, since a matrix turned
 from one frame into the other would lose κ² where it has to lose κ. docs/theory.md, section 15.
+
+Three loops for a point: what the query's frame gives, what the key's gives, and what needs both. One loop of all has
+some 330 vector instructions, more than a processor looks ahead over, and would wait at its divisions.
 """
 
 from numba import njit
@@ -55,25 +58,18 @@ def _products(r, rot_j, q, j):
 
 
 @njit(**INLINE)
-def _adjugate(v0, v1, v2, w0, w1, w2, y00, y11, y22, y01, y02, y12, z00, z11, z22, z01, z02, z12):
-    """adj(diag(v) + Y) from Y, Z = adj Y: entries 00, 11, 22, 01, 02, 12."""
+def _adjugate(v, w, y00, y11, y22, z00, z11, z22, x0, x1, x2, u0, u1, u2, q, at):
+    """adj(diag(v) + Y) from the diagonals of Y and Z = adj Y, the v and w of the other side, and, from field `at` on,
+    the products of Q that the rest is made of: entries 00, 11, 22, 01, 02, 12."""
+    v0, v1, v2 = v
+    w0, w1, w2 = w
     return (
         w0 + v1 * y22 + v2 * y11 + z00,
         w1 + v2 * y00 + v0 * y22 + z11,
         w2 + v0 * y11 + v1 * y00 + z22,
-        z01 - v2 * y01,
-        z02 - v1 * y02,
-        z12 - v0 * y12,
-    )
-
-
-@njit(**INLINE)
-def _times(a, x0, x1, x2, factor):
-    a00, a11, a22, a01, a02, a12 = a
-    return (
-        (a00 * x0 + a01 * x1 + a02 * x2) * factor,
-        (a01 * x0 + a11 * x1 + a12 * x2) * factor,
-        (a02 * x0 + a12 * x1 + a22 * x2) * factor,
+        _dot(u0 - v2 * x0, u1 - v2 * x1, u2 - v2 * x2, q, at),
+        _dot(u0 - v1 * x0, u1 - v1 * x1, u2 - v1 * x2, q, at + 3 * LANES),
+        _dot(u0 - v0 * x0, u1 - v0 * x1, u2 - v0 * x2, q, at + 6 * LANES),
     )
 
 
@@ -89,100 +85,103 @@ def _dot_apart(x0, x1, x2, a, at):
 
 
 @njit(**INLINE)
-def _point(r, mean, sigma, q, rot_j, key, gamma, c, student, n, sums, row):
-    """One query point against the n keys of a tile: adds to the sums of the keys, and to the nine of the query."""
+def _query_side(r, mu, v, w, p, q, key, gamma, c, n, work, row):
+    """Of one query point and n keys: 1/det, −f, u into fields 0-4 of `work`, and f A / det into the query's sums."""
     full_width()
-    half, one, dof, power, least = c
-    mu0, mu1, mu2 = mean[0], mean[1], mean[2]
-    v0, v1, v2 = sigma[0] * sigma[0], sigma[1] * sigma[1], sigma[2] * sigma[2]
-    w0, w1, w2 = v1 * v2, v2 * v0, v0 * v1
-    p = w0 * v0
-    e0 = e1 = e2 = m00 = m11 = m22 = m01 = m02 = m12 = p - p
+    half, one, _, _, least = c
+    m00 = m11 = m22 = m01 = m02 = m12 = p - p
     for j in range(n):
-        d0, d1, d2 = mu0 - key[j], mu1 - key[LANES + j], mu2 - key[2 * LANES + j]
         x0, x1, x2 = key[3 * LANES + j], key[4 * LANES + j], key[5 * LANES + j]
         u0, u1, u2 = key[6 * LANES + j], key[7 * LANES + j], key[8 * LANES + j]
         y00, y11, y22 = _dot(x0, x1, x2, q, j), _dot(x0, x1, x2, q, 3 * LANES + j), _dot(x0, x1, x2, q, 6 * LANES + j)
-        y01, y02, y12 = (
-            _dot(x0, x1, x2, q, 9 * LANES + j),
-            _dot(x0, x1, x2, q, 12 * LANES + j),
-            _dot(x0, x1, x2, q, 15 * LANES + j),
-        )
         z00, z11, z22 = _dot(u0, u1, u2, q, j), _dot(u0, u1, u2, q, 3 * LANES + j), _dot(u0, u1, u2, q, 6 * LANES + j)
-        z01, z02, z12 = (
-            _dot(u0, u1, u2, q, 9 * LANES + j),
-            _dot(u0, u1, u2, q, 12 * LANES + j),
-            _dot(u0, u1, u2, q, 15 * LANES + j),
-        )
-        det = p + key[9 * LANES + j]
-        det += w0 * y00 + w1 * y11 + w2 * y22
-        det += v0 * z00 + v1 * z11 + v2 * z22
+        a = _adjugate(v, w, y00, y11, y22, z00, z11, z22, x0, x1, x2, u0, u1, u2, q, 9 * LANES + j)
+        # p_i + w_i1 Y_11 + w_i2 Y_22 + v_i0 Z_00 is v_i0 A_00
+        det = key[9 * LANES + j] + v[0] * a[0] + w[0] * y00 + v[1] * z11 + v[2] * z22
         inverse = one / det
-        a = _adjugate(v0, v1, v2, w0, w1, w2, y00, y11, y22, y01, y02, y12, z00, z11, z22, z01, z02, z12)
+        weight = gamma[j] * half
+        f = weight * inverse if det >= least else weight - weight
+        d0, d1, d2 = mu[0] - key[j], mu[1] - key[LANES + j], mu[2] - key[2 * LANES + j]
         g0 = r[0] * d0 + r[3] * d1 + r[6] * d2
         g1 = r[1] * d0 + r[4] * d1 + r[7] * d2
         g2 = r[2] * d0 + r[5] * d1 + r[8] * d2
-        s0, s1, s2 = _times(a, g0, g1, g2, inverse)
+        work[j] = inverse
+        work[LANES + j] = f
+        work[2 * LANES + j] = (a[0] * g0 + a[3] * g1 + a[4] * g2) * inverse
+        work[3 * LANES + j] = (a[3] * g0 + a[1] * g1 + a[5] * g2) * inverse
+        work[4 * LANES + j] = (a[4] * g0 + a[5] * g1 + a[2] * g2) * inverse
+        m00, m11, m22 = _plus(m00, f * a[0]), _plus(m11, f * a[1]), _plus(m22, f * a[2])
+        m01, m02, m12 = _plus(m01, f * a[3]), _plus(m02, f * a[4]), _plus(m12, f * a[5])
+    row[3] -= m00
+    row[4] -= m11
+    row[5] -= m22
+    row[6] -= m01
+    row[7] -= m02
+    row[8] -= m12
 
-        y00, y11, y22 = (
-            _dot_apart(v0, v1, v2, q, j),
-            _dot_apart(v0, v1, v2, q, LANES + j),
-            _dot_apart(v0, v1, v2, q, 2 * LANES + j),
-        )
-        y01, y02, y12 = (
-            _dot(v0, v1, v2, q, 18 * LANES + j),
-            _dot(v0, v1, v2, q, 21 * LANES + j),
-            _dot(v0, v1, v2, q, 24 * LANES + j),
-        )
-        z00, z11, z22 = (
-            _dot_apart(w0, w1, w2, q, j),
-            _dot_apart(w0, w1, w2, q, LANES + j),
-            _dot_apart(w0, w1, w2, q, 2 * LANES + j),
-        )
-        z01, z02, z12 = (
-            _dot(w0, w1, w2, q, 18 * LANES + j),
-            _dot(w0, w1, w2, q, 21 * LANES + j),
-            _dot(w0, w1, w2, q, 24 * LANES + j),
-        )
-        b = _adjugate(x0, x1, x2, u0, u1, u2, y00, y11, y22, y01, y02, y12, z00, z11, z22, z01, z02, z12)
-        h0, h1, h2 = (
-            _dot_apart(d0, d1, d2, rot_j, j),
-            _dot_apart(d0, d1, d2, rot_j, LANES + j),
-            _dot_apart(d0, d1, d2, rot_j, 2 * LANES + j),
-        )
-        t0, t1, t2 = _times(b, h0, h1, h2, inverse)
 
-        weight = gamma[j] * half
-        e = weight
+@njit(**INLINE)
+def _key_side(mu, v, w, q, rot_j, key, n, work):
+    """The same in the frames of the keys: u into fields 5-7 of `work`, −f A / det into fields 8-13."""
+    full_width()
+    for j in range(n):
+        x = key[3 * LANES + j], key[4 * LANES + j], key[5 * LANES + j]
+        u = key[6 * LANES + j], key[7 * LANES + j], key[8 * LANES + j]
+        v0, v1, v2 = v
+        w0, w1, w2 = w
+        y00 = _dot_apart(v0, v1, v2, q, j)
+        y11 = _dot_apart(v0, v1, v2, q, LANES + j)
+        y22 = _dot_apart(v0, v1, v2, q, 2 * LANES + j)
+        z00 = _dot_apart(w0, w1, w2, q, j)
+        z11 = _dot_apart(w0, w1, w2, q, LANES + j)
+        z22 = _dot_apart(w0, w1, w2, q, 2 * LANES + j)
+        a = _adjugate(x, u, y00, y11, y22, z00, z11, z22, v0, v1, v2, w0, w1, w2, q, 18 * LANES + j)
+        d0, d1, d2 = mu[0] - key[j], mu[1] - key[LANES + j], mu[2] - key[2 * LANES + j]
+        h0 = _dot_apart(d0, d1, d2, rot_j, j)
+        h1 = _dot_apart(d0, d1, d2, rot_j, LANES + j)
+        h2 = _dot_apart(d0, d1, d2, rot_j, 2 * LANES + j)
+        inverse, f = work[j], work[LANES + j]
+        work[5 * LANES + j] = (a[0] * h0 + a[3] * h1 + a[4] * h2) * inverse
+        work[6 * LANES + j] = (a[3] * h0 + a[1] * h1 + a[5] * h2) * inverse
+        work[7 * LANES + j] = (a[4] * h0 + a[5] * h1 + a[2] * h2) * inverse
+        work[8 * LANES + j] = f * a[0]
+        work[9 * LANES + j] = f * a[1]
+        work[10 * LANES + j] = f * a[2]
+        work[11 * LANES + j] = f * a[3]
+        work[12 * LANES + j] = f * a[4]
+        work[13 * LANES + j] = f * a[5]
+
+
+@njit(**INLINE)
+def _both_sides(v, key, gamma, c, student, n, work, sums, row):
+    """e from the u of both sides, and what it contributes to the sums of the keys and of the query."""
+    full_width()
+    half, _, dof, power, _ = c
+    v0, v1, v2 = v
+    e0 = e1 = e2 = m00 = m11 = m22 = m01 = m02 = m12 = v0 - v0
+    for j in range(n):
+        s0, s1, s2 = work[2 * LANES + j], work[3 * LANES + j], work[4 * LANES + j]
+        t0, t1, t2 = work[5 * LANES + j], work[6 * LANES + j], work[7 * LANES + j]
+        e = gamma[j] * half
         if student:
             # dist_sq as a sum of squares: gᵀA g / det would lose κ²
             dist_sq = v0 * (s0 * s0) + v1 * (s1 * s1) + v2 * (s2 * s2)
-            dist_sq += x0 * (t0 * t0) + x1 * (t1 * t1) + x2 * (t2 * t2)
+            dist_sq += key[3 * LANES + j] * (t0 * t0) + key[4 * LANES + j] * (t1 * t1) + key[5 * LANES + j] * (t2 * t2)
             e = gamma[j] * power / (dof + dist_sq)
-        f = -weight * inverse if det >= least else weight - weight
-
         es0, es1, es2 = e * s0, e * s1, e * s2
         e0, e1, e2 = _plus(e0, es0), _plus(e1, es1), _plus(e2, es2)
-        m00, m11, m22 = (
-            _plus(m00, es0 * s0 + f * a[0]),
-            _plus(m11, es1 * s1 + f * a[1]),
-            _plus(m22, es2 * s2 + f * a[2]),
-        )
-        m01, m02, m12 = (
-            _plus(m01, es0 * s1 + f * a[3]),
-            _plus(m02, es0 * s2 + f * a[4]),
-            _plus(m12, es1 * s2 + f * a[5]),
-        )
+        m00, m11, m22 = _plus(m00, es0 * s0), _plus(m11, es1 * s1), _plus(m22, es2 * s2)
+        m01, m02, m12 = _plus(m01, es0 * s1), _plus(m02, es0 * s2), _plus(m12, es1 * s2)
         et0, et1, et2 = e * t0, e * t1, e * t2
         sums[j] += et0
         sums[LANES + j] += et1
         sums[2 * LANES + j] += et2
-        sums[3 * LANES + j] += et0 * t0 + f * b[0]
-        sums[4 * LANES + j] += et1 * t1 + f * b[1]
-        sums[5 * LANES + j] += et2 * t2 + f * b[2]
-        sums[6 * LANES + j] += et0 * t1 + f * b[3]
-        sums[7 * LANES + j] += et0 * t2 + f * b[4]
-        sums[8 * LANES + j] += et1 * t2 + f * b[5]
+        sums[3 * LANES + j] += et0 * t0 - work[8 * LANES + j]
+        sums[4 * LANES + j] += et1 * t1 - work[9 * LANES + j]
+        sums[5 * LANES + j] += et2 * t2 - work[10 * LANES + j]
+        sums[6 * LANES + j] += et0 * t1 - work[11 * LANES + j]
+        sums[7 * LANES + j] += et0 * t2 - work[12 * LANES + j]
+        sums[8 * LANES + j] += et1 * t2 - work[13 * LANES + j]
     row[0] += e0
     row[1] += e1
     row[2] += e2
@@ -192,6 +191,17 @@ def _point(r, mean, sigma, q, rot_j, key, gamma, c, student, n, sums, row):
     row[6] += m01
     row[7] += m02
     row[8] += m12
+
+
+@njit(**INLINE)
+def _point(r, mean, sigma, q, rot_j, key, gamma, c, student, n, work, sums, row):
+    """One query point against the n keys of a tile: adds to the sums of the keys, and to the nine of the query."""
+    mu = mean[0], mean[1], mean[2]
+    v = sigma[0] * sigma[0], sigma[1] * sigma[1], sigma[2] * sigma[2]
+    w = v[1] * v[2], v[2] * v[0], v[0] * v[1]
+    _query_side(r, mu, v, w, w[0] * v[0], q, key, gamma, c, n, work, row)
+    _key_side(mu, v, w, q, rot_j, key, n, work)
+    _both_sides(v, key, gamma, c, student, n, work, sums, row)
 
 
 def _add_tiles(
@@ -207,7 +217,7 @@ def _add_tiles(
         raise ValueError("keys are packed for another kernel")
     points, n = mean.shape[2], mean.shape[3]
     q = aligned(27 * LANES, keys.dtype)
-    weights = aligned(LANES, keys.dtype)
+    weights, work = aligned(LANES, keys.dtype), aligned(14 * LANES, keys.dtype)
     for t in range(tile, tile_end):
         first = t * LANES
         width = min(LANES, n - first)
@@ -219,14 +229,15 @@ def _add_tiles(
             for j in range(padded):
                 _products(r, rot_j, q, j)
             for h in range(head, head_end):
+                given = gamma[batch, h, i, first : first + width]
                 for j in range(width):
-                    weights[j] = gamma[batch, h, i, first + j]
+                    weights[j] = given[j]
                 for j in range(width, padded):
                     weights[j] = 0
                 for p in range(points):
                     _point(
                         r, mean[batch, h, p, start + i], sigma[batch, h, p, start + i], q, rot_j, keys[batch, h, p, t],
-                        weights, c, student, padded, sums[batch, h, p, t], rows[batch, h, p, i],
+                        weights, c, student, padded, work, sums[batch, h, p, t], rows[batch, h, p, i],
                     )  # fmt: skip
 
 
