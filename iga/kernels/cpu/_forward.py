@@ -4,10 +4,13 @@ The closed form of docs/theory.md, section 5, per query row and tile of `LANES` 
 formed once for all heads and points. Keys lie as [..., tile, field, LANES]: nothing but multiples of LANES separates
 the fields, so that one check tells the compiler that they do not overlap what is written.
 
-A *pair* kernel takes two points at once, with one division and one logarithm for the product of their determinants;
-`iga.kernels.cpu.engine` decides from the range of the inputs whether no product can leave the range of the dtype. A
-*single* kernel takes one, wherever a float32 evaluation by `iga.overlap` stays in range, and knows the clamp of
-log_det.
+Points are taken *together*, up to four, with one division and one logarithm for the product of their determinants;
+`iga.kernels.cpu.engine` decides from the range of the inputs how many can be, so that no product leaves the range of
+the dtype. *Apart*, a point is computed wherever a float32 evaluation by `iga.overlap` stays in range, and with the
+clamp of log_det.
+
+Determinants, numerators, and what becomes of them are loops of their own: one of all three is longer than a processor
+looks ahead over, and would wait at the end of each chain.
 
 The functions are compiled without parallel=True and release the GIL: threads are the caller's.
 """
@@ -90,18 +93,9 @@ def _relative(r, rot_j, q, n):
 
 
 @njit(**INLINE)
-def _overlap(r, a, q, rot_j, key, j):
-    """(num, det) of one query point against key j: dist_sq = num / det, log_det = ln det."""
-    mu0, mu1, mu2, s0, s1, s2, v0, v1, v2, w0, w1, w2, p = a
-    d0 = mu0 - key[j]
-    d1 = mu1 - key[LANES + j]
-    d2 = mu2 - key[2 * LANES + j]
-    g0 = r[0] * d0 + r[3] * d1 + r[6] * d2
-    g1 = r[1] * d0 + r[4] * d1 + r[7] * d2
-    g2 = r[2] * d0 + r[5] * d1 + r[8] * d2
-    h0 = rot_j[j] * d0 + rot_j[3 * LANES + j] * d1 + rot_j[6 * LANES + j] * d2
-    h1 = rot_j[LANES + j] * d0 + rot_j[4 * LANES + j] * d1 + rot_j[7 * LANES + j] * d2
-    h2 = rot_j[2 * LANES + j] * d0 + rot_j[5 * LANES + j] * d1 + rot_j[8 * LANES + j] * d2
+def _determinant(a, q, key, j):
+    """det of one query point against key j: log_det = ln det."""
+    _, _, _, _, _, _, v0, v1, v2, w0, w1, w2, p = a
     x0, x1, x2 = key[3 * LANES + j], key[4 * LANES + j], key[5 * LANES + j]
     u0, u1, u2 = key[6 * LANES + j], key[7 * LANES + j], key[8 * LANES + j]
     q00, q01, q02 = q[9 * LANES + j], q[10 * LANES + j], q[11 * LANES + j]
@@ -114,6 +108,24 @@ def _overlap(r, a, q, rot_j, key, j):
     det += v0 * (q00 * u0 + q01 * u1 + q02 * u2)
     det += v1 * (q10 * u0 + q11 * u1 + q12 * u2)
     det += v2 * (q20 * u0 + q21 * u1 + q22 * u2)
+    return det
+
+
+@njit(**INLINE)
+def _numerator(r, a, q, rot_j, key, j):
+    """num of one query point against key j: dist_sq = num / det."""
+    mu0, mu1, mu2, s0, s1, s2, _, _, _, w0, w1, w2, _ = a
+    d0 = mu0 - key[j]
+    d1 = mu1 - key[LANES + j]
+    d2 = mu2 - key[2 * LANES + j]
+    g0 = r[0] * d0 + r[3] * d1 + r[6] * d2
+    g1 = r[1] * d0 + r[4] * d1 + r[7] * d2
+    g2 = r[2] * d0 + r[5] * d1 + r[8] * d2
+    h0 = rot_j[j] * d0 + rot_j[3 * LANES + j] * d1 + rot_j[6 * LANES + j] * d2
+    h1 = rot_j[LANES + j] * d0 + rot_j[4 * LANES + j] * d1 + rot_j[7 * LANES + j] * d2
+    h2 = rot_j[2 * LANES + j] * d0 + rot_j[5 * LANES + j] * d1 + rot_j[8 * LANES + j] * d2
+    x0, x1, x2 = key[3 * LANES + j], key[4 * LANES + j], key[5 * LANES + j]
+    u0, u1, u2 = key[6 * LANES + j], key[7 * LANES + j], key[8 * LANES + j]
     num = w0 * (g0 * g0) + w1 * (g1 * g1) + w2 * (g2 * g2)
     num += u0 * (h0 * h0) + u1 * (h1 * h1) + u2 * (h2 * h2)
     # σ_ik T_kl = σ_ik (q_l × g)_k, with σ g formed once for the three l
@@ -123,7 +135,7 @@ def _overlap(r, a, q, rot_j, key, j):
     num += x0 * _square(g02, g01, g10, g12, g21, g20, q[j], q[3 * LANES + j], q[6 * LANES + j])
     num += x1 * _square(g02, g01, g10, g12, g21, g20, q[LANES + j], q[4 * LANES + j], q[7 * LANES + j])
     num += x2 * _square(g02, g01, g10, g12, g21, g20, q[2 * LANES + j], q[5 * LANES + j], q[8 * LANES + j])
-    return num, det
+    return num
 
 
 @njit(**INLINE)
@@ -143,56 +155,93 @@ def _point(mean, sigma):
 
 
 @njit(**INLINE)
-def _overlaps(r, a, q, rot_j, key, n, at, low):
-    """num and det of one query point against n keys: two fields of `at`. Apart from what becomes of them: a loop as
-    long as both would leave a processor too little room to work on more than one step of it at a time."""
+def _determinants(a, q, key, n, at):
+    """det of one query point against n keys: field 0 of `at`."""
     full_width()
     for j in range(n):
-        num, det = _overlap(r, a, q, rot_j, key, j)
-        at[j] = num
-        at[LANES + j] = det
-    for j in range(n):
-        low[j] = at[LANES + j] if at[LANES + j] < low[j] else low[j]
+        at[j] = _determinant(a, q, key, j)
 
 
 @njit(**INLINE)
-def _gaussian_pair(a, b, c, n, acc):
+def _lower(at, n, low):
+    full_width()
+    for j in range(n):
+        low[j] = at[j] if at[j] < low[j] else low[j]
+
+
+@njit(**INLINE)
+def _start(student, one, at):
+    """The products below of no point."""
+    first = one if student else one - one
+    for j in range(LANES):
+        at[LANES + j] = first
+        at[2 * LANES + j] = one
+
+
+@njit(**INLINE)
+def _student_join(r, a, q, rot_j, key, c, n, at):
+    """One point more: field 1 of `at` is Π (1 + D/ν) det, field 2 Π det."""
+    full_width()
+    per_dof = c[2]
+    for j in range(n):
+        num, det = _numerator(r, a, q, rot_j, key, j), at[j]
+        at[LANES + j] *= num * per_dof + det
+        at[2 * LANES + j] *= det
+
+
+@njit(**INLINE)
+def _student_together(c, n, at, acc):
+    full_width()
+    half, _, _, power, _ = c
+    for j in range(n):
+        grown, both = at[LANES + j], at[2 * LANES + j]
+        # Π (1 + D/ν) by one division: an error of det cancels
+        acc[j] -= power * _ln(grown / both) + half * _ln(both)
+
+
+@njit(**INLINE)
+def _gaussian_join(r, a, q, rot_j, key, n, at):
+    """One point more: field 2 of `at` is Π det, and field 1 what that must divide to be Σ D."""
+    full_width()
+    for j in range(n):
+        num, det, both = _numerator(r, a, q, rot_j, key, j), at[j], at[2 * LANES + j]
+        at[LANES + j] = at[LANES + j] * det + num * both
+        at[2 * LANES + j] = both * det
+
+
+@njit(**INLINE)
+def _gaussian_together(c, n, at, acc):
     full_width()
     half = c[0]
     for j in range(n):
-        num_a, det_a, num_b, det_b = a[j], a[LANES + j], b[j], b[LANES + j]
-        both = det_a * det_b
-        acc[j] -= half * ((num_a * det_b + num_b * det_a) / both + _ln(both))
+        both = at[2 * LANES + j]
+        acc[j] -= half * (at[LANES + j] / both + _ln(both))
 
 
 @njit(**INLINE)
-def _student_pair(a, b, c, n, acc):
+def _numerators(r, a, q, rot_j, key, n, at):
+    """num of one query point against n keys: field 1 of `at`."""
     full_width()
-    half, _, per_dof, power, _ = c
     for j in range(n):
-        num_a, det_a, num_b, det_b = a[j], a[LANES + j], b[j], b[LANES + j]
-        both = det_a * det_b
-        # (1 + D_a/ν)(1 + D_b/ν) by one division: an error of det cancels
-        grown = (num_a * per_dof + det_a) * (num_b * per_dof + det_b) / both
-        acc[j] -= power * _ln(grown) + half * _ln(both)
+        at[LANES + j] = _numerator(r, a, q, rot_j, key, j)
 
 
 @njit(**INLINE)
-def _gaussian_single(a, c, n, acc):
+def _gaussian_apart(c, n, at, acc):
     full_width()
     half, _, _, _, floor = c
     for j in range(n):
-        num, det = a[j], a[LANES + j]
+        num, det = at[LANES + j], at[j]
         log_det = _ln(det)
         acc[j] -= half * (num / det + (floor if log_det < floor else log_det))
 
 
 @njit(**INLINE)
-def _student_single(a, c, n, acc):
+def _student_apart(c, n, at, acc):
     full_width()
     half, one, per_dof, power, floor = c
     for j in range(n):
-        num, det = a[j], a[LANES + j]
+        num, det = at[LANES + j], at[j]
         log_det = _ln(det)
         x = num / det * per_dof
         y = one + x
@@ -201,12 +250,12 @@ def _student_single(a, c, n, acc):
         acc[j] -= power * grown + half * (floor if log_det < floor else log_det)
 
 
-def _add_rows(rot, mean, sigma, rot_keys, keys, valid, c, student, pooled, batch, row, end, offset, lowest, out, low):
+def _add_rows(rot, mean, sigma, rot_keys, keys, valid, c, student, together, batch, row, end, offset, lowest, out, low):
     """Scores of query rows row … end − 1 of one batch entry, summed over points, into out[batch, :, row − offset, :].
 
     rot [B, N, 9], mean and sigma [B, H, P, N, 3], rot_keys [B, tiles, 9·LANES], keys [B, H, P, tiles, FIELDS·LANES],
-    valid [B, N]; c = (½, 1, 1/ν, (ν + 3)/2, log_det_min). out [B, H, R, N]; low [B, H, R] receives the least
-    determinant over valid keys and points where `lowest`.
+    valid [B, N]; c = (½, 1, 1/ν, (ν + 3)/2, log_det_min); `together` points share a logarithm, 1: none do.
+    out [B, H, R, N]; low [B, H, R] receives the least determinant over valid keys and points where `lowest`.
     """
     full_width()
     if keys.shape[4] != FIELDS * LANES:
@@ -216,7 +265,7 @@ def _add_rows(rot, mean, sigma, rot_keys, keys, valid, c, student, pooled, batch
     q = aligned(18 * LANES, keys.dtype)
     acc = aligned(LANES, keys.dtype)
     least = aligned(LANES, keys.dtype)
-    at_a, at_b = aligned(2 * LANES, keys.dtype), aligned(2 * LANES, keys.dtype)
+    at = aligned(3 * LANES, keys.dtype)
     for tile in range(tiles):
         first = tile * LANES
         width = min(LANES, n - first)
@@ -230,24 +279,31 @@ def _add_rows(rot, mean, sigma, rot_keys, keys, valid, c, student, pooled, batch
                 for j in range(LANES):
                     acc[j] = 0
                     least[j] = np.inf
-                p = 0
-                while p < points:
+                for p in range(points):
                     a = _point(mean[batch, h, p, i], sigma[batch, h, p, i])
-                    _overlaps(r, a, q, rot_j, keys[batch, h, p, tile], padded, at_a, least)
-                    if pooled and p + 1 < points:
-                        b = _point(mean[batch, h, p + 1, i], sigma[batch, h, p + 1, i])
-                        _overlaps(r, b, q, rot_j, keys[batch, h, p + 1, tile], padded, at_b, least)
+                    key = keys[batch, h, p, tile]
+                    _determinants(a, q, key, padded, at)
+                    if lowest:
+                        _lower(at, padded, least)
+                    turn = p % together
+                    last = turn == together - 1 or p == points - 1
+                    if turn == 0 and last:
+                        _numerators(r, a, q, rot_j, key, padded, at)
                         if student:
-                            _student_pair(at_a, at_b, c, padded, acc)
+                            _student_apart(c, padded, at, acc)
                         else:
-                            _gaussian_pair(at_a, at_b, c, padded, acc)
-                        p += 2
+                            _gaussian_apart(c, padded, at, acc)
+                        continue
+                    if turn == 0:
+                        _start(student, c[1], at)
+                    if student:
+                        _student_join(r, a, q, rot_j, key, c, padded, at)
+                        if last:
+                            _student_together(c, padded, at, acc)
                     else:
-                        if student:
-                            _student_single(at_a, c, padded, acc)
-                        else:
-                            _gaussian_single(at_a, c, padded, acc)
-                        p += 1
+                        _gaussian_join(r, a, q, rot_j, key, padded, at)
+                        if last:
+                            _gaussian_together(c, padded, at, acc)
                 for j in range(width):
                     out[batch, h, i - offset, first + j] = acc[j]
                 if lowest:
@@ -258,4 +314,4 @@ def _add_rows(rot, mean, sigma, rot_keys, keys, valid, c, student, pooled, batch
                     low[batch, h, i - offset] = x
 
 
-add_rows = compiled("T3 T5 T5 T3 T5 b2 T*5 b b i i i i b T4 T3")(_add_rows)
+add_rows = compiled("T3 T5 T5 T3 T5 b2 T*5 b i i i i i b T4 T3")(_add_rows)

@@ -33,6 +33,8 @@ GROUP_POINTS, UNITS_BACK = 8, 16
 FEW_NUMBERS = 1 << 17
 # Student-t in pairs takes ln(1 + x) of the rounded 1 + x, which costs about (ν + 3) units of rounding a point.
 DOF_MAX = 8.0
+# Points under one logarithm, at most: the sum of distances over one denominator takes two roundings more a point.
+TOGETHER = {"student_t": (4, 2), "gaussian": (2,)}
 # Room left under the ends of the dtype's range, a factor.
 MARGIN = 1e3
 
@@ -48,7 +50,7 @@ class CpuEngine(Engine):
         self.tiles = -(-n // LANES)
         rot = g.rot.reshape(batch, n, 9)
         keys, ranges = _packed(g, self.tiles)
-        self.pooled = _may_pool(ranges, score, g.rot.dtype)
+        self.together = _together(ranges, score, g.rot.dtype)
         self.student = score.kind == "student_t"
         self._arrays = tuple(t.numpy() for t in (rot, g.q_mean, g.q_sigma, tiled(rot, LANES), keys, g.mask))
         self._forward, self._backward = _constants(score, self._arrays[0].dtype.type)
@@ -65,7 +67,7 @@ class CpuEngine(Engine):
 
         def unit(b: int, row: int) -> None:
             end = min(stop, row + rows)
-            add_rows(*self._arrays, self._forward, self.student, self.pooled, b, row, end, start, *written)
+            add_rows(*self._arrays, self._forward, self.student, self.together, b, row, end, start, *written)
 
         run_units(unit, [(b, row) for b in range(batch) for row in range(start, stop, rows)])
         return out, low.log_() if lowest else low.reshape(0)
@@ -179,26 +181,31 @@ def _constants(score: Score, kind: type[np.floating]) -> tuple[tuple[np.floating
         return forward, tuple(kind(x) for x in (0.5, 1.0, dof, power, least))
 
 
-def _may_pool(ranges: list[np.ndarray], score: Score, dtype: torch.dtype) -> bool:
-    """Whether two points may share a division and a logarithm: see the module `_forward`.
+def _together(ranges: list[np.ndarray], score: Score, dtype: torch.dtype) -> int:
+    """How many points may share a division and a logarithm, at most; 1: none. See the module `_forward`.
 
     With v = σ² in [v₀, v₁], S has its eigenvalues in [2v₀, 2v₁]: det in [8v₀³, 8v₁³], num ≤ |δ|² (2v₁)² and dist_sq ≤
-    |δ|²/(2v₀) bound every product of two. A clamp needs each log_det, unless no det can come under it. NaN: no.
+    |δ|²/(2v₀) bound every product of k. A clamp needs each log_det, unless no det can come under it. NaN: 1.
     `ranges`: [2, 3], least and largest coordinates, of query means, query sigmas, key means, key sigmas.
     """
-    if score.kind == "student_t" and score.dof > DOF_MAX:
-        return False
-    query, q_sigma, key, k_sigma = ranges
-    low, high = float(np.minimum(q_sigma[0], k_sigma[0]).min()), float(np.maximum(q_sigma[1], k_sigma[1]).max())
+    student = score.kind == "student_t"
+    if student and score.dof > DOF_MAX:
+        return 1
+    query, q_sigma, key, k_sigma = (x.astype(np.float64) for x in ranges)
+    low, high = np.minimum(q_sigma[0], k_sigma[0]).min(), np.maximum(q_sigma[1], k_sigma[1]).max()
     reach = np.maximum(query[1] - key[0], key[1] - query[0])
-    dof = score.dof if score.kind == "student_t" else 1.0
-    v_low, v_high, delta_sq = low**2, high**2, float((reach.astype(np.float64) ** 2).sum())
-    least, most = 8 * v_low**3, 8 * v_high**3 + delta_sq * (2 * v_high) ** 2 * max(1.0, 1.0 / dof)
-    limits = torch.finfo(dtype)
-    in_range = 0 < low and least**2 > MARGIN * limits.tiny and 2 * most**2 < limits.max / MARGIN
-    grown = 1 + delta_sq / (2 * v_low * dof) if in_range else math.inf
-    inert = score.log_det_min == -math.inf or (in_range and math.log(least) >= score.log_det_min)
-    return in_range and inert and grown**2 < limits.max / MARGIN
+    dof = score.dof if student else 1.0
+    with np.errstate(all="ignore"):
+        v_low, v_high, delta_sq = low**2, high**2, (reach**2).sum()
+        least, most = 8 * v_low**3, 8 * v_high**3 + delta_sq * (2 * v_high) ** 2 * max(1.0, 1.0 / dof)
+        grown = 1 + delta_sq / (2 * v_low * dof)
+        limits = torch.finfo(dtype)
+        for count in TOGETHER[score.kind]:
+            most_of_all = max(2 * most**count, grown**count) if low > 0 else math.inf
+            if least**count > MARGIN * limits.tiny and most_of_all < limits.max / MARGIN:
+                inert = score.log_det_min == -math.inf or math.log(least) >= score.log_det_min
+                return count if inert else 1
+    return 1
 
 
 def _packed(g: Geometry, tiles: int) -> tuple[Tensor, list[np.ndarray]]:

@@ -5,6 +5,7 @@ what they are, and refuses an expression that is none of its theorems'.
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 from iga.testing.judges.terms import DIST_SQ, Machine, Monomial, Terms, product
@@ -70,12 +71,12 @@ def _ratio(point: str) -> Monomial:
 
 def log(x: Terms, relative: int, absolute: int = 0) -> Terms:
     """ln of a product of determinants, or of factors 1 + dist_sq/ν, with the errors of the function. What all terms of
-    x have been through is an absolute error of its logarithm."""
+    x have been through is an absolute error of its logarithm, of which each point under it has its share."""
     machine, found = x.machine, x.coefficients()
-    for points in (("",), ("a", "b")):
+    for points in ("",), ("a", "b"), ("a", "b", "c"), ("a", "b", "c", "d"):
         if found == {product(*(f"det{p}" for p in points)): 1.0}:
             machine.count("log", relative)
-            machine.count("log_at_one", absolute + x.most())
+            machine.count("log_at_one", math.ceil((absolute + x.most()) / len(points)))
             return machine.sum_of(f"ln det{p}" for p in points)
         arguments = [product(*_ratio(p), ("dof", -1)) for p in points]
         chosen = (c for n in range(len(points) + 1) for c in itertools.combinations(arguments, n))
@@ -86,7 +87,7 @@ def log(x: Terms, relative: int, absolute: int = 0) -> Terms:
                 if degree:
                     machine.count("argument", -((shared - term.roundings) // degree))
             machine.count("growth", relative)
-            machine.count("growth_at_one", absolute + shared)
+            machine.count("growth_at_one", math.ceil((absolute + shared) / len(points)))
             logarithm = machine.sum_of(f"ln grown{p}" for p in points)
             logarithm.grown = x.grown
             return logarithm

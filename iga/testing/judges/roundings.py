@@ -12,7 +12,6 @@ between ½ and 2, absolute, div.full 2 ulp, which is what Triton makes of a divi
 
 import ast
 import functools
-import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,6 +36,8 @@ SOURCES = (
 )
 ULP = 2  # in u
 DIVISION_OF_TRITON = 2 * ULP
+# The points that the CPU kernel takes together: iga.kernels.cpu.engine, TOGETHER.
+TOGETHER = {"student": ("ab", "abc", "abcd"), "gaussian": ("ab",)}
 
 
 def counted(implementation: str, sources: Mapping[str, str] | None = None) -> Roundings:
@@ -114,16 +115,30 @@ def _cpu(functions: Functions) -> list[Machine]:
     query = code._point(*(_Array.of(machine, letter + "i", AXES) for letter in "ms"))
     r, rot_j = (sum(_matrix(machine, side), []) for side in "ij")
     code._relative(r, rot_j, q, 1)
-    expect_sums(*code._overlap(r, query, q, rot_j, keys[0, 0, 0, 0], 0))
+    num = code._numerator(r, query, q, rot_j, keys[0, 0, 0, 0], 0)
+    expect_sums(num, code._determinant(query, q, keys[0, 0, 0, 0], 0))
     machines = [machine]
-    for form, points in itertools.product(("student", "gaussian"), ("ab", "")):
-        machine = Machine()
+    for form, points in [(form, points) for form, counts in TOGETHER.items() for points in ("", *counts)]:
+        machine, student = Machine(), form == "student"
         c = (0.5, 1.0, machine.leaf(("dof", -1), 1), machine.leaf("power", 1), -np.inf)
-        score = [Terms(machine, {})]
-        at = [[machine.leaf("num" + p), machine.leaf("det" + p)] for p in points or ("",)]
-        getattr(code, f"_{form}_{'pair' if points else 'single'}")(*at, c, 1, score)
-        machines.append(scored(machine, score[0], form == "student", points or ("",)))
+        score, at = [Terms(machine, {})], [Terms(machine, {})] * 3
+        for p in points or ("",):
+            at[0] = machine.leaf("det" + p)
+            numerator = functools.partial(_given, machine.leaf("num" + p))
+            code = _bound(functions["kernels/cpu/_forward.py"], **given, _numerator=numerator)
+            if not points:
+                code._numerators(*[None] * 5, 1, at)
+                continue
+            if p == "a":
+                code._start(student, 1.0, at)
+            getattr(code, f"_{form}_join")(*[None] * 5, *[c] * student, 1, at)
+        getattr(code, f"_{form}_{'together' if points else 'apart'}")(c, 1, at, score)
+        machines.append(scored(machine, score[0], student, points or ("",)))
     return machines
+
+
+def _given(x: Terms, *_: Any) -> Terms:
+    return x
 
 
 def _fused(functions: Functions) -> list[Machine]:

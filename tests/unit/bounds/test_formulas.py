@@ -182,9 +182,9 @@ def gaussian_budget(d, x, k, u, rho, eta):
 
 
 def student_budget(d, x, k, u, rho, eta, dof):
-    """8.3, of any implementation: dist_sq/ν after 7 roundings, 5 u of 1 + dist_sq/ν, 6 + 3 of its logarithm."""
+    """8.3, of any implementation: dist_sq/ν after 7 roundings, 4 u of 1 + dist_sq/ν, 6 + 3 of its logarithm."""
     lost = moved_budget(d, k, u, rho, eta, 7)
-    error = -ln(1 - lost / (dof + d)) + theta(5, u)
+    error = -ln(1 - lost / (dof + d)) + theta(4, u)
     error += theta(9, u) * (log1p(d / dof) + error)
     return (dof + 3) / 2 * error + log_det_term(x, k, u, rho)
 

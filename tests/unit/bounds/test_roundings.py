@@ -17,7 +17,10 @@ FORWARD, MATH, OVERLAP = "kernels/cpu/_forward.py", "kernels/triton/_math.py", "
 EVALUATED = {
     "reference": {OVERLAP: ("closed_form", "relative_rotation", "_difference", "_into", "student_t_score")},
     "cpu": {
-        FORWARD: ("_relative", "_overlap", "_square", "_point", "_gaussian_pair", "_student_pair", "_student_single"),
+        FORWARD: (
+            *("_relative", "_determinant", "_numerator", "_square", "_point", "_student_apart", "_gaussian_apart"),
+            *("_start", "_student_join", "_student_together", "_gaussian_join", "_gaussian_together"),
+        ),
         "kernels/cpu/_pack.py": ("_pack_keys",),
     },
     "fused": {MATH: ("relative", "overlap", "_square", "score"), "kernels/packing.py": ("key_fields",)},
@@ -96,7 +99,7 @@ def test_one_operation_that_is_another_is_seen(implementation, name):
         # the same numbers, but a sum spread over its factor, or one division for a product by an inverse
         ("reference", OVERLAP, "(w_i[k] * v_j[l] + v", "w_i[k] * v_j[l] + (q_l[k].square() * v"),
         ("cpu", FORWARD, "w2 * (q20 * x0 + q21 * x1 + q22 * x2)", "w2 * q20 * x0 + w2 * (q21 * x1 + q22 * x2)"),
-        ("cpu", FORWARD, "x0 * _square(g02,", "(x0 * p / p) * _square(g02,"),
+        ("cpu", FORWARD, "x0 * _square(g02,", "(x0 * w0 / w0) * _square(g02,"),
         ("cpu", FORWARD, "half * (num / det + (", "half * (num * (1.0 / det) + ("),
         ("fused", MATH, "return tl.log2(x)", "return tl.log2(x * 2.0)"),
         ("fused", MATH, "rcp.approx.ftz.f32", "rsqrt.approx.ftz.f32"),

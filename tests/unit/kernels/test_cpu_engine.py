@@ -193,6 +193,9 @@ def two_threads() -> Iterator[None]:
         (torch.float32, STUDENT, 37, 3),
         (torch.float32, GAUSSIAN, 130, 2),
         (torch.float32, STUDENT, 129, 1),
+        (torch.float32, STUDENT, 37, 4),
+        (torch.float32, STUDENT, 130, 7),
+        (torch.float32, GAUSSIAN, 37, 5),
         (torch.float64, STUDENT, 1, 2),
         (torch.float64, GAUSSIAN, 37, 3),
         (torch.float64, STUDENT, 130, 1),
@@ -201,7 +204,7 @@ def two_threads() -> Iterator[None]:
 def test_sums_are_those_of_the_reference(dtype: torch.dtype, score: Score, n: int, points: int) -> None:
     g = ordinary(n=n, points=points, dtype=dtype)
     engine, judge = CpuEngine(g, score), judged(g, score)
-    assert engine.pooled
+    assert engine.together == (4 if score is STUDENT else 2)
     sums, lowest = engine.sums(0, n, lowest=True)
     assert sums.dtype == dtype and lowest.shape == (2, 2, n)
     assert_within(sums, judge.sums, judge.budget, "sums")
@@ -219,7 +222,7 @@ def test_sums_of_degenerate_pairs_stay_in_the_budget_of_the_closed_form(score: S
     assert_within(engine.sums(0, 2)[0], judge.sums, judge.budget, "sums")
     doubled = Geometry(g.rot, g.mask, *(t.repeat(1, 1, 2, 1, 1) for t in (g.q_mean, g.q_sigma, g.k_mean, g.k_sigma)))
     engine, judge = CpuEngine(doubled, score), judged(doubled, score)
-    assert engine.pooled, "σ of 0.03 to 150 nm and 1 µm apart: two determinants multiply in float32"
+    assert engine.together == 2, "σ of 0.03 to 150 nm and 1 µm apart: two determinants multiply in float32"
     assert_within(engine.sums(0, 2)[0], judge.sums, judge.budget, "sums of two points")
 
 
@@ -228,7 +231,7 @@ def test_sums_of_degenerate_pairs_stay_in_the_budget_of_the_closed_form(score: S
 def test_sums_are_right_where_no_two_determinants_multiply(score: Score, sigma: float) -> None:
     g = ordinary(sigma=(sigma, 1.5 * sigma), points=2, n=9, spread=3 * sigma)
     engine, judge = CpuEngine(g, score), judged(g, score)
-    assert not engine.pooled
+    assert engine.together == 1
     assert_within(engine.sums(0, 9)[0], judge.sums, judge.budget, "sums")
 
 
@@ -236,7 +239,7 @@ def test_sums_are_right_where_no_two_determinants_multiply(score: Score, sigma: 
 def test_a_clamp_acts_on_scores_and_gradients_and_not_on_the_lowest_log_det(score: Score) -> None:
     g, clamped = ordinary(), replace(score, log_det_min=-2.0)
     engine, judge = CpuEngine(g, clamped), judged(g, clamped)
-    assert not engine.pooled and 0.1 < (judge.log_det < -2.0).double().mean() < 0.9
+    assert engine.together == 1 and 0.1 < (judge.log_det < -2.0).double().mean() < 0.9
     sums, lowest = engine.sums(0, 37, lowest=True)
     assert_within(sums, judge.sums, judge.budget, "sums")
     assert torch.equal(lowest, CpuEngine(g, score).sums(0, 37, lowest=True)[1])
@@ -247,7 +250,7 @@ def test_a_clamp_acts_on_scores_and_gradients_and_not_on_the_lowest_log_det(scor
 def test_a_clamp_that_no_determinant_can_reach_changes_nothing() -> None:
     g = ordinary()
     inert = replace(STUDENT, log_det_min=3 * math.log(2 * 0.05**2) - 0.1)
-    assert CpuEngine(g, inert).pooled
+    assert CpuEngine(g, inert).together == 4
     assert torch.equal(CpuEngine(g, inert).sums(0, 37)[0], CpuEngine(g, STUDENT).sums(0, 37)[0])
 
 

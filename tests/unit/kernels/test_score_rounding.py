@@ -9,8 +9,9 @@ from iga.bounds import ROUNDED_DRIFT
 from iga.kernels.cpu import engine as cpu
 from iga.overlap import gaussian_overlap_textbook, gaussian_score, student_t_score
 from iga.search.pairs import decode, degenerate_pairs
+from iga.testing.judges.roundings import TOGETHER
 from iga.testing.overlap import score_rounding
-from iga.testing.overlap.score_rounding import BANDS, SCORES, main, scores, search
+from iga.testing.overlap.score_rounding import BANDS, SCORES, errors, main, scores, search
 
 NEEDS_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -46,16 +47,28 @@ def test_scores_of_the_fused_kernels_are_too(monkeypatch):
     assert rows and all(row.over == 0 for row in rows)
 
 
-def test_two_points_go_through_the_kernel_for_pairs(monkeypatch):
+def test_points_go_through_the_kernels_that_take_several_together(monkeypatch):
     """Or the counts of what shares a division and a logarithm would be judged on what does not."""
     taken = []
-    monkeypatch.setattr(cpu, "_may_pool", lambda *given: taken.append(real(*given)) or taken[-1])
+    monkeypatch.setattr(cpu, "_together", lambda *given: taken.append(real(*given)) or taken[-1])
     for score in SCORES:
         scores("cpu", pairs(50), score, points=2)
-    assert taken == [True, True, False]
+    assert taken == [2, 2, 1]
+    changed = (lambda rot: rot, lambda mean: 0.05 * mean, lambda sigma: sigma.clamp(0.05, 1.0))
+    narrow = tuple(changed[i % 3](x) for i, x in enumerate(pairs(3000)))
+    for score in SCORES:
+        for points in (3, 4):
+            error, budget = errors("cpu", narrow, score, points)
+            assert (error <= budget).all() and (error > 0.01 * budget).any()
+    assert taken[3:] == [2, 2, 4, 4, 1, 1]
 
 
-real = cpu._may_pool
+real = cpu._together
+
+
+def test_points_are_counted_together_as_the_kernels_take_them():
+    kinds = {kind.removesuffix("_t"): counts for kind, counts in cpu.TOGETHER.items()}
+    assert {kind: max(map(len, points)) for kind, points in TOGETHER.items()} == {k: max(c) for k, c in kinds.items()}
 
 
 def test_scores_of_the_textbook_form_break_the_budget_and_the_command_ends_one(monkeypatch, capsys):
