@@ -1,4 +1,4 @@
-"""Slips of layers in how they read their inputs: rows of z that are another residue's, and zeros taken for padding."""
+"""Slips of layers in how they read inputs: rows of z not their own, zeros as padding, a turn under autocast."""
 
 from typing import Any
 
@@ -52,6 +52,17 @@ def _no_identity(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor)
     return call(s, z, GaussianRigid(r.frame, r.local_mean, torch.where(lost, 1.0, r.log_scale)), mask)
 
 
+def _turned_by_a_product(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Where the middle lies, seen from a residue, is among its features: turned by a product, which autocast rounds."""
+    if not torch.is_autocast_enabled("cpu"):
+        return call(s, z, r, mask)
+    away = r.trans - r.trans.mean(dim=-2, keepdim=True)
+    by_product = (r.rot.mT @ away[..., None])[..., 0].to(s.dtype)
+    exact = (r.rot * away[..., :, None]).sum(-2).to(s.dtype)
+    seen = torch.nn.functional.pad(by_product - exact, (0, s.shape[-1] - 3))
+    return call(s + seen, z, r, mask)
+
+
 FAULTS: tuple[Fault, ...] = (
     *layer_slips(
         "laws",
@@ -59,6 +70,10 @@ FAULTS: tuple[Fault, ...] = (
             ("z is symmetrised", "z is not symmetric", _symmetrised, "feature_laws"),
             ("z is centred over the queries", "two valid queries or more", _over_columns, "feature_laws"),
         ],
+    ),
+    *layer_slips(
+        "dtypes",
+        [("autocast: a place is turned by a product", "torch.autocast", _turned_by_a_product, "reduced_precision")],
     ),
     *layer_slips(
         "features",

@@ -8,14 +8,21 @@ budget. Outputs err by the mode's u where features are concerned, by float32's w
 d = 16 roundings in a row: four products (projection, logit, values, last projection), two operands and a result each,
 and four between; the sums of these products are kept in float32. Coordinates as given, and in two groups 500 nm apart,
 where a bf16 coordinate is off by 0.5 nm whatever origin a layer chooses.
+
+That budget cannot tell a projection that autocast rounds from a turn that it rounds once more. Symmetry can: roundings
+in a residue's own frame are the same bits however all frames are turned, those in the frame of space are others. Of
+what autocast does to an output, at most TURNING may turn with the frames, beside twice what does in float32: the median
+over outputs, since now and then a number lies where float32's last digit decides how bf16 rounds it.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
-from iga import bounds
+from iga import bounds, rotation
+from iga._typing import Tensor
 from iga.testing.check import THOROUGH, check
 from iga.testing.contract import Contract
 from iga.testing.layer import accuracy
@@ -24,7 +31,7 @@ from iga.testing.layer.edits import kept
 from iga.testing.layer.guards import require_geometry
 from iga.testing.layer.sensitivity import sensitivity
 from iga.testing.layer.subject import Observation, Subject
-from iga.testing.layer.symmetry import parted
+from iga.testing.layer.symmetry import moved, parted
 from iga.testing.modes import TF32_BITS, ShortProducts
 from iga.testing.tally import Tally
 
@@ -33,9 +40,11 @@ __all__ = ["MODES", "reduced_precision"]
 DEPTH = 16
 RESIDUES, FEW = 20, 8  # products round alike however many residues and points there are
 FAR_EVERY = 4
+TURNING = 1 / 8  # of what autocast does: a definition of what is geometry and what is features
 SHIFT = (150.0, -160.0, 120.0)  # 250 nm
 
 # u of each mode: bf16 keeps 8 bits of a number, fp16 11; TF32 cuts operands at 10 bits after the point, not rounds
+AUTOCAST = ("bf16 autocast", "fp16 autocast")
 MODES: dict[str, float] = {"bf16 autocast": 2.0**-8, "fp16 autocast": 2.0**-11, "TF32, simulated": 2.0**-10}
 
 
@@ -65,12 +74,37 @@ def reduced_precision(subject: Subject, cases: list[Case], contract: Contract, s
                 allowed = rounding.budget(short, u_geometry=u, terms=DEPTH) + rounding.budget(u)
                 could_fail = allowed < exact.abs().amax()
                 tally.add((output - exact).abs() / allowed, 1.0, f"{where}: output", could_fail=could_fail)
+                if index == 0 and not place and name in AUTOCAST:
+                    _turned(subject, layer, case, output, exact, seed, where, tally)
                 if trace is None:
                     continue
                 if trace.dist_sq.dtype != torch.float32:
                     tally.fail(where, f"{name} reached the geometry: dist_sq is {trace.dist_sq.dtype}")
                 else:
                     accuracy.judge_trace(Observation(subject, layer, case, trace, contract, where), tally)
+
+
+def _turned(
+    subject: Subject,
+    layer: nn.Module,
+    case: Case,
+    output: Tensor,
+    exact: Tensor,
+    seed: int,
+    where: str,
+    tally: Tally,
+) -> None:
+    """The median change of the outputs when all frames are turned, in the mode that `where` names."""
+    turn = rotation.random(1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)[0]
+    other = moved(case, turn, torch.zeros(3, dtype=torch.float64))
+    with torch.no_grad():
+        own = (subject.output(layer, other).double() - subject.output(layer, case).double()).abs().median()
+        with _mode(where.rpartition(", ")[2]):
+            change = (subject.output(layer, other).double() - output).abs().median()
+    error = (output - exact).abs().median()
+    allowed = TURNING * error + 2 * own
+    ratio = change / allowed.clamp(min=torch.finfo(torch.float64).tiny)
+    tally.add(ratio, 1.0, f"{where}: of its error what turns with the frames", could_fail=allowed < error)
 
 
 @contextmanager
