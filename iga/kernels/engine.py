@@ -7,6 +7,7 @@ Lengths in nm; rot maps local to global.
     x_ij = cap(w_h G_ij)        a_ij = softmax_j (logit_ij + x_ij)        docs/theory.md, section 15.3
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -66,6 +67,11 @@ class Engine:
         self.geometry, self.score = Geometry(*(t.detach() for t in vars(geometry).values())), score
         # Σ e u and Σ M, as `finished` reads them, of queries and of keys: from the first `add_gradients` on
         self._sums: tuple[Tensor, Tensor] | None = None
+
+    @staticmethod
+    def threads(heads: int) -> AbstractContextManager[None]:
+        """Within it a call runs, of so many heads over its whole batch: a machine may settle there who computes."""
+        return nullcontext()
 
     def sums(self, start: int, stop: int, lowest: bool = False, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(Σ_p score_p [B, H, R, N] of rows start … stop − 1, lowest raw log_det over valid keys and points [B, H, R]).

@@ -7,6 +7,7 @@ out memory by what the fake kernels promise. `iga.kernels` is the door for peopl
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, get_type_hints
 
 import torch
@@ -32,7 +33,7 @@ __all__ = [
 FLASH_FROM = 1 << 26
 
 
-def engine_for(implementation: str) -> Callable[[Geometry, Score], Engine]:
+def engine_for(implementation: str) -> type[Engine]:
     """The engine of an implementation, imported on demand: numba and triton are loaded only where they run."""
     if implementation == "cpu":
         from iga.kernels.cpu.engine import CpuEngine
@@ -93,7 +94,7 @@ def _attention(*args: Any) -> tuple[Tensor, ...]:
     a = Arguments(*args)
     how = Score(a.score, a.dof, a.log_det_min)
     (q, k, v, points), trans, geometry = _neutral(a)
-    with torch.autocast(q.device.type, enabled=False):
+    with torch.autocast(q.device.type, enabled=False), _threads(a):
         engine = _engine(a.implementation, geometry, how)
         x = _inputs(q, k, v, engine.out(points, geometry.rot, trans), a)
         if a.implementation == "fused" and takes_flash(q, a.z):
@@ -124,7 +125,7 @@ def _attention_backward(*args: Any) -> list[Tensor]:
     (grad_values, grad_points, grad_pair, grad_lse, attended, lse), a, (want_geometry, want_bias, want_z) = _split(args)
     (q, k, v, points), trans, geometry = _neutral(a)
     dtype = a.rot.dtype
-    with torch.autocast(q.device.type, enabled=False):
+    with torch.autocast(q.device.type, enabled=False), _threads(a):
         engine = _engine(a.implementation, geometry, Score(a.score, a.dof, a.log_det_min))
         rot, here = geometry.rot, torch.zeros_like(trans)
         x = _inputs(q, k, v, engine.out(points, rot, trans), a)
@@ -165,6 +166,12 @@ def _neutral(a: Arguments) -> tuple[Any, Tensor, Geometry]:
 
 def _engine(implementation: str, geometry: Geometry, score: Score) -> Engine:
     return (engine_for(implementation) if geometry.rot.numel() else Engine)(geometry, score)
+
+
+def _threads(a: Arguments) -> AbstractContextManager[None]:
+    """Who computes the call; with z torch's own products would depend on it, to a rounding, and all threads do."""
+    kind = engine_for(a.implementation) if a.rot.numel() and a.z is None else Engine
+    return kind.threads(a.q.shape[0] * a.q.shape[1])
 
 
 def _inputs(q: Tensor, k: Tensor, v: Tensor, points: Tensor, a: Arguments) -> Inputs:

@@ -6,6 +6,7 @@ B·H·P·N. Torch's thread count is respected; with one thread everything runs i
 """
 
 import math
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from iga.kernels.cpu._pack import pack_keys, widen_range
 from iga.kernels.cpu._points import carry_points
 from iga.kernels.cpu._rows import weigh_rows, weigh_rows_back
 from iga.kernels.cpu.ready import BACKWARD, FORWARD, ready
+from iga.kernels.cpu.share import granted
 from iga.kernels.cpu.team import run_units
 from iga.kernels.engine import Engine, Geometry, Gradients, Score
 from iga.kernels.packing import SUMS, tiled
@@ -55,6 +57,10 @@ class CpuEngine(Engine):
         self._arrays = tuple(t.numpy() for t in (rot, g.q_mean, g.q_sigma, tiled(rot, LANES), keys, g.mask))
         self._forward, self._backward = _constants(score, self._arrays[0].dtype.type)
         self._valid_keys = g.mask.to(g.rot.dtype).numpy()
+
+    @staticmethod
+    def threads(heads: int) -> AbstractContextManager[None]:
+        return granted(heads)
 
     def sums(self, start: int, stop: int, lowest: bool = False, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         g = self.geometry

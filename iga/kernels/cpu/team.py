@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import get_ident
-from time import sleep
+from time import perf_counter, sleep, thread_time
 
 import torch
+
+from iga.kernels.cpu.share import lacking
 
 __all__ = ["run_units"]
 
@@ -39,9 +41,12 @@ def run_units(unit: Callable[..., None], units: Iterable[tuple[int, ...]]) -> No
     failed: list[BaseException] = []
     begun: list[int] = []
     ended: list[int] = []
+    lacks: list[float] = []  # of each thread: seconds without a core
+    watch, start = lacking(), perf_counter()
 
     def work(_: object = None) -> None:
         begun.append(get_ident())
+        before = thread_time()
         try:
             while waiting and not failed:
                 try:
@@ -51,6 +56,7 @@ def run_units(unit: Callable[..., None], units: Iterable[tuple[int, ...]]) -> No
                 unit(*args)
         except BaseException as error:  # through C, nothing may be raised: it is raised below
             failed.append(error)
+        lacks.append(perf_counter() - start - (thread_time() - before))
         ended.append(get_ident())
 
     parallel = _entry_point()
@@ -67,6 +73,8 @@ def run_units(unit: Callable[..., None], units: Iterable[tuple[int, ...]]) -> No
             raise KeyboardInterrupt
     if failed:
         raise failed[0]
+    if watch is not None:
+        watch.add(perf_counter() - start, max(lacks))
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
