@@ -46,15 +46,20 @@ def test_the_factorial_is_every_combination_of_floor_scaling_and_form() -> None:
         assert replace(config, **changed, jitter=base.jitter) == base
 
 
-def attention_logits(arm: str, factor: float, cure: str) -> torch.Tensor:
-    """The logits of a fresh attention whose projections of queries are `factor` times as large."""
+PROJECTIONS = ("q", "kv", "q_points", "kv_points", "q_offsets", "k_offsets", "q_scales", "k_scales")
+
+
+def attention_logits(arm: str, factor: float) -> torch.Tensor:
+    """The logits of an attention whose projections of queries and keys are `factor` times as large, biases too."""
     torch.manual_seed(0)
     layer = attention_of(load_arm(arm), SMALL).layer
     batch, heard = small_batch(), []
     with torch.no_grad():
-        for name in ("linear_q", "linear_q_points", "linear_q_offsets", "linear_q_scales"):
-            if hasattr(layer, name):
-                getattr(layer, name).weight.mul_(factor)
+        for name in PROJECTIONS:
+            if (projection := getattr(layer, f"linear_{name}", None)) is not None:
+                torch.nn.init.normal_(projection.bias, std=0.3)
+                projection.weight.mul_(factor)
+                projection.bias.mul_(factor)
         s = torch.randn(*batch.mask.shape, SMALL.c_s, generator=torch.Generator().manual_seed(1))
         z = torch.zeros(*batch.mask.shape, batch.mask.shape[1], SMALL.c_z)
         with taps.listen(lambda name, tensor, dims: heard.append((name, tensor))):
@@ -65,12 +70,33 @@ def attention_logits(arm: str, factor: float, cure: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("arm", ["qk_norm", "ipa_qk_norm"])
-def test_normalised_queries_do_not_grow_with_their_weights(arm: str) -> None:
+def test_of_the_size_of_normalised_projections_nothing_is_left_but_their_epsilon(
+    arm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """x/√(mean x² + ε) is the same of (c x, c² ε), and so is LayerNorm. c = 2⁷ scales every rounding with it: equal to
+    the bit. So c W is W with ε/c², and the logits have a limit where plain ones grow without end."""
+    c = 2.0**7
+    before = attention_logits(arm, 1.0)
+    monkeypatch.setattr(cures, "_EPS_CONTENT", c * c * cures._EPS_CONTENT)
+    monkeypatch.setattr(cures, "_EPS_GEOMETRY", c * c * cures._EPS_GEOMETRY)
+    assert torch.equal(attention_logits(arm, c), before)
+    assert not torch.equal(attention_logits(arm, 1.0), before)  # ε is seen: the sizes are not beyond its reach
     plain = "ipa" if arm.startswith("ipa") else "logdet_clamp"
-    one, many = (attention_logits(arm, factor, "qk_norm") for factor in (100.0, 10000.0))
-    torch.testing.assert_close(many, one, rtol=2e-3, atol=2e-3 * float(one.abs().max()))
-    before, after = (attention_logits(plain, factor, "none") for factor in (1.0, 100.0))
-    assert float(after.abs().max()) > 1.5 * float(before.abs().max())
+    small, large = (float(attention_logits(plain, factor).abs().max()) for factor in (c**3, c**4))
+    assert large > c * small  # as c², once the content is all
+
+
+@pytest.mark.parametrize("arm", ["qk_norm", "ipa_qk_norm"])
+@pytest.mark.parametrize("part", ["content", "geometry"])
+def test_projections_of_which_a_part_is_not_normalised_are_noticed(
+    arm: str, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if part == "content":
+        monkeypatch.setattr(cures.F, "layer_norm", lambda x, *rest, **options: x)
+    else:
+        monkeypatch.setattr(cures, "_unit", lambda x, gain, over: gain * x)
+    with pytest.raises(AssertionError):
+        test_of_the_size_of_normalised_projections_nothing_is_left_but_their_epsilon(arm, monkeypatch)
 
 
 @pytest.mark.parametrize("arm", ["soft_cap", "ipa_soft_cap"])
@@ -80,10 +106,10 @@ def test_a_soft_cap_holds_the_whole_logit(arm: str, monkeypatch: pytest.MonkeyPa
     right = cures.masked_softmax
     monkeypatch.setattr(cures, "masked_softmax", lambda x, mask: seen.append(x) or right(x, mask))
     monkeypatch.setattr("iga.ipa.masked_softmax", lambda x, mask: seen.append(x) or right(x, mask))
-    attention_logits(arm, 1e4, "soft_cap")
+    attention_logits(arm, 1e4)
     assert seen and all(float(x.abs().max()) <= CAP for x in seen)
     seen.clear()
-    attention_logits("ipa" if arm.startswith("ipa") else "logdet_clamp", 1e4, "none")
+    attention_logits("ipa" if arm.startswith("ipa") else "logdet_clamp", 1e4)
     assert all(float(x.abs().max()) > CAP for x in seen)
 
 

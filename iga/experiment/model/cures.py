@@ -31,7 +31,8 @@ from iga.kernels import Statistics
 __all__ = ["CAP", "attended", "cured"]
 
 CAP = 50.0
-_EPS = 1e-6  # under the root of a norm
+# Under the root of the norm of the content, as LayerNorm has it, and of the geometry.
+_EPS_CONTENT, _EPS_GEOMETRY = 1e-5, 1e-6
 
 
 def cured(
@@ -114,7 +115,7 @@ class _NormedContent(nn.Module):
     def _scalars(self, s: Float[Tensor, "*b n c_s"]) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = super()._scalars(s)  # pyright: ignore[reportAttributeAccessIssue] - of the layer that this stands before
         q, k = (
-            F.layer_norm(x, x.shape[-1:]) * gain + bias
+            F.layer_norm(x, x.shape[-1:], eps=_EPS_CONTENT) * gain + bias
             for x, gain, bias in zip((q, k), self.content_gain, self.content_bias, strict=True)
         )
         return q, k, v
@@ -142,7 +143,7 @@ class _NormedPoint(_NormedContent, InvariantPointAttention):
 
 def _unit(x: Tensor, gain: Tensor, over: tuple[int, int]) -> Tensor:
     """x divided by its root mean square over two dimensions, times `gain`."""
-    return gain * x / (x.square().mean(dim=over, keepdim=True) + _EPS).sqrt()
+    return gain * x / (x.square().mean(dim=over, keepdim=True) + _EPS_GEOMETRY).sqrt()
 
 
 def _projections(layer: nn.Module) -> list[str]:
