@@ -10,7 +10,7 @@ from typing import Any
 __all__ = ["ARMS_APART", "LAYER_CURES"]
 
 # What a layer does beside its config (`iga.experiment.model.cures`).
-LAYER_CURES = ("qk_norm", "soft_cap", "spectral")
+LAYER_CURES = ("qk_norm", "soft_cap", "spectral", "softplus")
 
 _FLOOR = {"sigma_min": 0.03}
 _CLOSED = {"form": "closed", "jitter": 0.0}  # the closed form needs no jitter, and takes none
@@ -64,6 +64,7 @@ ARMS_APART: dict[str, dict[str, Any]] = dict(
         _clamp("soft_cap", "whole logit capped at 50 by tanh", cure="soft_cap"),
         _clamp("spectral", "σReparam on the projections of queries and keys", cure="spectral"),
         _clamp("clip", "gradient clipped to norm 1", training=_CLIP),
+        _clamp("softplus", "σ = 0.03 nm + softplus in place of the exponential", cure="softplus", **_FLOOR),
         _ipa("ipa_qk_norm", "queries and keys normalised, content and points", cure="qk_norm"),
         _ipa("ipa_soft_cap", "whole logit capped at 50 by tanh", cure="soft_cap"),
         _ipa("ipa_spectral", "σReparam on the projections of queries and keys", cure="spectral"),

@@ -77,8 +77,11 @@ class Arm:
         given = dict(self.attention)
         layer = given.pop("layer", None)
         _one_of("arm.attention.layer", layer, LAYERS)
-        _one_of("arm.attention.cure", given.pop("cure", "none"), ("none", *LAYER_CURES))
+        cure = given.pop("cure", "none")
+        _one_of("arm.attention.cure", cure, ("none", *LAYER_CURES))
         if layer == "ipa":
+            if cure == "softplus":
+                raise ValueError('arm.attention.cure "softplus" belongs to layer "iga"; layer "ipa" has no σ')
             if given:
                 raise ValueError(f'arm.attention.{min(given)} belongs to layer "iga"; layer "ipa" has no such key')
             return None

@@ -15,7 +15,9 @@ from iga.experiment.settings import load_arm
 from iga.experiment.sweep import verdicts
 from iga.experiment.sweep.decisions import power
 from iga.experiment.sweep.readings import cells_of, is_primary, losses_of
+from iga.experiment.sweep.sections import blocks_of
 from iga.experiment.sweep.verdicts import CURES, DELTA, FACTOR, LEVEL, WORDS, Cure, hypotheses, judge
+from iga.report.document import as_markdown
 
 RULES_PAGE = Path(__file__).resolve().parents[2] / "docs/experiment/rules.md"
 CURE = next(cure for cure in CURES if cure.name == "σ floor")
@@ -167,6 +169,21 @@ def test_the_rules_page_has_the_words_and_numbers_of_the_code() -> None:
     for count in (1, 32, 128):
         row = (f"{power(seeds, math.log(1.2), 0.03, DELTA, LEVEL / count):.2f}" for seeds in (3, 5, 8))
         assert f"| {count} | {' | '.join(row)} |" in text
+
+
+def test_a_cure_that_was_added_later_is_in_no_family_and_is_marked_in_the_primary_condition() -> None:
+    """Its own p decides, and the words of the others are those that they were without it."""
+    late = next(one for one in CURES if one.alone == "softplus")
+    family = {cure.name for cure in CURES if not cure.exploratory}
+    assert {one.name for one in CURES} - family == {"softplus σ", "softplus σ, not the floor"}
+    arms = {late.sick: 3.0, late.alone: 1.5, late.full: 1.5, "cap": 1.5}
+    with_it = make_sweep({arm: near(loss) for arm, loss in arms.items()})
+    without = make_sweep({arm: near(loss) for arm, loss in arms.items() if arm != late.alone})
+    assert len(hypotheses(with_it)) == len(hypotheses(without)) == 3
+    found, before = ({one.cure.name: one for one in judge(result)} for result in (with_it, without))
+    assert (found[late.name].primary, found[late.name].word) == (False, "sufficient") and late.name not in before
+    assert found["cap"].primary and found["cap"].cells[0].p == before["cap"].cells[0].p
+    assert f"| {late.name} | collapse | exploratory | sufficient |" in as_markdown(blocks_of(with_it))
 
 
 def test_a_cure_that_is_one_arm_against_the_default_takes_only_full_and_without() -> None:

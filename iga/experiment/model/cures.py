@@ -6,6 +6,8 @@
     soft_cap   the whole logit x becomes c tanh(x/c), c = 50 (Gemma 2)
     spectral   σReparam (Zhai et al. 2023): every projection of queries and keys W becomes γ W/‖W‖₂, γ learned, from 1;
                ‖W‖₂ by the power iteration, one step a call in training
+    softplus   of a Gaussian layer alone: σ = σ_min + ln(1 + eˣ) nm, x = log s + d, in place of the exponential with a
+               floor (docs/experiment/sweep.md); under the ceiling of the config, if it has one
 
 IPA's value points come from the same projection as its key points and are left as they are, but by "spectral".
 """
@@ -23,12 +25,14 @@ from iga import taps
 from iga._layers import masked_softmax, value_points_out
 from iga._typing import Float, Tensor
 from iga.attention import InvariantGaussianAttention
-from iga.functional import Trace, _show, joined
+from iga.functional import PointGaussians, Trace, _show, geometry_logits, joined, point_scores
 from iga.gaussian import GaussianRigid
 from iga.ipa import InvariantPointAttention
 from iga.kernels import Statistics
+from iga.presets import IGAConfig
+from iga.rotation import rotate
 
-__all__ = ["CAP", "attended", "cured"]
+__all__ = ["CAP", "attended", "cured", "logits_with", "softplus_sigma"]
 
 CAP = 50.0
 # Under the root of the norm of the content, as LayerNorm has it, and of the geometry.
@@ -50,8 +54,10 @@ def cured(
         case "spectral":
             for name in _projections(layer):
                 _reparametrise(getattr(layer, name))
+        case "softplus" if gaussian:
+            made.__class__ = _SoftplusGaussian
         case _:
-            raise ValueError(f"unknown cure {cure!r}")
+            raise ValueError(f"{type(layer).__name__} has no cure {cure!r}")
     return layer
 
 
@@ -59,7 +65,19 @@ def attended(
     layer: InvariantGaussianAttention, trace: Trace, logits: Float[Tensor, "*b h q k"]
 ) -> tuple[Float[Tensor, "*b n c_s"], Float[Tensor, "*b h q k"]]:
     """(the output of a call with other logits, its weights): all else as its trace has it, a soft cap included."""
-    logits = _capped(logits) if isinstance(layer, _CappedGaussian) else logits
+    made = _attended(layer, trace, _capped(logits) if isinstance(layer, _CappedGaussian) else logits)
+    assert made.output is not None
+    return made.output, made.weights
+
+
+def logits_with(trace: Trace, geo_scaled: Float[Tensor, "*b h q k"]) -> Float[Tensor, "*b h q k"]:
+    """The logits of a call whose geometry's part is another."""
+    logits = trace.scalar + geo_scaled + trace.geo_bias.to(trace.scalar)[:, None, None]
+    return logits if trace.pair_bias is None else logits + trace.pair_bias
+
+
+def _attended(layer: InvariantGaussianAttention, trace: Trace, logits: Tensor) -> Trace:
+    """The trace of a call with these logits."""
     v, value_points, pair_values = trace.values
     weights = masked_softmax(logits, trace.mask[..., None, None, :])
     points = value_points_out(weights, trace.rigid.frame, value_points.to(weights.dtype))
@@ -67,7 +85,8 @@ def attended(
     if pair_values is not None:
         pair = weights.transpose(-3, -2).to(pair_values.dtype) @ pair_values
     features = joined(weights.to(v.dtype) @ v, points, pair, layer.eps)
-    return layer._projected_out(features, trace.mask), weights
+    output = layer._projected_out(features, trace.mask)
+    return replace(trace, logits=logits, weights=weights, features=features, output=output)
 
 
 def _capped(logits: Tensor) -> Tensor:
@@ -91,6 +110,48 @@ class _CappedGaussian(InvariantGaussianAttention):
         if taps.listening():
             _show(replace(trace, logits=_capped(trace.logits), weights=weights))
         return output, _statistics(trace, weights) if statistics else None
+
+
+def softplus_sigma(x: Float[Tensor, "..."], config: IGAConfig) -> Float[Tensor, "..."]:
+    """σ = σ_min + ln(1 + eˣ), nm, and at most the ceiling of `config`; its floor's kind has no part in it."""
+    sigma = config.sigma_min + F.softplus(x, threshold=40.0)  # above it x alone, in float64 the same to rounding
+    return sigma if config.sigma_max is None else sigma.clamp(max=config.sigma_max)
+
+
+def _softplus_gaussians(r: GaussianRigid, raw: tuple[Tensor, Tensor], config: IGAConfig) -> PointGaussians:
+    """`iga.functional.point_gaussians` with the other σ, in the offset and in the covariance."""
+    raw_offset, raw_log_scale = raw
+    sigma = softplus_sigma(r.log_scale[..., None, None, :, :] + config.log_scale_max * raw_log_scale.tanh(), config)
+    local = r.local_mean[..., None, None, :, :] + config.offset_max * raw_offset.tanh() * sigma
+    mean = rotate(r.rot[..., None, None, :, :, :], local) + r.trans[..., None, None, :, :]
+    return PointGaussians(r.rot, mean, sigma)
+
+
+class _SoftplusGaussian(InvariantGaussianAttention):
+    """Dense, whatever the implementation: the ways to the kernels have no other σ."""
+
+    def trace(
+        self, s: Tensor, z: Tensor | None, r: Any, mask: Tensor, *, t: Tensor | float | None = None, **gaussian: Any
+    ) -> Trace:
+        with taps.listen(None):  # it would show the floored exponential
+            plain = super().trace(s, z, r, mask, t=t, **gaussian)
+        raws = plain.raw_query, plain.raw_key
+        query, key = (_softplus_gaussians(plain.rigid, raw, self.config) for raw in raws)
+        dist_sq, log_det, score = point_scores(query, key, self.config)
+        geo_raw, geo_scaled = geometry_logits(score, plain.geo_weight, self.config)
+        own = replace(plain, query=query, key=key, dist_sq=dist_sq, log_det=log_det, score=score)
+        own = replace(own, geo_raw=geo_raw, geo_scaled=geo_scaled)
+        made = _attended(self, own, logits_with(own, geo_scaled))
+        if taps.listening():
+            _show(made)
+        return made
+
+    def _computed(
+        self, s: Tensor, z: Tensor | None, rigid: GaussianRigid, mask: Tensor, t: Any, statistics: bool
+    ) -> tuple[Tensor, Statistics | None]:
+        made = self.trace(s, z, rigid, mask, t=t)
+        assert made.output is not None
+        return made.output, _statistics(made, made.weights) if statistics else None
 
 
 def _statistics(trace: Trace, weights: Tensor) -> Statistics:

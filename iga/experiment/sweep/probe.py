@@ -27,7 +27,7 @@ from iga._files import write_text
 from iga._typing import Bool, Tensor
 from iga.attention import InvariantGaussianAttention
 from iga.experiment.model.arms import ArmAttention
-from iga.experiment.model.cures import attended
+from iga.experiment.model.cures import attended, logits_with
 from iga.experiment.model.network import FlowNetwork
 from iga.experiment.run.dataset import Dataset
 from iga.experiment.run.evaluate import Evaluation
@@ -207,10 +207,7 @@ class _Shuffled(nn.Module):
         layer: Any = self.arm.layer
         trace = layer.trace(s, z, gaussian, mask, t=t if self.arm.gated else None)
         order = shuffled_keys(mask)[:, None, None, :].expand(trace.logits.shape)
-        moved = trace.scalar + trace.geo_bias.to(trace.scalar)[:, None, None] + trace.geo_scaled.gather(-1, order)
-        if trace.pair_bias is not None:
-            moved = moved + trace.pair_bias
-        output, weights = attended(layer, trace, moved)
+        output, weights = attended(layer, trace, logits_with(trace, trace.geo_scaled.gather(-1, order)))
         row = weights.amax(dim=-1)
         return output, Statistics(row, row, row)  # nobody reads these
 
