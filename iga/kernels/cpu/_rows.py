@@ -2,7 +2,7 @@
 
 A block of logits [B, H, R, N] and one of scores go in, and come out as weights, or as the gradients of both, in place:
 one pass through the caches where elementwise torch takes a dozen, each with memory of its own. Sums and maxima run in
-16 lanes, in an order that depends on N alone. Letters: docs/theory.md, section 15.3.
+64 lanes, in an order that depends on N alone. Letters: docs/theory.md, section 15.3.
 
 float32 has an exponential that vectorises (numba's wheels carry no vector math library); float64 takes the C
 library's, one number at a time.
@@ -19,8 +19,8 @@ from iga.kernels.cpu._compile import FAST, INLINE, compiled, full_width
 
 __all__ = ["weigh_rows", "weigh_rows_back"]
 
-# Partial sums of a row: the lanes of one vector.
-_WIDE = 16
+# Partial sums of a row. A loop over 16 would be unrolled before LLVM looks for vectors, and stay without.
+_WIDE = 64
 # eˣ = 2^k e^r, r in ±½ ln 2: 1 + r + r² P(r), P of degree 4 by least squares at Chebyshev's nodes: 1.1·10⁻⁸
 # relative before rounding. k ln 2 is taken away in two parts, the first exact.
 _E = tuple(np.float32(x) for x in (0.5, 0.16666576, 0.041666467, 0.0083631752, 0.0013933644))
@@ -109,18 +109,16 @@ def _largest(x, n, lanes):
     full_width()
     for k in range(_WIDE):
         lanes[k] = -np.inf
-    whole = n // _WIDE * _WIDE
-    for first in range(0, whole, _WIDE):
-        for k in range(_WIDE):
-            y, z = x[first + k], lanes[k]
-            lanes[k] = y if y > z else z
-    for j in range(whole, n):
-        if x[j] > lanes[j - whole]:
-            lanes[j - whole] = x[j]
-    top = lanes[0]
-    for k in range(1, _WIDE):
-        top = lanes[k] if lanes[k] > top else top
-    return top
+    for first in range(0, n, _WIDE):
+        part = x[first : first + _WIDE]
+        for k in range(part.shape[0]):
+            lanes[k] = part[k] if part[k] > lanes[k] else lanes[k]
+    half = _WIDE // 2
+    while half:
+        for k in range(half):
+            lanes[k] = lanes[k + half] if lanes[k + half] > lanes[k] else lanes[k]
+        half //= 2
+    return lanes[0]
 
 
 @njit(**INLINE)
@@ -128,12 +126,10 @@ def _total(x, n, lanes):
     full_width()
     for k in range(_WIDE):
         lanes[k] = 0
-    whole = n // _WIDE * _WIDE
-    for first in range(0, whole, _WIDE):
-        for k in range(_WIDE):
-            lanes[k] += x[first + k]
-    for j in range(whole, n):
-        lanes[j - whole] += x[j]
+    for first in range(0, n, _WIDE):
+        part = x[first : first + _WIDE]
+        for k in range(part.shape[0]):
+            lanes[k] += part[k]
     half = _WIDE // 2
     while half:
         for k in range(half):
@@ -216,14 +212,15 @@ def _weigh_rows(logits, scores, valid, weight, cap, one, batch, head, row, end, 
 
 
 @njit(**INLINE)
-def _lower(x, s, d, keys, weight, cap, per_cap, one, capped, shift, n, out):
-    """Weights into x, and their products with d into out."""
+def _lower(x, s, d, keys, weight, cap, per_cap, one, capped, shift, n, out, slopes):
+    """Weights into x, their products with d into out, and the slopes of the cap."""
     full_width()
     zero = one - one
     for j in range(n):
-        geo = weight * s[j]
+        geo, slope = weight * s[j], one
         if capped:
-            geo, _ = _capped(geo, cap, per_cap, one)
+            geo, slope = _capped(geo, cap, per_cap, one)
+        slopes[j] = slope
         e = _exp(x[j] + geo - shift)
         a = e if keys[j] > 0 else zero
         x[j] = a
@@ -231,17 +228,15 @@ def _lower(x, s, d, keys, weight, cap, per_cap, one, capped, shift, n, out):
 
 
 @njit(**INLINE)
-def _slopes(x, s, d, weight, cap, per_cap, one, capped, mean, n, out):
+def _chain(x, s, d, slopes, weight, mean, n, out):
     """d becomes the gradient of the logits, s that of the scores, out its product with the scores, before w."""
     full_width()
     for j in range(n):
-        slope = one
-        if capped:
-            _, slope = _capped(weight * s[j], cap, per_cap, one)
         y = x[j] * (d[j] - mean)
         d[j] = y
-        out[j] = (y * slope) * s[j]
-        s[j] = (y * slope) * weight
+        of_geometry = y * slopes[j]
+        out[j] = of_geometry * s[j]
+        s[j] = of_geometry * weight
 
 
 def _weigh_rows_back(
@@ -250,7 +245,7 @@ def _weigh_rows_back(
     """The same rows on the way back: logits become weights, scores the gradient of the scores, d_weights that of the
     logits; d_weight [B, H, R] receives what each row adds to the gradient of weight. lse and d_lse [B, H, R]."""
     n = logits.shape[3]
-    lanes, products = np.empty(_WIDE, logits.dtype), np.empty(n, logits.dtype)
+    lanes, products, slopes = np.empty(_WIDE, logits.dtype), np.empty(n, logits.dtype), np.empty(n, logits.dtype)
     keys = valid[batch]
     w, capped = weight[batch, head], cap < np.inf
     per_cap = one / cap
@@ -262,9 +257,9 @@ def _weigh_rows_back(
         )
         shift = lse[batch, head, i - offset]
         if shift > -np.inf or shift != shift:
-            _lower(x, s, d, keys, w, cap, per_cap, one, capped, shift, n, products)
+            _lower(x, s, d, keys, w, cap, per_cap, one, capped, shift, n, products, slopes)
             mean = _total(products, n, lanes) - d_lse[batch, head, i - offset]
-            _slopes(x, s, d, w, cap, per_cap, one, capped, mean, n, products)
+            _chain(x, s, d, slopes, w, mean, n, products)
             d_weight[batch, head, i - offset] = _total(products, n, lanes)
         else:
             for j in range(n):
