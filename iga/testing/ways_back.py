@@ -4,8 +4,12 @@ Each row of `BACK` calls as a plain call does, and leads back in its own manner:
 gradients with gaps between them, from another thread.
 """
 
+import sys
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -13,11 +17,36 @@ import torch
 from iga._typing import Tensor
 from iga.testing.ways import Answers, Back, Inputs, Refused, Scene, Way, named, weighted
 
-__all__ = ["AFTERWARDS", "BACK", "accumulated", "backward", "in_thread", "mirrored", "plainly", "strided"]
+__all__ = ["AFTERWARDS", "BACK", "accumulated", "backward", "in_thread", "mirrored", "plainly", "stepwise", "strided"]
+
+TURN = 2e-5  # seconds: as short as sleeping is; the other thread takes the interpreter meanwhile
+_NOT_ACCUSED = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
 def plainly(scene: Scene, inputs: Inputs) -> Answers:
     return scene.call(inputs)
+
+
+def _step(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
+    """A trace function: at every line outside of torch and this suite the other thread has its turn."""
+    if frame.f_code.co_filename.startswith(_NOT_ACCUSED):
+        return None
+    if event == "line":
+        time.sleep(TURN)
+    return _step
+
+
+def stepwise(work: Callable[[], Any]) -> Callable[[], Any]:
+    """The work, for `in_thread`, so that two threads go on in turn, line by line, whatever else the machine does."""
+
+    def run() -> Any:
+        sys.settrace(_step)
+        try:
+            return work()
+        finally:
+            sys.settrace(None)
+
+    return run
 
 
 def in_thread(*work: Callable[[], Any]) -> list[Any]:

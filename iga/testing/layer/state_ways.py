@@ -18,7 +18,7 @@ from iga.testing.layer.edits import native
 from iga.testing.layer.scene import Situation, situation_of
 from iga.testing.targets import TargetError
 from iga.testing.ways import Answers, Back, Inputs, Refused, Scene, Way
-from iga.testing.ways_back import backward, in_thread, mirrored
+from iga.testing.ways_back import backward, in_thread, mirrored, stepwise
 
 __all__ = ["COPIES", "MODES", "PARAMETERS", "TWO_AT_ONCE", "moved", "wanting"]
 
@@ -197,7 +197,8 @@ def _handed(scene: Scene, inputs: Inputs, other: nn.Module, call: Callable[[Inpu
 def _two_at_once(scene: Scene, inputs: Inputs) -> Answers:
     """A copy, called by two threads at once, with other inputs, and the opposite mask, by the second one.
 
-    A layer that swaps its parameters while it runs (functional_call) may raise, and keeps what it swapped: it declines.
+    A layer that swaps its parameters while it runs (functional_call) may raise, and keeps what it swapped: it declines,
+    unless it has answered before, beside a call of its own size. Those answers are judged.
     """
     here = situation_of(scene)
     other = copy.deepcopy(here.layer)
@@ -207,13 +208,21 @@ def _two_at_once(scene: Scene, inputs: Inputs) -> Answers:
 
     def call(own: Inputs) -> Tensor:
         case, rounds = here.case_of(own), []
-        with restless():
-            for k in range(ROUNDS):
-                mine, _ = in_thread(
-                    lambda: [here.output(case, other) for _ in range(calls)],
-                    lambda k=k: [here.output(beside[k % 2], other) for _ in range(calls)],
-                )
-                rounds += mine
+        try:
+            with restless():
+                for k in range(ROUNDS):
+                    theirs = beside[k % 2]
+                    rounds += in_thread(
+                        stepwise(lambda: here.output(case, other)),
+                        stepwise(lambda theirs=theirs: here.output(theirs, other)),
+                    )[:1]
+                    rounds += in_thread(
+                        lambda: [here.output(case, other) for _ in range(calls)],
+                        lambda theirs=theirs: [here.output(theirs, other) for _ in range(calls)],
+                    )[0]
+        except TargetError as error:
+            if not rounds or error.__cause__ is None:
+                raise
         return torch.stack(rounds)
 
     try:
