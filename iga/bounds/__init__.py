@@ -1,4 +1,5 @@
-"""Bounds of the score, a function a theorem: `exact` in exact arithmetic, `rounding` for floating point on top.
+"""Bounds of the score, a function a theorem: `exact` in exact arithmetic, `rounding` for floating point on top, and
+`likely` for roundings that are random.
 
 docs/theory.md has the proofs; each function names its section. `summary` puts the numbers into the table of
 `iga bounds`.
@@ -11,9 +12,10 @@ roundoff. They are checked at this door, once: half precision, integer and compl
 
 import types
 
-from iga.bounds import exact, rounding
+from iga.bounds import exact, likely, rounding
 from iga.bounds._scalar import of_numbers
 from iga.bounds.exact import *  # noqa: F403 - each module lists its names once
+from iga.bounds.likely import *  # noqa: F403 - the same
 from iga.bounds.rounding import *  # noqa: F403 - the same
 from iga.bounds.roundings import ANY, CPU, FUSED, IMPLEMENTATIONS, REFERENCE, Roundings
 from iga.bounds.summary import BoundRow, bounds_rows, bounds_summary
@@ -22,6 +24,7 @@ __all__ = ["ANY", "CPU", "FUSED", "IMPLEMENTATIONS", "REFERENCE", "BoundRow", "R
 __all__ += ["bounds_rows", "bounds_summary"]
 __all__ += exact.__all__
 __all__ += rounding.__all__
+__all__ += likely.__all__
 
 for _name in __all__:
     if isinstance(globals()[_name], types.FunctionType):

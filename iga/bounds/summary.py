@@ -22,6 +22,7 @@ from iga.bounds.exact import (
     student_t_score_range,
     weighted_logit_bound,
 )
+from iga.bounds.likely import likely_rounding, rounding_lambda, worst_rounding
 from iga.bounds.rounding import (
     ROUNDED_DRIFT,
     digits_left,
@@ -41,6 +42,8 @@ __all__ = ["BoundRow", "bounds_rows", "bounds_summary", "check_range"]
 SATURATED = 0.9
 SCALINGS = ("sum", "rsqrt", "mean")
 FAR_NM = 1000.0
+# Of the likely rounding, that it is exceeded.
+FAILURE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,11 @@ def bounds_rows(
     if cap is not None:
         limit = capped_logit_bound(cap)
         rows.append(BoundRow("cap", f"{limit:g}", _fp16(limit), _saturates(keys, 2 * limit), "|c tanh(x/c)| ≤ c"))
-    return rows + _rounding_rows(sigma_min, sigma_max, largest, extent, offset_max, drift)
+    return [
+        *rows,
+        *_rounding_rows(sigma_min, sigma_max, largest, extent, offset_max, drift),
+        *(_sum_row(keys, dtype) for dtype in (torch.float32, torch.float64)),
+    ]
 
 
 def _rounding_rows(
@@ -236,6 +243,19 @@ def _rounding_rows(
             ),
         ]
     return rows
+
+
+def _sum_row(terms: int, dtype: torch.dtype) -> BoundRow:
+    """The sum of a row's weighted values: a product and an addition for each of its keys."""
+    likely = likely_rounding(terms, dtype, rounding_lambda(FAILURE, dtype, terms))
+    name = str(dtype).removeprefix("torch.")
+    return BoundRow(
+        f"{name}: a sum over {terms} keys, of Σ|terms|",
+        f"{worst_rounding(terms, dtype):.2g}",
+        "",
+        "",
+        f"worst case; {likely:.2g} with probability 1 − {FAILURE:g} if roundings are random; theory.md, 6.8",
+    )
 
 
 def _bounded(value: float, cap: float | None) -> float:

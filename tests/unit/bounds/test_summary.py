@@ -44,6 +44,14 @@ def rounding_rows(low, high):
         yield f"{name}: √dist_sq, 1000 nm away", far, "", "", "√2 u |t|/σ_min, translations centred"
 
 
+def sum_rows(keys):
+    for name, u in (("float32", mpf(2) ** -24), ("float64", mpf(2) ** -53)):
+        lam = root(2 * ln(2 * keys / mpf("1e-9"))) / (1 - u)
+        likely = MP.exp(lam * root(keys) * u + keys * u**2 / (1 - u)) - 1
+        note = f"worst case; {float(likely):.2g} with probability 1 − 1e-09 if roundings are random; theory.md, 6.8"
+        yield f"{name}: a sum over {keys} keys, of Σ|terms|", f"{float(keys * u / (1 - keys * u)):.2g}", "", "", note
+
+
 def table(low, high, extent, points, cap=None, *, keys, dof, offset, weight, clamp, floor):
     """(quantity, bound, fits in fp16, can one key take 0.9, statement), row by row."""
     low, high, extent, offset, weight, dof = (mpf(x) for x in (low, high, extent, offset, weight, dof))
@@ -79,6 +87,7 @@ def table(low, high, extent, points, cap=None, *, keys, dof, offset, weight, cla
     if cap is not None:
         yield "cap", f"{float(cap):g}", fits(mpf(cap)), saturates(keys, mpf(2 * cap)), "|c tanh(x/c)| ≤ c"
     yield from rounding_rows(low, largest)
+    yield from sum_rows(keys)
 
 
 DEFAULTS = {"keys": 256, "dof": 4.0, "offset": 3.0, "weight": 1.0, "clamp": None, "floor": "smooth"}
