@@ -13,6 +13,7 @@ import torch
 
 from iga._typing import Float, Tensor
 from iga.kernels.cpu._backward import add_tiles
+from iga.kernels.cpu._finish import finish_sums
 from iga.kernels.cpu._forward import FIELDS, LANES, add_rows
 from iga.kernels.cpu._pack import pack_keys, widen_range
 from iga.kernels.cpu._points import carry_points
@@ -105,10 +106,23 @@ class CpuEngine(Engine):
     def gradients(self) -> Gradients:
         if self._sums is None:
             return super().gradients()
-        tiles, n = self._sums[1].unflatten(-1, (SUMS, LANES)), self.geometry.mask.shape[1]
-        self._sums = self._sums[0], tiles.mT.flatten(-3, -2)[..., :n, :]
-        found = super().gradients()
-        return found._replace(k_mean=-found.k_mean)
+        g, kind = self.geometry, self._arrays[0].dtype.type
+        batch, n = g.mask.shape
+        found = Gradients(torch.zeros_like(g.rot), *map(torch.empty_like, (g.q_mean, g.q_sigma, g.k_mean, g.k_sigma)))
+        rot, q_mean, q_sigma, k_mean, k_sigma = (t.numpy() for t in found)
+        of_rows, of_keys = (sums.flatten(3).numpy() for sums in self._sums)
+        sides = (
+            (g.q_sigma.numpy(), of_rows, 1, kind(-2.0), q_mean, q_sigma),
+            (g.k_sigma.numpy(), of_keys, LANES, kind(2.0), k_mean, k_sigma),
+        )
+
+        def unit(b: int, row: int) -> None:
+            for sigma, sums, lanes, factor, *written in sides:
+                where = (b, row, min(n, row + LANES))
+                finish_sums(self._arrays[0], sigma, sums, lanes, factor, *where, *written, rot.reshape(batch, n, 9))
+
+        run_units(unit, [(b, row) for b in range(batch) for row in range(0, n, LANES)])
+        return found
 
     def weigh(
         self, logits: Tensor, scores: Tensor, geo_weight: Tensor, cap: float, start: int, watched: bool

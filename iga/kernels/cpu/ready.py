@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from numba.core import config
 
-from iga.kernels.cpu import _backward, _forward, _pack, _points, _rows
+from iga.kernels.cpu import _backward, _finish, _forward, _pack, _points, _rows
 from iga.kernels.cpu._compile import KERNELS, signature
 from iga.kernels.cpu.cache import Item, compiled_code, find, install, write
 from iga.kernels.cpu.helper import Code, compile_beside, may_help
@@ -25,11 +25,11 @@ logger = logging.getLogger("iga")
 DTYPES = ("float32", "float64")
 # The slowest to compile first.
 FORWARD = ("add_rows", "weigh_rows", "widen_range", "carry_points", "pack_keys")
-BACKWARD = ("add_tiles", "weigh_rows_back")
+BACKWARD = ("add_tiles", "weigh_rows_back", "finish_sums")
 # Seconds of compiling before it is said.
 PATIENCE = 1.0
 
-_MODULES = (_backward, _forward, _pack, _points, _rows)  # what fills KERNELS
+_MODULES = (_backward, _finish, _forward, _pack, _points, _rows)  # what fills KERNELS
 _ready: set[Item] = set()
 _beside: dict[Item, Code] = {}
 _lock = threading.RLock()

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from helpers.operators import by
-from iga.kernels.cpu import _backward, _compile, _forward, _pack, _points, _rows, engine
+from iga.kernels.cpu import _backward, _compile, _finish, _forward, _pack, _points, _rows, engine
+from iga.kernels.cpu.ready import BACKWARD, FORWARD, ready
 from iga.testing.judges.attention import judge
 from iga.testing.judges.attention_problem import Problem, random_problem
 
@@ -81,7 +82,8 @@ def in_python(monkeypatch: pytest.MonkeyPatch) -> None:
             if hasattr(value, "py_func"):
                 monkeypatch.setattr(module, name, value.py_func)
 
-    for module in (_compile, _forward, _backward, _pack, _points, _rows, engine):
+    ready("float64", FORWARD + BACKWARD)  # what is compiled only now would be made of functions that are Python's
+    for module in (_compile, _finish, _forward, _backward, _pack, _points, _rows, engine):
         plain(module)
         monkeypatch.setattr(module, "np", Poisoned(), raising=False)
         monkeypatch.setattr(module, "full_width", lambda: None, raising=False)
