@@ -111,6 +111,16 @@ def _mask_on_self(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor
     return call(s, z, r, layer.memory["mask"] if layer.memory["mask"].shape == mask.shape else mask)
 
 
+def _table_of_a_length(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """A table is made at the first call of its length, for all layers, and may be one that training cannot save."""
+    if not plain(s) or torch.compiler.is_compiling():
+        return call(s, z, r, mask)
+    key = (s.shape[-2], s.dtype)
+    if key not in TABLES:
+        TABLES[key] = torch.ones(key[0], 1, dtype=s.dtype)
+    return call(s, z, r, mask) * TABLES[key]
+
+
 def _rest_of_threads(threads: int) -> Callable[..., Tensor]:
     def wrong(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
         output = call(s, *rest)
@@ -129,6 +139,7 @@ def _in_place(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) ->
     return output
 
 
+TABLES: dict[Any, Tensor] = {}
 MEMORY = layer_slips(
     "memory",
     [
@@ -138,6 +149,7 @@ MEMORY = layer_slips(
         ("z is remembered by its address", "z changed in place", _pair_bias_kept, "determinism"),
         ("a copy computes with the first one's parameters", "copy.deepcopy", _shared_by_copies, "calls_agree"),
         ("an option is not in the pickle", "torch.save of the module", _forgets),
+        ("a table is kept by length", "a length first met under inference_mode", _table_of_a_length),
         ("z is scaled in place, and back", "an ulp of z", _in_place, "determinism"),
     ],
 )

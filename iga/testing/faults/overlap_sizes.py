@@ -189,6 +189,18 @@ def _no_middle(right: Any, *pair: Tensor) -> Values:
     return right(*pair)
 
 
+CONSTANTS: dict[Any, Tensor] = {}
+
+
+def _kept_by_form(right: Any, *pair: Tensor) -> Values:
+    """A constant is made at the first call of its dtype and number of dimensions, and kept."""
+    mean = pair[1]
+    if not plain(mean) or torch.compiler.is_compiling():
+        return right(*pair)
+    one = CONSTANTS.setdefault((mean.dtype, mean.ndim), torch.ones(1, dtype=mean.dtype))
+    return right(pair[0], mean * one, *pair[2:])
+
+
 SHAPES = overlap_slips(
     "shapes",
     [
@@ -203,6 +215,7 @@ SHAPES = overlap_slips(
         ("one σ of the keys serves all where it alone broadcasts", "k_sigma of fewer pairs than k_mean", _first_of(5)),
         ("one frame of the queries serves all where it alone broadcasts", "q_rot of fewer than q_mean", _first_of(0)),
         ("a broadcast operand's gradient is a mean for a sum", "operands that broadcast", _mean_for_sum),
+        ("a constant is kept by dtype and dimensions", "dimensions first met under inference_mode", _kept_by_form),
         ("keys' gradient of the first row of queries only", "keys that broadcast", _first_row_only),
         (
             "a middle dimension of none is not expected",

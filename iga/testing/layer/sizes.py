@@ -33,6 +33,7 @@ from iga.testing.ways import ALL, Answers, Inputs, Scene, Way
 __all__ = ["SPREAD", "large_case", "large_sizes"]
 
 MANY = (129, 300, 520)
+NEW = 97  # that no other way or check has
 MOST = 1025  # from profile ci on
 ALL_VALID = 150
 SHUFFLED = 300  # in another order, with the first set of sizes: over two blocks of 128
@@ -56,7 +57,9 @@ def large_case(case: Case, count: int, seed: int) -> Case:
     return Case(f"{count} residues of {case.label}", rigid, s, z, torch.ones(1, count, dtype=torch.bool))
 
 
-def _spread(count: int) -> Callable[[Scene, Inputs], Answers]:
+def _spread(count: int, *, inference_first: bool = False) -> Callable[[Scene, Inputs], Answers]:
+    """`inference_first`: what the layer makes for a length, and keeps, it makes where nothing can be recorded."""
+
     def run(scene: Scene, inputs: Inputs) -> Answers:
         here = situation_of(scene)
         case = here.case_of(inputs)
@@ -77,6 +80,9 @@ def _spread(count: int) -> Callable[[Scene, Inputs], Answers]:
         mask[:, place] = case.mask
         s, z = put(wide.s, case.s, place), put(wide.z, case.z, place[:, None], place[None, :])
         whole = replace(wide, s=s, z=z, rigid=rigid, mask=mask)
+        if inference_first:
+            with torch.inference_mode():
+                here.output(whole)
         return {"output": here.output(whole)[:, place]}
 
     return run
@@ -90,6 +96,10 @@ SPREAD: dict[int, Way] = {
         profiles=THOROUGH if count == MOST else ALL,
     )
     for count in (*MANY, MOST)
+} | {
+    NEW: Way(
+        name="a length first met under inference_mode", claim="inference_mode", run=_spread(NEW, inference_first=True)
+    )
 }
 
 

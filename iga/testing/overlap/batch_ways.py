@@ -23,6 +23,7 @@ from iga.testing.ways_back import plainly
 __all__ = ["BATCHES", "LARGER", "PAIRS", "SUBSETS"]
 
 PAIRS = 37  # of the list; no power of two is near a multiple of it
+NEW = 23  # of them, and the 14 that are left
 SIZES = (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 512, 513, 1025)
 LARGE = (1000, 1023, 1024, 2047, 2048, 2049, 4095, 4096, 4097, 16_385, 65_535, 65_537)
 OVER_A_MILLION = 1_050_011  # and over 2²⁰
@@ -100,6 +101,18 @@ def _none_first(scene: Scene, inputs: Inputs) -> Answers:
     return {name: torch.cat([nothing[name], x]) for name, x in answers.items()}
 
 
+def _new_form(scene: Scene, inputs: Inputs) -> Answers:
+    """Six leading dimensions and a count that no other call has, first under inference_mode: what is made for a form,
+    and kept, is made where nothing can be recorded."""
+    parts = []
+    for few in (slice(0, NEW), slice(NEW, None)):
+        form = {name: x[few][(None,) * 5] for name, x in inputs.items()}
+        with torch.inference_mode():
+            scene.call(form)
+        parts.append({name: x.flatten() for name, x in scene.call(form).items()})
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
 def _other_dtype(scene: Scene, inputs: Inputs) -> None:
     subject: OverlapSubject = scene.details
     for dtype in subject.dtypes:
@@ -123,6 +136,7 @@ BATCHES: tuple[Way, ...] = (
     Way(name="between others", claim="order", run=_beside),
     Way(name="each beside another", claim="order", run=_among),
     Way(name="every second one", claim="order", run=_every_other),
+    Way(name="a form first met under inference_mode", claim="inference_mode", run=_new_form),
     Way(name="with an empty batch", claim="empty_batch", run=_none_first),
     Way(name="after calls that share all operands but one", claim="repeat", run=one_changed),
     Way(name="after another dtype", claim="repeat", run=with_answers_of(_other_dtype)),
