@@ -12,12 +12,13 @@ roundoff. They are checked at this door, once: half precision, integer and compl
 
 import types
 
-from iga.bounds import exact, likely, rounding
+from iga.bounds import exact, likely, rounding, steps
 from iga.bounds._scalar import of_numbers
 from iga.bounds.exact import *  # noqa: F403 - each module lists its names once
 from iga.bounds.likely import *  # noqa: F403 - the same
 from iga.bounds.rounding import *  # noqa: F403 - the same
 from iga.bounds.roundings import ANY, CPU, FUSED, IMPLEMENTATIONS, REFERENCE, Roundings
+from iga.bounds.steps import *  # noqa: F403 - the same
 from iga.bounds.summary import BoundRow, bounds_rows, bounds_summary
 
 __all__ = ["ANY", "CPU", "FUSED", "IMPLEMENTATIONS", "REFERENCE", "BoundRow", "Roundings"]
@@ -25,6 +26,7 @@ __all__ += ["bounds_rows", "bounds_summary"]
 __all__ += exact.__all__
 __all__ += rounding.__all__
 __all__ += likely.__all__
+__all__ += steps.__all__
 
 for _name in __all__:
     if isinstance(globals()[_name], types.FunctionType):

@@ -20,6 +20,7 @@ from iga.bounds.exact import (
     student_t_gradient_bound,
     student_t_log_scale_gradient_bound,
     student_t_score_range,
+    weight_change_bound,
     weighted_logit_bound,
 )
 from iga.bounds.likely import likely_rounding, rounding_lambda, worst_rounding
@@ -36,12 +37,15 @@ from iga.bounds.rounding import (
     textbook_loss,
 )
 from iga.bounds.roundings import ANY
+from iga.bounds.steps import student_t_curvature_bound, student_t_step_bound
 
 __all__ = ["BoundRow", "bounds_rows", "bounds_summary", "check_range"]
 
 SATURATED = 0.9
 SCALINGS = ("sum", "rsqrt", "mean")
 FAR_NM = 1000.0
+# Of a step: how far the means of a pair move against each other, nm, and every log σ.
+STEP = 0.01
 # Of the likely rounding, that it is exceeded.
 FAILURE = 1e-9
 
@@ -161,6 +165,7 @@ def bounds_rows(
         BoundRow(
             f"Student-t, ν = {dof:g}: Σ |∂score/∂log σ|", f"{turned:.4g}", "", "", "means move with σ; theory.md, 9.4"
         ),
+        _step_row(sigma_min, dof, weight),
     ]
     for name, (low, high) in scores.items():
         bound = max(abs(low), abs(high))
@@ -243,6 +248,20 @@ def _rounding_rows(
             ),
         ]
     return rows
+
+
+def _step_row(sigma_min: float, dof: float, weight: float) -> BoundRow:
+    """What one step can do to a score, and to the weights where each logit is `weight` times a mean over points."""
+    change = student_t_step_bound(STEP, STEP, sigma_min, dof=dof)
+    bend = 0.5 * student_t_curvature_bound(STEP, STEP, sigma_min, dof=dof)
+    moved = weight_change_bound(weight * change)
+    return BoundRow(
+        f"Student-t, ν = {dof:g}: |Δscore| of a step, {STEP:g} nm and {STEP:g} in log σ",
+        f"{change:.4g}",
+        "",
+        "",
+        f"its slope within {bend:.3g}; mean over points: {100 * moved:.3g} % of a row's weight; theory.md, 9.5",
+    )
 
 
 def _sum_row(terms: int, dtype: torch.dtype) -> BoundRow:

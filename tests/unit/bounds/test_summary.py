@@ -70,6 +70,12 @@ def table(low, high, extent, points, cap=None, *, keys, dof, offset, weight, cla
     beta = 6 * offset**2
     slope = (dof + 3) * (1 + beta / (2 * (dof + root(dof**2 + beta * dof)))) + 1
     yield f"{of_student}: Σ |∂score/∂log σ|", f"{float(slope):.4g}", "", "", "means move with σ; theory.md, 9.4"
+    far = mpf("0.01")
+    change = far * (dof + 3) / (2 * root(2 * dof) * low) + far * (dof + 4)
+    bend = ((dof + 3) * ((far / (root(2 * dof) * low) + far) ** 2 + far**2) + 6 * far**2) / 2
+    share = f"{float(100 * MP.tanh(weight * change / 2)):.3g} % of a row's weight"
+    note = f"its slope within {float(bend):.3g}; mean over points: {share}; theory.md, 9.5"
+    yield f"{of_student}: |Δscore| of a step, 0.01 nm and 0.01 in log σ", f"{float(change):.4g}", "", "", note
     clamp = -MP.inf if clamp is None else mpf(clamp)
     for name, nu in (("Gaussian", None), (f"Student-t, ν = {float(dof):g}", dof)):
         deep, shallow = score_range(extent, low, largest, offset, clamp, nu)
