@@ -163,7 +163,8 @@ class InvariantGaussianAttention(AttentionLayer):
     def _computed(
         self, s: Tensor, z: Tensor | None, rigid: GaussianRigid, mask: Tensor, t: Any, statistics: bool
     ) -> tuple[Tensor, Statistics | None]:
-        chosen = choose(self.implementation, rigid.device, torch.promote_types(rigid.dtype, torch.float32), self.config)
+        geometry = torch.promote_types(rigid.dtype, torch.float32)
+        chosen = choose(self.implementation, rigid.device, geometry, self.config, self.no_qk_points)
         if chosen == "reference" and not statistics:
             output, watched = self.trace(s, z, rigid, mask, t=t).output, None
             assert output is not None

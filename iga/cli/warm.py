@@ -2,11 +2,14 @@
 
 import logging
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from iga.cli.terminal import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["warm"]
 
@@ -24,9 +27,10 @@ def warm(
 ) -> None:
     """Compile the CPU kernels ahead, and keep them.
 
-    The first call then finds them: run it where an image is built or a CI cache is filled, on a processor of the kind
-    that will use them. NUMBA_CACHE_DIR names the folder; without it, the package's own or the user's cache. Ends 2 if
-    they cannot be compiled or kept.
+    They prove themselves against the reference meanwhile, and that is kept too. The first call then finds all of it:
+    run it where an image is built or a CI cache is filled, on a processor of the kind that will use them.
+    NUMBA_CACHE_DIR names the folder; without it, the package's own or the user's cache. Ends 2 if they cannot be
+    compiled or kept, or are wrong.
     """
     wanted = list(dict.fromkeys(dtype or DTYPES))
     for name in wanted:
@@ -48,6 +52,8 @@ def warm(
 
         kernels = (*ready.FORWARD, *(() if forward_only else ready.BACKWARD))
         ready.ready(name, kernels)
+        if not forward_only and (reason := _wrong_gradients(getattr(torch, name))):
+            raise UsageError(f"the gradients of the CPU kernels are wrong here: {reason}")
         found = [find((kernel, name)) for kernel in kernels]
         places = sorted({str(kept[0]) for kept in found if kept is not None})
         if None in found:
@@ -57,3 +63,11 @@ def warm(
             )
         seconds = time.perf_counter() - start
         print(f"{name}: {len(kernels)} kernels ready in {seconds:.1f} s, kept in {' and '.join(places)}")
+
+
+def _wrong_gradients(dtype: "torch.dtype") -> str | None:
+    import torch
+
+    from iga.kernels.trust import BACKWARD, distrust
+
+    return distrust("cpu", torch.device("cpu"), dtype, "student_t", 1, BACKWARD)

@@ -102,8 +102,8 @@ def gaussian_attention(
     given = {"q": q, "k": k, "v": v, "value_points": value_points, "geo_scale": geo_scale, "geo_bias": geo_bias}
     _check(given | {name: x for name, x in optional.items() if x is not None}, query, key, frame, mask)
     dtype, device = frame.dtype, frame.trans.device
-    chosen = choose(implementation, device, dtype, config)
     lead, heads, points = mask.shape[:-1], q.shape[-3], query[0].shape[-3]
+    chosen = choose(implementation, device, dtype, config, int(points))
 
     def flat(x: Tensor | None) -> Any:
         return None if x is None else x.reshape(math.prod(lead), *x.shape[len(lead) :])

@@ -17,6 +17,7 @@ from iga.kernels.engine import Geometry
 from iga.kernels.masking import neutral
 from iga.kernels.ops import DIFFERENTIABLE, TENSORS, gaussian_attention_backward_op, gaussian_attention_op
 from iga.kernels.reference import attend_densely
+from iga.kernels.trust import BACKWARD, branch_of, distrust, say_wrong
 from iga.presets import IGAConfig
 
 __all__ = ["attend_by_reference"]
@@ -65,7 +66,8 @@ class _Blocked(torch.autograd.Function):
         saved = ctx.saved_tensors  # read once: checkpointing makes them anew at each reading
         inputs, computed = saved[: len(TENSORS)], saved[len(TENSORS) :]
         wanted = dict(zip(TENSORS, ctx.needs_input_grad[1:], strict=False))
-        if torch.is_grad_enabled() or _has_tangent(grads) or _are_batched(grads):
+        beyond = torch.is_grad_enabled() or _has_tangent(grads) or _are_batched(grads)
+        if beyond or _distrusted(inputs, ctx.options):
             found = _backward_by_reference(inputs, ctx.options, grads[:4], wanted)
         else:
             moved = any(wanted[name] for name in GEOMETRY)
@@ -75,6 +77,20 @@ class _Blocked(torch.autograd.Function):
             found = dict(zip(DIFFERENTIABLE, made, strict=True))
         by_name = (found.get(name) if wanted[name] else None for name in TENSORS)
         return (None, *by_name, *(None for _ in ctx.options))
+
+
+def _distrusted(inputs: Sequence[Tensor | None], options: Sequence[Any]) -> bool:
+    """Whether the kernels' gradients are wrong on this device, which is said once."""
+    rot, q_mean = (inputs[TENSORS.index(name)] for name in ("rot", "q_mean"))
+    assert rot is not None and q_mean is not None
+    score, dof, floor, _, implementation, _ = options
+    if implementation not in ("cpu", "fused") or rot.numel() == 0:
+        return False
+    branch = branch_of(score, dof, floor != float("-inf"))
+    reason = distrust(implementation, rot.device, rot.dtype, branch, int(q_mean.shape[2]), BACKWARD)
+    if reason is not None:
+        say_wrong(implementation, "gradients are those of the reference", reason)
+    return reason is not None
 
 
 @torch.enable_grad()

@@ -22,6 +22,8 @@ from iga.kernels.masking import neutral
 __all__ = [
     "DIFFERENTIABLE",
     "TENSORS",
+    "Arguments",
+    "computed",
     "engine_for",
     "gaussian_attention_backward_op",
     "gaussian_attention_op",
@@ -92,12 +94,17 @@ _WANTED = ("want_geometry", "want_bias", "want_z")
 def _attention(*args: Any) -> tuple[Tensor, ...]:
     """(values, local points, pair, lse without geo_bias, row statistics): `iga.kernels.blocks.Outputs`."""
     a = Arguments(*args)
+    return computed(a, flash=a.implementation == "fused" and takes_flash(a.q, a.z))
+
+
+def computed(a: Arguments, *, flash: bool) -> tuple[Tensor, ...]:
+    """The same by the flash kernel, or in blocks."""
     how = Score(a.score, a.dof, a.log_det_min)
     (q, k, v, points), trans, geometry = _neutral(a)
     with torch.autocast(q.device.type, enabled=False), _threads(a):
         engine = _engine(a.implementation, geometry, how)
         x = _inputs(q, k, v, engine.out(points, geometry.rot, trans), a)
-        if a.implementation == "fused" and takes_flash(q, a.z):
+        if flash:
             from iga.kernels.triton.engine import flash_forward
 
             out = flash_forward(x, geometry, how, statistics=a.statistics)
