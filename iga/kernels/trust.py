@@ -139,7 +139,12 @@ def _apart(function: Callable[[], str]) -> str:
 
     def run() -> None:
         try:
-            found.append(function())
+            before = torch.get_num_threads()
+            torch.set_num_threads(1)  # of this thread: a team of its own would cost more than it computes
+            try:
+                found.append(function())
+            finally:
+                torch.set_num_threads(before)
         except BaseException as error:
             raised.append(error)
 

@@ -2,7 +2,7 @@
 
 A file is named by its key, and holds the key with its digest: one that is cut, damaged, or of something else counts as
 none. Folders as those of the compiled CPU kernels: NUMBA_CACHE_DIR alone where it is set, else that of the package,
-then the user's cache folder. Where no folder takes it, nothing is said: the proof takes a tenth of a second.
+then the user's cache folder. Where no folder takes it, nothing is said: the proof takes some tenths of a second.
 """
 
 import functools

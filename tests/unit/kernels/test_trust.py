@@ -304,6 +304,20 @@ def test_a_compiled_training_step_proves_both_passes_while_it_is_traced(tmp_path
     assert ran.returncode == 0, ran.stderr
 
 
+def test_torch_keeps_its_threads() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    counts: list[int] = []
+    try:
+        assert choose("auto", CPU, SINGLE, CLOSED) == "cpu"
+        after = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
+        after.start()
+        after.join()
+        assert counts == [2] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_threads_wait_for_one_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = counted(monkeypatch)
     found: list[str] = []
