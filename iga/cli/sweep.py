@@ -169,7 +169,8 @@ def _print_summary(result: dict[str, Any]) -> None:
                     "held-out se3_vf_loss": mean,
                 }
             )
-    show_rows(rows)
+    if rows:
+        show_rows(rows)
     verdicts = [
         {
             "cure": one.cure.name,

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.command import called
 from helpers.sweeps import left, make_sweep
 from helpers.training import TINY, metrics
 from iga.experiment import compare as comparison
@@ -143,6 +144,22 @@ def test_a_ctrl_c_lets_the_command_write_the_report_of_what_there_is(tmp_path: P
     assert child.returncode == 130 and "interrupted; what was done is kept" in err and "report.html" in out
     assert re.search(r"runs made: [12] of 4", (tmp_path / "out" / "report.md").read_text(encoding="utf-8"))
     assert json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))["exit_code"] == 1
+
+
+@pytest.mark.usefixtures("here")
+def test_a_grid_that_is_interrupted_before_its_first_run_has_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """From a trial on a cluster: the summary of no runs at all was a traceback."""
+
+    def interrupted(*given: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparison, "_beside", interrupted)
+    words = ["--arms", "ipa,bounded", "--points", "1", *(part for one in SMALLEST for part in ("--set", one))]
+    ended = called(capfd, "sweep", *words, "--seeds", "1", "--out", str(tmp_path / "out"))
+    assert ended.code == 130 and "0 of 2 runs made" in ended.out and "interrupted; what was done" in ended.err
+    assert "runs made: 0 of 2" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
 
 # the probe
