@@ -99,7 +99,7 @@ def fuzz(
     check_folder(out=out)
     check_names(structures=structures or [])
     if ray is not None:
-        from iga.fuzz.ray_cluster import check_address
+        from iga._ray_cluster import check_address
 
         with misuse():
             check_address(ray)
@@ -146,7 +146,7 @@ def fuzz(
 
 def _on_ray(stack: ExitStack, address: str, workers: int | None) -> tuple[Any, dict[str, Any], int]:
     """The campaign of a cluster, what it takes beside that of this machine, and the cores that it has."""
-    from iga.fuzz.ray_cluster import cluster, cores_of
+    from iga._ray_cluster import cluster, cores_of
     from iga.fuzz.ray_shards import RayCampaign
 
     connected, scratch = stack.enter_context(cluster(address, workers))

@@ -1,5 +1,6 @@
 """`iga sweep`: the grid of arms, points, learning rates and stresses as a command."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -64,7 +65,13 @@ def sweep(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the folder's grid, which stays as it is.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(help="Runs at once, on a CPU.", show_default="cores")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Runs at once, on a CPU.", show_default="cores, of the cluster with --ray")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Train on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT, or local."),
+    ] = None,
     override: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of every run, as training.crop=32; repeats.")
     ] = None,
@@ -79,6 +86,11 @@ def sweep(
     """
     check_names(structures=structures or [], out=[out])
     check_outputs(report)
+    if ray is not None:
+        from iga._ray_cluster import check_address
+
+        with misuse():
+            check_address(ray)
     from iga.experiment.run.dataset import Dataset
     from iga.experiment.settings import STRESSES
     from iga.experiment.sweep import run as sweeping
@@ -115,7 +127,8 @@ def sweep(
 
     code, words = 0, ""
     try:
-        with once(), misuse(), Bars() as bars:
+        with once(), misuse(), ExitStack() as stack, Bars() as bars:
+            elsewhere = None if ray is None else _on_ray(stack, ray, workers)
 
             def progress(run: str, done: int, total: int, loss: float | None) -> None:
                 if loss is None and done == total:
@@ -132,6 +145,7 @@ def sweep(
                 on_data=on_data,
                 on_progress=progress,
                 on_result=on_result,
+                elsewhere=elsewhere,
             )
     except RuntimeError as error:
         code, words = 1, f"{error}; {_GOES_ON}"
@@ -145,6 +159,14 @@ def sweep(
     if code:
         complain(words)
         raise typer.Exit(code)
+
+
+def _on_ray(stack: ExitStack, address: str, workers: int | None) -> Any:
+    """The runs on the cluster at `address`, connected before anything is written."""
+    from iga._ray_cluster import cluster
+    from iga.experiment.run.on_ray import OnRay
+
+    return OnRay(*stack.enter_context(cluster(address, workers)), workers)
 
 
 def _print_summary(result: dict[str, Any]) -> None:

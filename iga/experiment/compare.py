@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,14 @@ from iga.experiment.results.collect import collect
 from iga.experiment.results.page import write_report
 from iga.experiment.run import plan as plans
 from iga.experiment.run import processes, tracking
+from iga.experiment.run.at_once import at_once
 from iga.experiment.run.dataset import Dataset, load_dataset, prepare, save_dataset
 from iga.experiment.run.hold import Hold
 from iga.experiment.run.plan import ComparisonPlan
 from iga.experiment.run.train import status_of
 from iga.report.plots import check_matplotlib
 
-__all__ = ["OnResult", "Progress", "Reporter", "check_device", "compare", "cores", "report"]
+__all__ = ["Elsewhere", "OnResult", "Progress", "Reporter", "check_device", "compare", "cores", "report"]
 
 _PROCESS = 250_000_000  # bytes of a process that has loaded torch
 
@@ -43,6 +43,8 @@ Progress = Callable[[str, int, int, float | None], None]
 OnResult = Callable[[dict[str, Any]], None]
 # report(folder, dataset, command, on_result) → the files written
 Reporter = Callable[[Path, Dataset, str, OnResult | None], list[Path]]
+# elsewhere(plan, folder, on_progress) → run → "finished" or "non-finite"
+Elsewhere = Callable[[ComparisonPlan, Path, Progress], dict[str, str]]
 
 
 def compare(
@@ -57,6 +59,7 @@ def compare(
     on_progress: Progress | None = None,
     on_result: OnResult | None = None,
     reporter: Reporter | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, str]:
     """Makes, or goes on with, the comparison `plan` in `folder`, and writes its result and report there.
 
@@ -64,6 +67,7 @@ def compare(
     on_result  called with the result before its files are written
     reporter   makes result and report, also of what there is when the command is interrupted; None: `report`, which
                waits for the end
+    elsewhere  makes the runs on other machines (`iga.experiment.run.on_ray`), on CPUs; how many at once it decides
 
     Returns run → "finished" or "non-finite". Raises ValueError before anything is written for whatever does not fit: an
     unknown arm, no structures, networks that no memory holds, a folder that holds something else or is in use. A run
@@ -75,14 +79,19 @@ def compare(
         raise ValueError(f"jobs must be a whole number from 1 up, got {jobs}")
     check_device(plan.device)
     jobs = min(jobs or max(1, cores() // plan.threads), len(plan.runs()))
-    _check_room(plan, jobs)
+    if elsewhere is None:
+        _check_room(plan, jobs)
+    elif torch.device(plan.device).type != "cpu" or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("runs on a cluster go on on CPUs, each in one process: take device cpu, and no torchrun")
     with processes.initialised(plan.device), Hold() as hold:
         plan, dataset = _begun(plan, folder, resume, hold)
         if on_data is not None and processes.rank() == 0:
             on_data(dataset)
         progress = on_progress or (lambda run, done, steps, loss: None)
         try:
-            if processes.world() > 1 or torch.device(plan.device).type == "cuda":
+            if elsewhere is not None:
+                status = elsewhere(plan, folder, progress)
+            elif processes.world() > 1 or torch.device(plan.device).type == "cuda":
                 status = _here(plan, folder, wandb, progress)
             else:
                 status = _beside(plan, folder, jobs, wandb, progress, hold.number)
@@ -231,16 +240,13 @@ def _beside(
         progress(name, plan.steps, plan.steps, None)
         return status_of(where)["status"]
 
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(one, name): name for name in plan.runs()}
-        try:
-            return {futures[done]: done.result() for done in as_completed(futures)}
-        except BaseException:  # an interrupt too: no run may outlive the command; raised again below
-            stopped.set()
-            with lock:
-                for child in children:
-                    child.terminate()
-            raise
+    def stop() -> None:
+        stopped.set()
+        with lock:
+            for child in children:
+                child.terminate()
+
+    return at_once(plan.runs(), jobs, one, stop)
 
 
 def _ended(code: int) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from iga._files import write_folder
-from iga._text import one_line
+from iga._ray_cluster import reason
 from iga.fuzz.campaign import ENDS, SHRINK, Campaign, Plan, _Stream, folder_facts
 from iga.fuzz.findings import Findings, files_in
 from iga.fuzz.folder import Folder
@@ -216,11 +216,7 @@ class RayCampaign(Campaign):
 
     def _died(self, task: _Task, error: BaseException) -> None:
         task.ends += 1
-        lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-        what = type(error).__name__
-        words = (
-            f"{what}: {one_line(lines[-1] if what.startswith('RayTaskError') else lines[0])[:200]}" if lines else what
-        )
+        words = reason(error)
         name = f"stream {task.stream.index}/{self.plan.count}"
         if task.ends < ENDS:
             self.on_loss(f"{name}: its worker died ({words}); it goes on from its last record")

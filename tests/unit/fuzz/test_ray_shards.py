@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from helpers.command import called
-from iga.fuzz import ray_cluster
+from iga import _ray_cluster as ray_cluster
 from iga.fuzz.campaign import Lost, Plan, campaign_folder
 from iga.fuzz.ray_shards import RayCampaign, searched
 from iga.report.documents import Fuzz

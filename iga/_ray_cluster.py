@@ -24,7 +24,7 @@ from typing import Any
 
 from iga._text import one_line
 
-__all__ = ["check_address", "cluster", "cores_of"]
+__all__ = ["check_address", "cluster", "cores_of", "reason"]
 
 PATIENCE = 15.0  # seconds for an address to answer
 IMPORTING = 120.0  # seconds for the child to load Ray, on a machine that is busy
@@ -74,6 +74,12 @@ def cluster(address: str, workers: int | None) -> Iterator[tuple[Any, str | None
 def cores_of(ray: Any) -> int:
     """The cores of a cluster, one at least."""
     return max(int(ray.cluster_resources().get("CPU", 0)), 1)
+
+
+def reason(error: BaseException) -> str:
+    """The kind of an error of Ray's, and the line of it that says what happened: of a task that raised, its last."""
+    kind, lines = type(error).__name__, [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{kind}: {one_line(lines[-1] if kind.startswith('RayTaskError') else lines[0])[:200]}" if lines else kind
 
 
 def _quiet(ray: Any) -> None:
