@@ -11,6 +11,7 @@ from iga.cli.terminal import (
     Bars,
     Context,
     Reports,
+    Structures,
     check_names,
     check_outputs,
     complain,
@@ -37,13 +38,7 @@ def compare(
             show_default="all",
         ),
     ] = None,
-    structures: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A PDB or mmCIF file (.gz or not), a folder, or a quoted glob; repeats. "
-            "Without it: synthetic backbones drawn from the seed."
-        ),
-    ] = None,
+    structures: Structures = None,
     steps: Annotated[int, typer.Option(help="Steps of each run.")] = 200,
     seeds: Annotated[int, typer.Option(help="Runs of each arm, with seeds one after another.")] = 3,
     seed: Annotated[int, typer.Option(help="The first of them, and that of the split.")] = 0,
@@ -116,13 +111,6 @@ def compare(
 
     try:
         with misuse(), Bars() as bars:
-
-            def progress(run: str, done: int, total: int, loss: float | None) -> None:
-                if loss is None and done == total:
-                    bars.end(run)
-                else:
-                    bars(run, done, total, "" if loss is None else f"trans_loss {loss:.3g}")
-
             status = comparison.compare(
                 plan,
                 Path(out),
@@ -131,7 +119,7 @@ def compare(
                 wandb=wandb,
                 command=context.obj,
                 on_data=on_data,
-                on_progress=progress if processes.rank() == 0 else None,
+                on_progress=bars.training if processes.rank() == 0 else None,
                 on_result=on_result,
             )
     except RuntimeError as error:

@@ -13,6 +13,7 @@ from iga.cli.terminal import (
     Bars,
     Context,
     Reports,
+    Structures,
     check_names,
     check_outputs,
     complain,
@@ -52,13 +53,7 @@ def sweep(
     collapse: Annotated[
         str, typer.Option(help="Doses: shifts of log scales, as -2,-4, each a condition in place of a drawn collapse.")
     ] = "",
-    structures: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A PDB or mmCIF file (.gz or not), a folder, or a quoted glob; repeats. "
-            "Without it: synthetic backbones drawn from the seed."
-        ),
-    ] = None,
+    structures: Structures = None,
     size: Annotated[str, typer.Option(help="Of the network: small (CPU) or paper (GPU).")] = "small",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     out: Annotated[str, typer.Option(help="Folder of the sweep.")] = "sweep",
@@ -129,13 +124,6 @@ def sweep(
     try:
         with once(), misuse(), ExitStack() as stack, Bars() as bars:
             elsewhere = None if ray is None else _on_ray(stack, ray, workers)
-
-            def progress(run: str, done: int, total: int, loss: float | None) -> None:
-                if loss is None and done == total:
-                    bars.end(run)
-                else:
-                    bars(run, done, total, "" if loss is None else f"trans_loss {loss:.3g}")
-
             sweeping.sweep(
                 plan,
                 Path(out),
@@ -143,7 +131,7 @@ def sweep(
                 jobs=workers,
                 command=context.obj,
                 on_data=on_data,
-                on_progress=progress,
+                on_progress=bars.training,
                 on_result=on_result,
                 elsewhere=elsewhere,
             )

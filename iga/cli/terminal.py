@@ -23,6 +23,7 @@ __all__ = [
     "Bars",
     "CommandError",
     "Reports",
+    "Structures",
     "Context",
     "UsageError",
     "check_folder",
@@ -53,6 +54,15 @@ else:
 Reports = Annotated[
     list[Path] | None,
     typer.Option("--report", help="Write a report too: .html, .md, .xml (JUnit), .sarif or .json; repeats."),
+]
+
+
+Structures = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A PDB or mmCIF file (.gz or not), a folder, or a quoted glob; repeats. "
+        "Without it: synthetic backbones drawn from the seed."
+    ),
 ]
 
 
@@ -263,6 +273,14 @@ class Bars:
             say(f"… {one_line(what)}: done")
         elif what in self._tasks:
             self._bar.remove_task(self._tasks.pop(what))
+
+    def training(self, run: str, done: int, total: int, loss: float | None) -> None:
+        """The progress of a run that trains (`iga.experiment.compare`): its last loss beside the bar, which ends with
+        it."""
+        if loss is None and done == total:
+            self.end(run)
+        else:
+            self(run, done, total, "" if loss is None else f"trans_loss {loss:.3g}")
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:

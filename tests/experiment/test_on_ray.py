@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from helpers.command import called
+from helpers.ray_tasks import tasks_of
 from helpers.training import TINY, metrics
 from iga import _ray_cluster as ray_cluster
 from iga.experiment.run import on_ray
@@ -218,7 +219,7 @@ def test_two_workers_of_which_one_is_killed_make_the_bits_that_are_made_here(tmp
     try:
         killed, last = 0, time.monotonic() + 300
         while not killed and process.poll() is None and time.monotonic() < last:
-            killed = next(iter(tasks_of(process.pid)), 0)
+            killed = next(iter(tasks_of(process.pid, "made")), 0)
             time.sleep(0.02)
         assert killed
         os.kill(killed, signal.SIGKILL)
@@ -248,7 +249,7 @@ def test_a_ctrl_c_ends_the_tasks_and_leaves_the_report_of_what_there_is(tmp_path
     )
     try:
         last = time.monotonic() + 300
-        while not tasks_of(process.pid) and process.poll() is None and time.monotonic() < last:
+        while not tasks_of(process.pid, "made") and process.poll() is None and time.monotonic() < last:
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGINT)
         begun = time.monotonic()
@@ -257,16 +258,4 @@ def test_a_ctrl_c_ends_the_tasks_and_leaves_the_report_of_what_there_is(tmp_path
         process.kill()
     assert process.returncode == 130 and "interrupted; what was done is kept" in said, said
     assert "report.html" in printed and "runs made: 0 of 2" in (tmp_path / "out" / "report.md").read_text("utf-8")
-    assert time.monotonic() - begun < 60.0 and not tasks_of(process.pid)
-
-
-def tasks_of(session: int) -> list[int]:
-    """The processes of this session that make a run as a task of Ray's."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if (folder / "cmdline").read_bytes().startswith(b"ray::made"):
-                found.append(int(folder.name))
-        except OSError:  # it has ended
-            continue
-    return [pid for pid in found if os.getsid(pid) == session]
+    assert time.monotonic() - begun < 60.0 and not tasks_of(process.pid, "made")

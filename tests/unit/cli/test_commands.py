@@ -10,6 +10,7 @@ import pytest
 
 from helpers.command import called
 from iga import __version__
+from iga.cli.terminal import Bars
 from iga.testing import preset_sweep
 from iga.testing.faults import matrix
 
@@ -93,3 +94,12 @@ def test_the_picture_is_a_png_and_its_numbers_are_kept(
     assert abs(growth[-1] / growth[0] / 64 - 1) <= 128 * 2**-24
     assert min(data["presets"]["bounded"]["log_det_min"]) > -18.961
     assert min(data["presets"]["sigma_floor"]["log_det_min"]) < -20
+
+
+def test_a_run_that_trains_is_over_when_it_says_so_and_not_at_its_last_loss(capfd: Capture) -> None:
+    with Bars() as bars:
+        for done, loss in ((0, None), (1, 0.5), (2, 0.25)):
+            bars.training("a run", done, 2, loss)
+        assert capfd.readouterr().err == "… a run\n"
+        bars.training("a run", 2, 2, None)
+    assert capfd.readouterr().err == "… a run: done\n"

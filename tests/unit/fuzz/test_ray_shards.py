@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from helpers.command import called
+from helpers.ray_tasks import tasks_of
 from iga import _ray_cluster as ray_cluster
 from iga.fuzz.campaign import Lost, Plan, campaign_folder
 from iga.fuzz.ray_shards import RayCampaign, searched
@@ -207,7 +208,7 @@ def test_two_workers_of_which_one_is_killed_find_what_the_same_shards_find_here(
         killed, last = 0, time.monotonic() + 300
         while not killed and process.poll() is None and time.monotonic() < last:
             if list(out.glob("streams/*.json")):
-                killed = next(iter(_workers(process.pid)), 0)
+                killed = next(iter(tasks_of(process.pid, "searched")), 0)
             time.sleep(0.1)
         os.kill(killed, signal.SIGKILL)
         printed, said = process.communicate(timeout=400)
@@ -226,15 +227,3 @@ def test_two_workers_of_which_one_is_killed_find_what_the_same_shards_find_here(
 
 def _cases(out: Path) -> set[tuple[str, bytes]]:
     return {(case.parent.name, case.read_bytes()) for case in out.glob("found/*/case.json")}
-
-
-def _workers(session: int) -> list[int]:
-    """The processes of this session that run a task of Ray's."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if (folder / "cmdline").read_bytes().startswith(b"ray::searched"):
-                found.append(int(folder.name))
-        except OSError:  # it has ended
-            continue
-    return [pid for pid in found if os.getsid(pid) == session]
