@@ -18,7 +18,8 @@ from iga.presets import preset
 from iga.testing.checks import CHECKS
 from iga.testing.faults.patched import patched
 from iga.testing.layer.subject import Subject
-from iga.testing.targets import Claims
+from iga.testing.targets import Claims, Target
+from iga.testing.verify import verify
 
 
 class Symmetric(Plain):
@@ -60,6 +61,34 @@ def test_our_layers_hold_by_their_outputs_alone(layer: type[nn.Module]) -> None:
     for name in ("permutations", "calls_agree", "se3_invariance", "mask_inertness"):
         finding = judged(name, foreign(layer))
         assert finding.verdict == "holds", finding
+
+
+def by_log_sum_exp(right: object, logits: torch.Tensor, key_mask: torch.Tensor) -> torch.Tensor:
+    shown = torch.where(key_mask, logits, -torch.inf)
+    some = key_mask.any(-1, keepdim=True)
+    weights = (shown - torch.where(some, shown, 0.0).logsumexp(-1, keepdim=True)).exp()
+    return torch.where(key_mask & some, weights, 0.0)
+
+
+class Bare(nn.Module):
+    """This package's layer without its trace."""
+
+    def __init__(self, **sizes: int) -> None:
+        super().__init__()
+        self.inner = InvariantGaussianAttention(**sizes, implementation="reference")
+
+    def forward(self, s, z, r, mask):
+        return self.inner(s, z, r, mask)
+
+
+@pytest.mark.parametrize("seed", range(501, 507))
+def test_a_softmax_whose_weights_sum_to_one_but_for_its_logits_rounding_is_right(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits of 10⁶ leave two digits of a weight that is exp(x − log Σ exp x), and pair features of 10⁶ show it."""
+    monkeypatch.setattr("iga.functional.masked_softmax", lambda *given: by_log_sum_exp(None, *given))
+    report = verify(Target("bare", "layer", Bare), only=["mask_inertness"], seed=seed)
+    assert report.exit_code == 0, report.findings
 
 
 @pytest.mark.parametrize("seed", range(3))
