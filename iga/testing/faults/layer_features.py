@@ -7,7 +7,7 @@ import torch
 from iga._typing import Tensor
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
-from iga.testing.faults.accused import layer_slips
+from iga.testing.faults.accused import layer_slips, of_logits
 from iga.testing.faults.fault import Fault
 
 __all__ = ["FAULTS"]
@@ -63,7 +63,17 @@ def _turned_by_a_product(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask:
     return call(s + seen, z, r, mask)
 
 
+def _summed_in_bf16(layer: Any, trace: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """The three parts of the logits are cast to the dtype of the first, which is a product's."""
+    if not torch.is_autocast_enabled("cpu"):
+        return trace.logits
+    return trace.logits.to(torch.get_autocast_dtype("cpu")).to(trace.logits.dtype)
+
+
 FAULTS: tuple[Fault, ...] = (
+    of_logits(
+        "dtypes", "autocast: logits are summed in its dtype", "torch.autocast", _summed_in_bf16, "reduced_precision"
+    ),
     *layer_slips(
         "laws",
         [

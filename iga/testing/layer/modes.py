@@ -12,7 +12,9 @@ where a bf16 coordinate is off by 0.5 nm whatever origin a layer chooses.
 That budget cannot tell a projection that autocast rounds from a turn that it rounds once more. Symmetry can: roundings
 in a residue's own frame are the same bits however all frames are turned, those in the frame of space are others. Of
 what autocast does to an output, at most TURNING may turn with the frames, beside twice what does in float32: the median
-over outputs, since now and then a number lies where float32's last digit decides how bf16 rounds it.
+over outputs, since now and then a number lies where float32's last digit decides how bf16 rounds it. And logits that
+hold a geometry of float32 are numbers that bf16 lacks: where softmax sees more than half that it has, the sum was made
+in it. (A residue's own logit may have no geometry.)
 """
 
 from collections.abc import Iterator
@@ -30,10 +32,12 @@ from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import kept
 from iga.testing.layer.guards import require_geometry
 from iga.testing.layer.sensitivity import sensitivity
+from iga.testing.layer.softmax import SoftmaxCatcher
 from iga.testing.layer.subject import Observation, Subject
 from iga.testing.layer.symmetry import moved, parted
 from iga.testing.modes import TF32_BITS, ShortProducts
 from iga.testing.tally import Tally
+from iga.testing.targets import TargetError
 
 __all__ = ["MODES", "reduced_precision"]
 
@@ -41,10 +45,11 @@ DEPTH = 16
 RESIDUES, FEW = 20, 8  # products round alike however many residues and points there are
 FAR_EVERY = 4
 TURNING = 1 / 8  # of what autocast does: a definition of what is geometry and what is features
+SHORT = 1 / 2  # of the logits: a definition, too
 SHIFT = (150.0, -160.0, 120.0)  # 250 nm
 
 # u of each mode: bf16 keeps 8 bits of a number, fp16 11; TF32 cuts operands at 10 bits after the point, not rounds
-AUTOCAST = ("bf16 autocast", "fp16 autocast")
+AUTOCAST = {"bf16 autocast": torch.bfloat16, "fp16 autocast": torch.float16}
 MODES: dict[str, float] = {"bf16 autocast": 2.0**-8, "fp16 autocast": 2.0**-11, "TF32, simulated": 2.0**-10}
 
 
@@ -76,6 +81,7 @@ def reduced_precision(subject: Subject, cases: list[Case], contract: Contract, s
                 tally.add((output - exact).abs() / allowed, 1.0, f"{where}: output", could_fail=could_fail)
                 if index == 0 and not place and name in AUTOCAST:
                     _turned(subject, layer, case, output, exact, seed, where, tally)
+                    _digits(subject, layer, case, AUTOCAST[name], where, tally)
                 if trace is None:
                     continue
                 if trace.dist_sq.dtype != torch.float32:
@@ -107,6 +113,24 @@ def _turned(
     tally.add(ratio, 1.0, f"{where}: of its error what turns with the frames", could_fail=allowed < error)
 
 
+def _digits(subject: Subject, layer: nn.Module, case: Case, dtype: torch.dtype, where: str, tally: Tally) -> None:
+    """The share of the logits, as softmax sees them in the mode that `where` names, that are numbers of its dtype."""
+    with torch.no_grad(), _mode(where.rpartition(", ")[2]):
+        if subject.traced:
+            found = [subject.trace(layer, case).logits]
+        else:
+            try:
+                with SoftmaxCatcher(case.s.shape[-2]) as catcher:
+                    subject.output(layer, case)
+            except TargetError:  # some operators run under no mode: nothing can be caught
+                return
+            found = [logits for logits, _ in catcher.found if logits is not None]
+    for logits in found:
+        seen = logits[logits.abs() < torch.finfo(torch.float16).max]  # what a mask adds is no geometry
+        share = (seen == seen.to(dtype).to(seen.dtype)).double().mean()
+        tally.add(share / SHORT, 1.0, f"{where}: share of the logits that are numbers of {dtype}")
+
+
 @contextmanager
 def _mode(name: str) -> Iterator[None]:
     if name == "TF32, simulated":
@@ -119,5 +143,5 @@ def _mode(name: str) -> Iterator[None]:
         finally:
             switch.allow_tf32 = before
     else:
-        with torch.autocast("cpu", dtype=torch.bfloat16 if name.startswith("bf16") else torch.float16):
+        with torch.autocast("cpu", dtype=AUTOCAST[name]):
             yield
