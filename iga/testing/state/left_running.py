@@ -33,9 +33,10 @@ def _running(number: int) -> str:
     """Its command line; empty for what has ended, and for helpers."""
     try:
         state = Path(f"/proc/{number}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-        command = Path(f"/proc/{number}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        program, *rest = Path(f"/proc/{number}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
         return ""
+    command = " ".join([program.rpartition("/")[2], *rest]).strip()
     ended = state in ("Z", "X")
     return "" if ended or any(name in command for name in HELPERS) else command or "a program without a name"
 
