@@ -30,7 +30,7 @@ from iga.experiment.run import processes, tracking
 from iga.experiment.run.at_once import at_once
 from iga.experiment.run.dataset import Dataset, load_dataset, prepare, save_dataset
 from iga.experiment.run.hold import Hold
-from iga.experiment.run.plan import ComparisonPlan
+from iga.experiment.run.plan import ComparisonPlan, Progress
 from iga.experiment.run.train import status_of
 from iga.report.plots import check_matplotlib
 
@@ -38,8 +38,6 @@ __all__ = ["Elsewhere", "OnResult", "Progress", "Reporter", "check_device", "com
 
 _PROCESS = 250_000_000  # bytes of a process that has loaded torch
 
-# on_progress(run, steps done, steps, the last trans_loss or None)
-Progress = Callable[[str, int, int, float | None], None]
 OnResult = Callable[[dict[str, Any]], None]
 # report(folder, dataset, command, on_result) → the files written
 Reporter = Callable[[Path, Dataset, str, OnResult | None], list[Path]]

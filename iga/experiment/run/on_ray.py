@@ -19,7 +19,6 @@ import iga
 from iga._files import write_bytes
 from iga._ray_cluster import cores_of, reason
 from iga._runtime import threads
-from iga.experiment.compare import Progress
 from iga.experiment.run import plan as plans
 from iga.experiment.run.at_once import at_once
 from iga.experiment.run.train import status_of
@@ -47,7 +46,7 @@ class OnRay:
     scratch: str | None = None
     workers: int | None = None
 
-    def __call__(self, plan: plans.ComparisonPlan, folder: Path, progress: Progress) -> dict[str, str]:
+    def __call__(self, plan: plans.ComparisonPlan, folder: Path, progress: plans.Progress) -> dict[str, str]:
         ray = self.ray
         task = ray.remote(num_cpus=plan.threads, max_retries=RETRIES, max_calls=1)(made)  # a process a run
         shared = ray.put({name: (folder / name).read_bytes() for name in (plan.FILE, plans.DATA)})

@@ -15,13 +15,26 @@ from iga._files import write_text
 from iga.experiment.settings import ARMS, Settings, load_settings
 from iga.experiment.typed import built, refuse_references
 
-__all__ = ["DATA", "PLAN", "RUNS", "ComparisonPlan", "OnRow", "check_folder", "chosen_arms", "read", "write"]
+__all__ = [
+    "DATA",
+    "PLAN",
+    "RUNS",
+    "ComparisonPlan",
+    "OnRow",
+    "Progress",
+    "check_folder",
+    "chosen_arms",
+    "read",
+    "write",
+]
 
 PLAN, DATA, RUNS = "plan.json", "data.pt", "runs"
 # Settings that have an option of their own.
 RESERVED = ("training.steps", "training.seed", "model.gaussians", "data.stress", "data.structures")
 _RANGES = {"steps": (1, 10**9), "seeds": (1, 100), "threads": (1, 1024), "samples": (0, 10**6)}
 OnRow = Callable[[dict[str, float]], None]
+# on_progress(run, steps done, steps, the last trans_loss or None)
+Progress = Callable[[str, int, int, float | None], None]
 
 
 @dataclass(frozen=True)
