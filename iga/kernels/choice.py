@@ -82,7 +82,7 @@ def choose(
 def _distrusted(
     implementation: str, device: torch.device, dtype: torch.dtype, config: IGAConfig, points: int
 ) -> str | None:
-    """What is wrong with the kernels on this device: of their values, and of their gradients where that is known."""
+    """The faults of the kernels on this device: of their values, and of their gradients where that is known."""
     if torch.compiler.is_compiling():
         points = POINTS  # the answer is a constant of the process, and so is what is asked
     branch = branch_of(config.score, config.dof, config.log_det_min is not None)

@@ -80,7 +80,7 @@ class _Blocked(torch.autograd.Function):
 
 
 def _distrusted(inputs: Sequence[Tensor | None], options: Sequence[Any]) -> bool:
-    """Whether the kernels' gradients are wrong on this device, which is said once."""
+    """True where the kernels' gradients are wrong on this device, which is said once."""
     rot, q_mean = (inputs[TENSORS.index(name)] for name in ("rot", "q_mean"))
     assert rot is not None and q_mean is not None
     score, dof, floor, _, implementation, _ = options

@@ -145,7 +145,7 @@ def _apart(function: Callable[[], str]) -> str:
                 found.append(function())
             finally:
                 torch.set_num_threads(before)
-        except BaseException as error:
+        except BaseException as error:  # of another thread: raised below, in the caller's
             raised.append(error)
 
     thread = threading.Thread(target=run, name="iga-proof", daemon=True)

@@ -202,7 +202,7 @@ def _constants(score: Score, kind: type[np.floating]) -> tuple[tuple[np.floating
 
 
 def _together(ranges: list[np.ndarray], score: Score, dtype: torch.dtype) -> int:
-    """How many points may share a division and a logarithm, at most; 1: none. See the module `_forward`.
+    """The most points that may share a division and a logarithm; 1: none. See the module `_forward`.
 
     With v = σ² in [v₀, v₁], S has its eigenvalues in [2v₀, 2v₁]: det in [8v₀³, 8v₁³], num ≤ |δ|² (2v₁)² and dist_sq ≤
     |δ|²/(2v₀) bound every product of k. A clamp needs each log_det, unless no det can come under it. NaN: 1.
