@@ -251,7 +251,7 @@ def _rounding_rows(
 
 
 def _step_row(sigma_min: float, dof: float, weight: float) -> BoundRow:
-    """Bounds of what a step does to a score, and to the weights where each logit is `weight` times a mean over points."""
+    """Bounds of what a step does to a score, and to weights whose logits are `weight` times a mean over points."""
     change = student_t_step_bound(STEP, STEP, sigma_min, dof=dof)
     bend = 0.5 * student_t_curvature_bound(STEP, STEP, sigma_min, dof=dof)
     moved = weight_change_bound(weight * change)
