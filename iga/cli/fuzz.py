@@ -138,8 +138,7 @@ def fuzz(
             campaign.run()
         if out is None:
             _keep(campaign, folder.path)
-        made = document(campaign, context.obj)
-        made["blind"] += more.get("lacking", [])
+        made = document(campaign, context.obj, more.get("lacking", []))
         made["source"] = source_of(target)
     finish(made, blocks(made), json, report)
 

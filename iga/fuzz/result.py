@@ -13,8 +13,11 @@ from iga.report.schema import SCHEMA
 __all__ = ["document", "made_of"]
 
 
-def document(campaign: Campaign, command: str) -> Fuzz:
-    """The document of `made_of`; the checks that no round came to are among what could not be followed."""
+def document(campaign: Campaign, command: str, lacking: Sequence[str] = ()) -> Fuzz:
+    """The document of `made_of`; the checks that no round came to are among what could not be followed.
+
+    lacking  streams that were not searched, each with why: they are there too, and make the exit code 1
+    """
     made = made_of(
         [stream.record for stream in campaign.streams],
         command=command,
@@ -32,6 +35,9 @@ def document(campaign: Campaign, command: str) -> Fuzz:
         made["blind"].append(f"checks that nothing was judged by: {', '.join(left)}")
     if campaign.facts and not campaign.facts["checks"]:
         made["blind"].append("none of the checks that were asked for applies to it")
+    if lacking:
+        made["blind"] += lacking
+        made["exit_code"] = 1
     return made
 
 

@@ -62,8 +62,10 @@ def _summary(document: Fuzz) -> str:
         said = f"broken: {found}"
     elif waiting:
         said = f"suspected, and not judged yet: {waiting}"
+    elif not document["worst"]:
+        said = "nothing was judged, and nothing is known of it"
     else:
-        said = "nothing found" if document["worst"] else "nothing was judged, and nothing is known of it"
+        said = "nothing found where it was searched, and a part was not" if document["exit_code"] else "nothing found"
     return (
         f"{one_line(document['target'])}: {said}; {document['examples']:,} {what} in {document['seconds']:.0f} s "
         f"({rate:,.0f} a second){_pair_points(document)}, seed {', '.join(map(str, seeds))}, "

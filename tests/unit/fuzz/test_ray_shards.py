@@ -19,7 +19,9 @@ from helpers.ray_tasks import tasks_of
 from iga import _ray_cluster as ray_cluster
 from iga.fuzz.campaign import Lost, Plan, campaign_folder
 from iga.fuzz.ray_shards import RayCampaign, searched
+from iga.fuzz.result import document
 from iga.report.documents import Fuzz
+from iga.report.fuzz import blocks
 from iga.report.schema import read_as
 
 MINE = """
@@ -120,7 +122,7 @@ def _empty() -> dict[str, Any]:
     record = {"schema": 1, "state": None, "counts": counts, "next": 1, "seconds": 1.0, "found": [], "findings": []}
     return {
         "record": json.dumps(record | {"waiting": [], "covered": covered}), "files": {}, "doubtful": [],
-        "facts": {"kind": "overlap"},
+        "facts": {"kind": "overlap", "checks": ["accuracy"]},
     }  # fmt: skip
 
 
@@ -136,6 +138,13 @@ def test_a_worker_that_dies_is_begun_again_twice_and_then_given_up(mine: Path, t
             campaign.run()
         assert campaign.begun == 4 and len(said) == 2 and "its worker died" in said[0]
         assert campaign.examples == 7 and "stream 0/2 was given up" in campaign.lacking[0]
+        # one stream of two held, and that is not what was asked for
+        for stream in campaign.streams:
+            stream.record["counts"]["worst"] = {"accuracy": 0.5}
+        assert document(campaign, "")["exit_code"] == 0
+        made = document(campaign, "", campaign.lacking)
+        assert made["exit_code"] == 1 and campaign.lacking[0] in made["blind"]
+        assert "a part was not" in str(blocks(made))
 
 
 def test_a_report_with_what_is_wrong_is_not_kept(mine: Path, tmp_path: Path) -> None:
@@ -217,10 +226,10 @@ def test_two_workers_of_which_one_is_killed_find_what_the_same_shards_find_here(
     assert killed and process.returncode == 1 and said.count("its worker died") == 1, said
     assert all(line.startswith(("…", "found: ")) for line in said.splitlines()) and "raylet" not in printed
     assert _cases(out) == _cases(tmp_path / "here") and len(_cases(out)) >= 1
-    document = read_as(report, Fuzz)
-    assert document["streams"] == ["0/2", "1/2"]
+    told = read_as(report, Fuzz)
+    assert told["streams"] == ["0/2", "1/2"]
     records = [json.loads(file.read_text(encoding="utf-8")) for file in out.glob("streams/*.json")]
-    assert document["examples"] == sum(one["counts"]["examples"] for one in records)
+    assert told["examples"] == sum(one["counts"]["examples"] for one in records)
     for one in records:
         assert one["next"] == sum(one["counts"]["rounds"].values()) == one["state"]["rounds"] > 1
 
