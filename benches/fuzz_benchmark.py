@@ -196,6 +196,14 @@ def page(document: dict[str, Any]) -> str:
     found = {n: sum(x is not None for row in rows for x in row["found"].get(n, [])) for n in names}
     counts = ", ".join(f"{name} {found[name]} of {searches[name]}" for name in names)
     lines += [f"Searches that found theirs: {counts}."]
+    engines = [name for name in names if name in ENGINES] if document["kind"] == "overlap" else []
+    if len(engines) == len(ENGINES):
+        met = {
+            n: {row["corner"] for row in rows if any(x is not None for x in row["found"].get(n, []))} for n in engines
+        }
+        alone = {n: met[n].difference(*(met[other] for other in engines if other != n)) for n in engines}
+        words = [f"{n} {len(alone[n])}" + (f" ({'; '.join(sorted(alone[n]))})" if alone[n] else "") for n in engines]
+        lines += ["", f"Found by one of the three engines alone, and by neither of the others: {', '.join(words)}."]
     for row in document["rows"]:
         if "worst" in row:
             lines += ["", *_worst(names, row["worst"])]

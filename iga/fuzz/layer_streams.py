@@ -27,6 +27,9 @@ def prepared_for(target: str, options: Mapping[str, Any]) -> Run:
     plan = prepare(given, **{**options, **changed})
     if own and plan.kind != "layer":
         raise ValueError(f"unknown invariant {own[0]!r} of an {plan.kind}: it is asked of layers")
+    reference = plan.subject.reference if plan.kind == "layer" else None
+    if reference is not None and reference.odd:
+        raise ValueError(reference.odd)
     return plan
 
 

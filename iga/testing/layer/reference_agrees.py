@@ -19,7 +19,7 @@ from iga.testing.check import REFERENCE, check
 from iga.testing.contract import Contract
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import cast, gradients, kept, leaves, masked
-from iga.testing.layer.references import find_reference, paired
+from iga.testing.layer.references import Unpaired, find_reference, paired, parameters_of
 from iga.testing.layer.sensitivity import FEATURES, GEOMETRY, POSITION, PROBES, chain, shaken
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
@@ -39,6 +39,8 @@ def reference_agrees(subject: Subject, cases: list[Case], contract: Contract, se
     """|value − reference| and |gradient − reference|, each over its own budget: at most 1."""
     assert subject.reference is not None
     tally.note(f"reference: {subject.reference.name}")
+    if subject.reference.odd:
+        return tally.fail(subject.name, subject.reference.odd)
     if subject.reference.textbook is not None:
         tally.note("the reference's form loses κ² digits, so float32 is not judged, and float64 with κ times the room")
     for index, given in enumerate(cases):
@@ -61,20 +63,21 @@ def reference_agrees(subject: Subject, cases: list[Case], contract: Contract, se
 def with_reference(subject: Subject, place: str | None = None, probe: Case | None = None) -> Subject:
     """The subject with the reference that it claims, after one call on `probe` with the subject's weights.
 
-    `place` is where the target was loaded from. Raises ValueError, one line, for a reference that is not there, is no
-    such layer, or has other parameters.
+    `place` is where the target was loaded from. Raises ValueError, one line, for a reference that is not there, or is
+    no such layer; `Unpaired` if it has other parameters.
     """
     reference = find_reference(subject.claims.reference, place)
     subject = replace(subject, reference=reference)
     try:
         layer, other = subject.fresh(2, seed=0), as_subject(subject).fresh(2, seed=0)
-        reference = replace(reference, names=paired(dict(other.named_parameters()), dict(layer.named_parameters())))
+        reference = replace(reference, names=paired(parameters_of(other), parameters_of(layer)))
         right = reference.take(other, layer).double()
         if probe is not None:
             with torch.no_grad():
                 as_subject(subject).output(right, cast(probe, torch.float64))
     except (TargetError, ValueError) as error:
-        raise ValueError(f"{subject.name} and its reference {reference.name}: {error}") from error
+        kind = Unpaired if isinstance(error, Unpaired) else ValueError
+        raise kind(f"{subject.name} and its reference {reference.name}: {error}") from error
     return replace(subject, reference=reference)
 
 
@@ -147,12 +150,17 @@ def judge_case(
         ratio = (error / limit.clamp(min=1e-300))[valid]
         tally.add(ratio, 1.0, f"{where}: value in {name}", could_fail=(limit < able).expand(error.shape)[valid])
         largest = max(float(x.abs().amax()) for x in exact.slopes.values())
+        own = parameters_of(accused)
         for part, slope in found.slopes.items():
-            expected, scale = exact.slopes[part], exact.slopes[part].abs().amax()
+            # a parameter of the accused may stand for several of the reference's: its gradient is their sum
+            mine = own.get(reference.names.get(part, ""))
+            same = [x for x, name in reference.names.items() if own[name] is mine] or [part]
+            expected = sum((exact.slopes[x] for x in same), start=torch.zeros(()))
+            bend, scale = sum(bends[x] for x in same), expected.abs().amax()
             roundings = (2 * terms + n * n) * u
             # A right form errs in ∂/∂μ by κ of the largest that it can be (9.3), and an offset is σ times that. A
             # gradient that cancels, as of a bias that softmax does not see, leaves the rounding of its terms.
-            limit = 2 * roundings * (kappa * (lost * bends[part] + scale) + largest)
+            limit = 2 * roundings * (kappa * (lost * bend + scale) + largest)
             ratio = (slope - expected).abs().amax() / limit
             tally.add(ratio, 1.0, f"{where}: gradient of {part}", could_fail=limit < scale)
 
@@ -188,7 +196,7 @@ def _evaluated(
     leaf, inputs = leaves(case)
     if not subject.pair_features:
         del inputs["z"]
-    own = dict(layer.named_parameters())
+    own = parameters_of(layer)
     wanted = inputs | (own if names is None else {name: own[other] for name, other in names.items()})
     valid = case.mask[..., None]
     with torch.set_grad_enabled(graded):

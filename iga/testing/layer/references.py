@@ -24,9 +24,13 @@ from iga.testing.judges.layers import DefinedGaussianAttention, DefinedPointAtte
 from iga.testing.layer.cases import LOG_SCALE_ROOM, Case
 from iga.testing.targets import Target, load_target
 
-__all__ = ["Reference", "find_reference", "paired"]
+__all__ = ["Reference", "Unpaired", "find_reference", "paired", "parameters_of"]
 
 LISTED = 8  # parameters that a message names
+
+
+class Unpaired(ValueError):
+    """A layer and its reference have not the same parameters: the layer is not the one that it is said to equal."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Reference:
     names     its parameter → that of the accused
     defined   whether it is of `judges.layers`
     textbook  the config of a layer that builds the covariance and factors it, which errs by κ times more
+    odd       what is wrong where parameters do not pair: there is nothing to compare, and that is what is broken
     """
 
     name: str
@@ -44,6 +49,7 @@ class Reference:
     names: Mapping[str, str] = field(default_factory=dict)
     defined: bool = False
     textbook: IGAConfig | None = None
+    odd: str = ""
 
     def condition(self, case: Case, contract: Contract) -> float:
         """κ of the widest pair that there can be: each scale moved by its largest d, within floor and ceiling.
@@ -61,14 +67,19 @@ class Reference:
     @torch.no_grad()
     def take(self, layer: nn.Module, accused: nn.Module) -> nn.Module:
         """`layer`, built by the factory, with the accused's parameters, and its buffers of the same name, in place."""
-        given = dict(accused.named_parameters())
-        for name, parameter in layer.named_parameters():
+        given = parameters_of(accused)
+        for name, parameter in parameters_of(layer).items():
             parameter.copy_(given[self.names[name]])
         buffers = dict(accused.named_buffers())
         for name, buffer in layer.named_buffers():
             if name in buffers and buffers[name].shape == buffer.shape:
                 buffer.copy_(buffers[name])
         return layer
+
+
+def parameters_of(layer: nn.Module) -> dict[str, nn.Parameter]:
+    """All names, two of a parameter that stands in two places: a reference may have one in each."""
+    return dict(layer.named_parameters(remove_duplicate=False))
 
 
 def find_reference(claim: Any, place: str | None = None) -> Reference:
@@ -101,7 +112,7 @@ def paired(reference: Mapping[str, Tensor], accused: Mapping[str, Tensor]) -> di
     """Parameter of the reference → parameter of the accused, each with its one partner of the same shape.
 
     By name, apart from a prefix that all have (a layer inside a module) and parts called "linear" (a projection inside
-    a module); what has no partner then, by a shape that occurs once on either side. Raises ValueError, one line, with
+    a module); what has no partner then, by a shape that occurs once on either side. Raises Unpaired, one line, with
     what has none.
     """
     there, here = _spelled(reference), _spelled(accused)
@@ -119,7 +130,7 @@ def paired(reference: Mapping[str, Tensor], accused: Mapping[str, Tensor]) -> di
             del left[name], free[found[name]]
     lacking = [f"the layer lacks {_listed(left)}"] * bool(left) + [f"the reference lacks {_listed(free)}"] * bool(free)
     if odd or lacking:
-        raise ValueError("; ".join([*odd, *lacking]) + ": give parameters that correspond the same names")
+        raise Unpaired("; ".join([*odd, *lacking]) + ": give parameters that correspond the same names")
     return found
 
 

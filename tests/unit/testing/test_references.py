@@ -9,6 +9,7 @@ from torch import nn
 
 import iga
 from helpers.subjects import Plain
+from iga.fuzz.layer_streams import prepared_for
 from iga.testing.faults.subjects import SMALL
 from iga.testing.judges.layers import overlap_by_gram_schmidt
 from iga.testing.judges.overlap import condition, overlap_digits
@@ -158,10 +159,7 @@ def test_a_reference_in_a_file_is_looked_for_beside_the_target(tmp_path: Path, m
         ("ip", 'must be "ipa", "iga:PRESET"'),
         ("iga:bounde", "unknown preset 'bounde'"),
         ("no_such.py:f", "no file no_such.py"),
-        ("iga:bounded", "the layer lacks geo_scale"),
-        (Plain, "the reference lacks"),
         (lambda **sizes: 3, "must return a torch.nn.Module"),
-        (lambda **sizes: nn.Linear(1, 1), "the layer lacks weight"),
     ],
 )
 def test_a_reference_that_is_none_is_misuse(reference, word: str) -> None:
@@ -169,6 +167,59 @@ def test_a_reference_that_is_none_is_misuse(reference, word: str) -> None:
     with pytest.raises(ValueError, match=word) as refused:
         prepare(layer(factory, reference=reference), profile=FAST)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("factory", "reference", "word"),
+    [
+        (Plain, "iga:bounded", "the layer lacks geo_scale"),
+        (iga.InvariantPointAttention, Plain, "the reference lacks"),
+        (iga.InvariantPointAttention, lambda **sizes: nn.Linear(1, 1), "the layer lacks weight"),
+    ],
+)
+def test_a_layer_without_the_parameters_of_its_reference_is_broken_and_all_else_is_judged(
+    factory, reference, word: str
+) -> None:
+    """A port that forgot a bias is not the layer that it is said to be: a finding, with the table of all others."""
+    run = prepare(layer(factory, reference=reference), profile=FAST, only=[NAME, "determinism"])
+    report = run.run()
+    found = {finding.name: finding for finding in report.findings}
+    assert report.exit_code == 1 and found["determinism"].verdict == "holds" and found[NAME].verdict == "broken"
+    assert word in found[NAME].note and "give parameters" in found[NAME].note
+
+
+def test_a_search_is_misuse_where_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import iga\nfrom iga.testing import target\n\n"
+        "@target(kind='layer', reference='iga:bounded')\n"
+        "def ipa(**sizes):\n    return iga.InvariantPointAttention(**sizes)\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(ValueError, match="the layer lacks geo_scale"):
+        prepared_for(f"{file}:ipa", {"kind": None})
+
+
+class Tied(Inside):
+    """Offsets and scales of queries are one projection: two parameters of the reference are one here."""
+
+    def __init__(self, part: float = 1.0, **sizes: int) -> None:
+        super().__init__("bounded", **sizes)
+        self.inner.linear_q_scales = self.inner.linear_q_offsets
+        self.part = part
+
+    def forward(self, s, z, r, mask):
+        if self.part == 1.0:
+            return super().forward(s, z, r, mask)
+        weight = self.inner.linear_q_offsets.weight
+        part = self.part * weight + (1.0 - self.part) * weight.detach()
+        return torch.func.functional_call(self.inner, {"linear_q_offsets.weight": part}, (s, z, r, mask))
+
+
+def test_a_parameter_that_stands_in_two_places_is_both_of_the_reference() -> None:
+    assert judged(layer(Tied, reference="iga:bounded")).verdict == "holds"
+    found = judged(layer(lambda **sizes: Tied(0.5, **sizes), reference="iga:bounded"))
+    assert found.verdict == "broken" and "gradient of linear_q_" in found.worst_example
 
 
 def test_an_overlap_takes_no_reference() -> None:
