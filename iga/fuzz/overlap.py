@@ -162,10 +162,9 @@ class OverlapStream:
 
     def _climbing(self) -> None:
         turn = self.bandit.rounds.get("climb", 0)
-        start = self._from_pool(self._population // 2)
-        if (turn % 4 or len(self.leads) >= len(start)) and torch.float64 in self.subject.dtypes:
-            count = len(start)
-            start = torch.cat([self.leads[-count:], start])[:count]
+        if turn % 2 and torch.float64 in self.subject.dtypes:
+            count = self._population // 2
+            start = torch.cat([self.leads[-count:], self._from_pool(count)])[:count]
             self.leads = self.leads[:-count]
             try:
                 climbed = climb_error(self.subject.function, self.space, start, 40)
@@ -174,15 +173,20 @@ class OverlapStream:
                 return
             except Exception as error:  # an accused without gradients is climbed by mutation
                 self.coverage.blind.add(f"no gradient to climb: {one_line(error)[:80]}")
-        names = [name for name in self._row_checks if name in self.checks]
-        if not names:
-            return
-        check = self._checks[names[turn // 4 % len(names)]]
-        start = start[: self._population // 8]
+        self._judged(self._from_pool(self._population))  # which checks have a slope at all
+        for name in self._row_checks:
+            if name in self.checks and self.worst.get(name, 0.0) + self._worst.get(name, 0.0) > 0:
+                self._mutated(self._checks[name])
+
+    def _mutated(self, check: Check) -> None:
+        """One check's value over its limit climbed by mutation, mostly from its own best in the pool."""
 
         def height(genome: Tensor) -> Tensor:
             return self._verdicts(genome, [check])[check.name].ratio.nan_to_num(nan=math.inf)
 
+        known, start = self._from_pool(4 * self._population), self._from_pool(self._population // 2)
+        best = known[height(known).argsort(descending=True)[: self._population // 8]]
+        start = torch.cat([best.repeat(4, 1), start])
         climbed, _ = climb(height, lambda genome: self.space.mutate(genome, self.generator), start, 12)
         self._judged(climbed)
 
@@ -260,17 +264,17 @@ class OverlapStream:
             return
         self.alive()
         self._seen.examples += suspects.examples
-        if suspects.examples:
-            worst = self.space.encode(picked(pairs, suspects.index[:LEADS]))
-            self._keep(worst[:4])
-            if dtype == torch.float64 and not batch:
-                self.leads = torch.cat([self.leads, worst])[-POOL:]
-        near = suspects.index[suspects.share > NEAR]
-        if not len(near):
+        if not suspects.examples:
             return
-        chosen = picked(pairs, near)
-        checks = [self._checks[name] for name in self._row_checks if name in self.checks]
-        found = judge_pairs(checks, self.subject, _as(chosen), len(near), dtypes=[dtype], digits=self.digits)
+        worst = self.space.encode(picked(pairs, suspects.index[:LEADS]))
+        self._keep(worst[:4])
+        if dtype == torch.float64 and not batch:
+            self.leads = torch.cat([self.leads, worst])[-POOL:]
+        near, names = suspects.index[suspects.share > NEAR], self._row_checks
+        if not len(near):  # how near the nearest of so many comes is told all the same
+            near, names = suspects.index[:LEADS], ["accuracy"]
+        checks, chosen = [self._checks[name] for name in names if name in self.checks], _as(picked(pairs, near))
+        found = judge_pairs(checks, self.subject, chosen, len(near), dtypes=[dtype], digits=self.digits)
         self._note(found)
         if batch and "accuracy" in self.checks and not any(x.finding.verdict == "broken" for x in found.values()):
             # alone they are right: it is the batch

@@ -22,6 +22,9 @@ _ROUND_SIGMA, _ROUND_MEAN, _SIGMA_SLOT, _Q_ZERO, _K_ZERO = range(8, 13)
 _VALUES = (5, 5, 5, 2, 2, 2, 29, 30, 5, 5, 7, 8, 8)
 TIES = len(_VALUES)
 
+# Means that differ are at least so far apart, nm. Nearer, dist_sq over a determinant of 150 nm underflows in float32.
+NEAREST = 5e-10
+
 _EQUAL = ((), (0, 1), (1, 2), (0, 2), (0, 1, 2))  # axes of one Gaussian that share a scale
 
 
@@ -79,6 +82,8 @@ def tied(
     q_mean, k_mean = _zeroed(q_mean, column[_Q_ZERO]), _zeroed(k_mean, column[_K_ZERO])
     level = torch.stack([column[axis] == 1 for axis in (_MEAN_X, _MEAN_Y, _MEAN_Z)], dim=-1)
     k_mean = torch.where(level, q_mean, k_mean)
+    apart = (q_mean - k_mean).detach().double().norm(dim=-1, keepdim=True)
+    k_mean = torch.where(apart < NEAREST, q_mean, k_mean)
     group = right_angles().to(q_rot.dtype)
     q_frame, k_frame = column[_Q_FRAME], column[_K_FRAME]
     q_rot = torch.where(((q_frame >= 2) & (q_frame < 26))[:, None, None], group[(q_frame - 2).clamp(0, 23)], q_rot)
@@ -109,12 +114,17 @@ def _zeroed(mean: Tensor, kind: Tensor) -> Tensor:
 
 
 def _about(rot: Tensor, axis: int) -> Tensor:
-    """The turn about one coordinate axis that is like `rot`: five entries are exactly 0 and 1."""
+    """The turn about one coordinate axis that is like `rot`: five entries are exactly 0 and 1.
+
+    To a half turn about another axis all are alike, and it is none: what its entries leave is rounding.
+    """
     b, c = (axis + 1) % 3, (axis + 2) % 3
     cosine, sine = rot[:, b, b] + rot[:, c, c], rot[:, c, b] - rot[:, b, c]
-    size = (cosine.square() + sine.square()).clamp(min=1e-30).sqrt()
-    cosine, sine, one = cosine / size, sine / size, torch.ones_like(size)
-    zero = torch.zeros_like(size)
+    squares = cosine.square() + sine.square()
+    some = squares > 1e-6
+    size = torch.where(some, squares, torch.ones_like(squares)).sqrt()
+    one, zero = torch.ones_like(size), torch.zeros_like(size)
+    cosine, sine = torch.where(some, cosine / size, one), torch.where(some, sine / size, zero)
     entries = {(b, b): cosine, (c, c): cosine, (c, b): sine, (b, c): -sine, (axis, axis): one}
     rows = [torch.stack([entries.get((i, j), zero) for j in range(3)], dim=-1) for i in range(3)]
     return torch.stack(rows, dim=-2)

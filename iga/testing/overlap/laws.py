@@ -43,7 +43,7 @@ def coincident_means(function: OverlapSubject, inputs: PairSource, seed: int, ta
 
 @check("overlap", "of the budget")
 def score_laws(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
-    """Differences of two calls over twice the budget of one, plus what writing the moved numbers down rounds."""
+    """Differences of two calls over the budgets of both, plus what writing the moved numbers down rounds."""
     for dtype in function.dtypes:
         u = torch.finfo(dtype).eps / 2
         low, high = function.sigma_range
@@ -62,11 +62,12 @@ def score_laws(function: OverlapSubject, inputs: PairSource, seed: int, tally: T
                 values = tuple(x.double() for x in function.on_copies(*moved))
                 # √dist_sq moved by `slip`
                 extra = 2 * slip * plain[0].sqrt() + slip.square()
+                other = budgets.value_budgets(plain[0] + extra, plain[1] + shift, kappa, dtype)
                 for name, value, expected, more in (
                     ("dist_sq", values[0], plain[0], extra),
                     ("log_det", values[1], plain[1] + shift, 0.0),
                 ):
-                    limit = 2 * budget[name] + more
+                    limit = budget[name] + other[name] + more
                     ratio = budgets.share((value - expected).abs(), limit)
                     able = limit <= 0.5 * expected.abs().clamp(min=1.0 if name == "log_det" else 0.0)
                     where = label_of(pair, f"{law}, {name_of(dtype)}: {name}")

@@ -48,6 +48,34 @@ def test_ties_are_exact_and_stay_in_the_range_of_scales(dtype: torch.dtype) -> N
         assert bool(((rot.mT @ rot - torch.eye(3)).abs() < 1e-6).all())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_frames_that_turn_halfway_stay_rotations_under_every_tie(dtype: torch.dtype) -> None:
+    """The turn about one axis that is like a half turn about another is none: what is left of its entries is rounding.
+
+    No rotation is wrong by order 1, and rounding by some units of 10⁻⁷.
+    """
+    genome = SPACE.draw(24_000, _generator(), ties=1.0)
+    axes = torch.nn.functional.normalize(torch.randn(24_000, 3, generator=_generator(1), dtype=torch.float64), dim=-1)
+    flat = torch.arange(24_000) % 4  # about any axis, and about such as lie across a coordinate axis
+    across = axes * (torch.arange(3) != (flat[:, None] - 1))
+    axes = torch.nn.functional.normalize(across, dim=-1)
+    genome[:, :3] = math.pi * axes
+    genome[:, 3:6], genome[:, 6] = axes.roll(1, 0), math.log10(math.pi)
+    for rot in (x.double() for x in (SPACE.decode(genome, dtype)[k] for k in (0, 3))):
+        assert bool(((rot.mT @ rot - torch.eye(3)).abs() < 1e-5).all())
+        assert bool((torch.linalg.det(rot) > 0).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ties_bring_no_means_nearer_than_any_genome_does_but_make_them_one(dtype: torch.dtype) -> None:
+    """A key whose query is at 0 has δ of its mean's own size, which is no gene: 10⁻⁹ nm less rounding, or none."""
+    genome = SPACE.draw(20_000, _generator(), ties=1.0)
+    genome[:, 19:22] = 10.0 ** (-14.0 * torch.rand(20_000, 1, generator=_generator(1), dtype=torch.float64))
+    pairs = SPACE.decode(genome, dtype)
+    apart = (pairs[1].double() - pairs[4].double()).norm(dim=-1)
+    assert bool(((apart == 0) | (apart > 4e-10)).all()) and bool((apart == 0).any())
+
+
 def test_a_constant_that_was_seen_becomes_a_scale() -> None:
     space = PairSpace(Domain(), torch.tensor([0.5, 1e9], dtype=torch.float64))
     pairs = space.decode(space.draw(4000, _generator(), ties=1.0), torch.float32)
