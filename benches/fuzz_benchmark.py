@@ -51,6 +51,7 @@ ROWS = [check for check in checks_of("overlap").values() if check.every == 1]
 BATCH = 100_000
 RIGHT = Fault("none", "right", lambda clean, size: clean, ())
 LAYER = Subject("bounded", preset("bounded"), PROFILES["fast"])
+FAULTS: dict[str, tuple[Fault, ...]] = {"overlap": (*CORNERS, RIGHT), "layer": tuple(LAYER_CORNERS)}
 FIGURES = {"overlap": "figures", "layer": "layer figures"}
 Found = tuple[float, str]  # seconds, and the check that broke
 Search = Callable[[Fault, int, "Seen"], None]
@@ -171,7 +172,9 @@ SEARCHES: dict[str, dict[str, Search]] = {
 
 def page(document: dict[str, Any]) -> str:
     """The figures as a table: found of how many seeds, median seconds, and by which checks."""
-    names, rows = document["searches"], [row for row in document["rows"] if "worst" not in row]
+    names, seeds = document["searches"], document["seeds"]
+    whole = [row for row in document["rows"] if all(len(row["found"].get(name, [])) == seeds for name in names)]
+    rows = [row for row in whole if "worst" not in row]
     lines = [
         f"`{document['command']}`, on {document['date']}, {document['machine']['cpu']}: of one core "
         f"{document['seconds']:g} s each, {document['seeds']} seeds; found, and the median of the seconds to it.",
@@ -204,7 +207,12 @@ def page(document: dict[str, Any]) -> str:
         alone = {n: met[n].difference(*(met[other] for other in engines if other != n)) for n in engines}
         words = [f"{n} {len(alone[n])}" + (f" ({'; '.join(sorted(alone[n]))})" if alone[n] else "") for n in engines]
         lines += ["", f"Found by one of the three engines alone, and by neither of the others: {', '.join(words)}."]
-    for row in document["rows"]:
+    measured = {row["corner"] for row in rows}
+    left = [fault for fault in FAULTS[document["kind"]] if fault.name not in measured and fault is not RIGHT]
+    if left:
+        kinds = ", ".join(f"{fault.kind}: {fault.name}" for fault in left)
+        lines += ["", f"Not measured in this run: {kinds}."]
+    for row in whole:
         if "worst" in row:
             lines += ["", *_worst(names, row["worst"])]
     return "\n".join(lines) + "\n"
@@ -246,7 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, help="write the table between <!-- figures --> and its end in this file")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    faults: tuple[Fault, ...] = {"overlap": (*CORNERS, RIGHT), "layer": tuple(LAYER_CORNERS)}[chosen.kind]
+    faults = FAULTS[chosen.kind]
     searches = SEARCHES[chosen.kind]
     names = list(searches) if chosen.searches is None else chosen.searches.split(",")
     corners = range(len(faults)) if chosen.corners is None else [int(x) for x in chosen.corners.split(",")]
