@@ -62,7 +62,7 @@ class _Over(BaseException):
 
 
 class Seen:
-    """What a search has shown in its seconds of this process: `found`, and the largest value over limit by check."""
+    """The record of a search in its seconds of this process: `found`, and the largest value over limit by check."""
 
     def __init__(self, seconds: float) -> None:
         self.start, self.seconds = time.process_time(), seconds
