@@ -281,7 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
             known = row["found"].setdefault(name, [])
             for seed in range(len(known), chosen.seeds):
                 seen = Seen(chosen.seconds)
-                with contextlib.suppress(_Over):
+                with contextlib.suppress(_Over):  # how a search ends: `seen` has what it came to
                     searches[name](fault, seed, seen)
                 known.append(seen.found)
                 if fault is RIGHT:

@@ -21,9 +21,8 @@ from iga.structure import Structure, read_structures, record
 from iga.structure.synthetic import synthetic_structures
 from iga.testing.checks import choose, require_claims, require_known
 from iga.testing.contract import DEFAULT_POINTS, Contract, Profile, check_seed, the_profile
-from iga.testing.layer.cases import Case, make_case
+from iga.testing.layer.cases import make_case
 from iga.testing.layer.reference_agrees import with_reference
-from iga.testing.layer.references import Unpaired, find_reference
 from iga.testing.layer.subject import LayerFactory, Subject, lacking, layer_subject, require_parts
 from iga.testing.overlap.subject import overlap_subject
 from iga.testing.result import Report
@@ -89,21 +88,13 @@ def prepare(
         with watching(watch), left_alone("its first calls", whole=True), staying(f"calling {found.name}"):
             subject = layer_subject(found, profile, probe)
             if claims.reference is not None:
-                subject = _with_reference(subject, found.place, probe)
+                subject = with_reference(subject, found.place, probe, odd=True)
     entries, records = _structures(structures, profile, seed)
     checks, skipped = choose(found.kind, subject, profile.name, only)
     expected = found.expected_broken
     facts = (records, skipped, expected, on_progress, None if save is None else Path(save))
     run = Run(found.kind, subject, contract, profile, seed, checks, entries, *facts)
     return replace(run, watch=watch)
-
-
-def _with_reference(subject: Subject, place: str | None, probe: Case) -> Subject:
-    """Where parameters do not pair that is no misuse: the layer is not what it is said to be, and the check says so."""
-    try:
-        return with_reference(subject, place, probe)
-    except Unpaired as error:
-        return replace(subject, reference=replace(find_reference(subject.claims.reference, place), odd=str(error)))
 
 
 def options_of_prepare(_: Callable[P, Any]) -> Callable[[Callable[..., R]], Callable[P, R]]:

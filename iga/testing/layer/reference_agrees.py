@@ -60,11 +60,13 @@ def reference_agrees(subject: Subject, cases: list[Case], contract: Contract, se
             judge_case(subject, layer, right, case, contract, seed + index, f"P = {points}", tally, single=natural)
 
 
-def with_reference(subject: Subject, place: str | None = None, probe: Case | None = None) -> Subject:
+def with_reference(
+    subject: Subject, place: str | None = None, probe: Case | None = None, *, odd: bool = False
+) -> Subject:
     """The subject with the reference that it claims, after one call on `probe` with the subject's weights.
 
-    `place` is where the target was loaded from. Raises ValueError, one line, for a reference that is not there, or is
-    no such layer; `Unpaired` if it has other parameters.
+    `place` is where the target was loaded from. Raises ValueError, one line, for a reference that is not there, is no
+    such layer, or has other parameters; with `odd` the last is for `reference_agrees` to say: the layer is not it.
     """
     reference = find_reference(subject.claims.reference, place)
     subject = replace(subject, reference=reference)
@@ -76,8 +78,10 @@ def with_reference(subject: Subject, place: str | None = None, probe: Case | Non
             with torch.no_grad():
                 as_subject(subject).output(right, cast(probe, torch.float64))
     except (TargetError, ValueError) as error:
-        kind = Unpaired if isinstance(error, Unpaired) else ValueError
-        raise kind(f"{subject.name} and its reference {reference.name}: {error}") from error
+        words = f"{subject.name} and its reference {reference.name}: {error}"
+        if not odd or not isinstance(error, Unpaired):
+            raise ValueError(words) from error
+        reference = replace(reference, odd=words)
     return replace(subject, reference=reference)
 
 
