@@ -51,18 +51,21 @@ class Seen:
     blind: set[str] = field(default_factory=set)
 
 
-def watch_branches(function: Callable[..., Any], *arguments: Tensor, rows: int) -> tuple[Any, Seen]:
-    """(what function(*arguments) returns, what was seen); the examples are the first dimension, of length `rows`."""
-    mode = _Watch(rows)
+def watch_branches(
+    function: Callable[..., Any], *arguments: Tensor, rows: int, columns: int = MOST_COLUMNS
+) -> tuple[Any, Seen]:
+    """(what function(*arguments) returns, what was seen); the examples are the first dimension, of length `rows`, or
+    lie flat with others there. Of a site with more than `columns` numbers an example the nearest counts."""
+    mode = _Watch(rows, columns)
     with mode:
         answer = function(*arguments)
     return answer, mode.seen
 
 
 class _Watch(TorchFunctionMode):
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, columns: int) -> None:
         super().__init__()
-        self.rows, self.seen = rows, Seen()
+        self.rows, self.columns, self.seen = rows, columns, Seen()
         self._known: dict[int, tuple[Tensor, Distances]] = {}  # the tensor is kept, so that its id stays its own
         self._whole: dict[int, tuple[Tensor, Tensor]] = {}  # integers, with the same numbers on the autograd graph
         self._count: dict[str, int] = {}
@@ -206,7 +209,7 @@ class _Watch(TorchFunctionMode):
         known = self._whole.get(id(x))  # floor() before long() is one cut, not two
         line = x if known is None else known[1]
         self._whole[id(out)] = (out, out.double() + (line - line.detach()).double())
-        if known is None and x.ndim and x.shape[0] == self.rows:
+        if known is None and self._of_rows(x):
             place = self._named(name)
             for column, values in enumerate(x.reshape(self.rows, -1).unbind(-1)[:MOST_COLUMNS]):
                 self.seen.cells[f"{place}[{column}]"] = values.double()
@@ -214,18 +217,22 @@ class _Watch(TorchFunctionMode):
     # places
 
     def _site(self, name: str, found: Distances) -> None:
-        if found.to_true.ndim == 0 or found.to_true.shape[0] != self.rows:
+        if not self._of_rows(found.to_true):
             return
         columns = found.mapped(lambda x: x.reshape(self.rows, -1))
         count = columns.to_true.shape[-1]
         place = self._named(name)
-        if count > MOST_COLUMNS:
+        if count > self.columns:
             nearest = columns.mapped(lambda x: x.amin(-1))
             self.seen.sites[place] = nearest
             return
         for column in range(count):
             of = place if count == 1 else f"{place}[{column}]"
             self.seen.sites[of] = columns.mapped(lambda x, column=column: x[:, column])
+
+    def _of_rows(self, x: Tensor) -> bool:
+        """Whether the first dimension is that of the examples, alone or with others that vary faster."""
+        return x.ndim > 0 and 0 < x.shape[0] and x.shape[0] % self.rows == 0
 
     def _named(self, name: str) -> str:
         place = f"{self._place()} {name}"

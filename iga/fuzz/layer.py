@@ -2,6 +2,7 @@
 
 sampling  calls whose sizes come from ladders (`layer_draw`), so that each small one is met soon; all relations
 climb     calls that came near a limit, changed a little, up one relation's value over limit
+branches  calls of a few residues, moved by gradient to the sides of branches that no call takes; all relations
 checks    the checks of the registry on small calls, two a round, in turn; those of one trace on many
 kernels   scores alone of this package's layer on calls of hundreds of residues, every second round
 
@@ -16,6 +17,7 @@ import torch
 
 from iga._runtime import threads
 from iga.fuzz.bandit import Bandit
+from iga.fuzz.layer_branches import calls_at_branches
 from iga.fuzz.layer_draw import LADDERS, draw, draw_ordinary, mutated
 from iga.fuzz.layer_genome import LayerGenome, call_of, genome_of
 from iga.fuzz.layer_measure import Asked, Measured
@@ -24,6 +26,7 @@ from iga.fuzz.layer_shrink import shrunk
 from iga.fuzz.layer_structures import Parts
 from iga.fuzz.messages import candidate_of, document_of
 from iga.fuzz.packed import packed, unpacked
+from iga.fuzz.seeking import Coverage
 from iga.fuzz.stream import Candidate, Covered, Judgement, Round
 from iga.testing.check import Check
 from iga.testing.contract import Contract
@@ -31,7 +34,7 @@ from iga.testing.layer.subject import Subject
 
 __all__ = ["ENGINES", "LayerStream"]
 
-ENGINES = ("sampling", "climb", "checks", "kernels")
+ENGINES = ("sampling", "climb", "branches", "checks", "kernels")
 # The subject of each call of a round; each size has its own place in its ladder.
 SUBJECTS = (
     "residues", "no_qk_points", "residues", "samples", "residues", "no_heads", "residues", "no_qk_points",
@@ -46,6 +49,7 @@ OF_ORDINARY = {
     "residues": ("equal_copies", "residues_reordered"),
     "samples": ("sample_alone",),
 }
+OF_POINTS = ("alike_residues", "equal_points")  # of no geometry
 KERNELS = KERNEL_SCORES.name
 SELDOM = {"no_jumps": 8, "copied_layer": 3, "memory_layouts": 1}  # asked of every so many calls
 POOL = 24
@@ -87,6 +91,7 @@ class LayerStream:
         engines = tuple(one for one in engines if one not in asked or set(asked[one]) & set(self.checks))
         self.kernels = "kernels" in engines
         self.bandit = Bandit(tuple(one for one in engines if one != "kernels") or engines)
+        self.coverage = Coverage()
         self.pool: list[tuple[str, float, LayerGenome]] = []  # by limits that may have been measured from below
         self.tops: dict[str, tuple[float, LayerGenome]] = {}  # by limits measured in full
         self.turns = dict.fromkeys(LADDERS, 0)
@@ -116,6 +121,7 @@ class LayerStream:
             {
                 "sampling": self._sampling,
                 "climb": self._climbing,
+                "branches": self._branching,
                 "checks": self._checking,
                 "kernels": self._scoring,
             }[engine]()
@@ -153,7 +159,7 @@ class LayerStream:
             return [name for name in names if name in OF_LARGE]
         if subject != "residues":
             names = [name for name in names if name != "equal_copies"]
-        names = [name for name in names if name not in ("alike_residues", "equal_points")]
+        names = [name for name in names if name not in OF_POINTS]
         return [name for name in names if self.calls % SELDOM.get(name, 1) == 0]
 
     def _of_traces(self, genome: LayerGenome) -> list[str]:
@@ -180,6 +186,16 @@ class LayerStream:
                 return
         if top > self.tops.get(name, (0.0, genome))[0]:
             self.tops[name] = (top, genome)
+
+    def _branching(self) -> None:
+        gain, found = calls_at_branches(self.asked, self.coverage, self.generator, self.alive)
+        self._gain += gain
+        if not found:
+            self._sampling()  # no branch can be seen
+        names = [name for name in self.asked.supported if name in self.checks and name not in OF_POINTS]
+        for turn, genome in enumerate(found):
+            seldom = [name for name in names if turn % SELDOM.get(name, 1) == 0]
+            self._ask(genome, [*seldom, *self._of_traces(genome)])
 
     def _checking(self) -> None:
         names = [name for name in self.asked.registry if name in self.checks]
@@ -268,14 +284,18 @@ class LayerStream:
     # state
 
     def covered(self) -> Covered:
-        """Sizes met, of those of the ladders."""
+        """Sides of the layer's own conditions; sizes met, of those of the ladders."""
         rungs = {name: set(values) for name, values in LADDERS.items()}
         met = sum(len(self.met[name] & rungs[name]) for name in rungs)
         blind = tuple(name for name in self.checks if name not in self.asked.registry and not self._asks(name))
         return Covered(
+            self.coverage.sides,
             cells=met,
             of_cells=sum(len(x) for x in rungs.values()),
-            blind=tuple(f"{name}: not shown on ordinary calls, and not asked" for name in blind),
+            blind=(
+                *(f"{name}: not shown on ordinary calls, and not asked" for name in blind),
+                *sorted(self.coverage.blind),
+            ),
         )
 
     def _asks(self, name: str) -> bool:
@@ -295,6 +315,7 @@ class LayerStream:
             "worst": {name: value for name, value in self.worst.items() if math.isfinite(value)},
             "raised": self.raised,
             "calls": self.calls,
+            "coverage": self.coverage.document(),
             "pool": pool,
             "tops": tops,
             "checks": list(self.checks),
@@ -313,6 +334,7 @@ class LayerStream:
             self.worst = {str(k): float(v) for k, v in state["worst"].items()}
             self.raised = {str(k): int(v) for k, v in state["raised"].items()}
             self.calls = int(state["calls"])
+            self.coverage = Coverage.read(state["coverage"])
             self.pool = _read(state["pool"])
             self.tops = {name: (ratio, genome) for name, ratio, genome in _read(state["tops"])}
             self.checks = [name for name in state["checks"] if name in self.asked.names]

@@ -202,7 +202,7 @@ class OverlapStream:
         before = {side for side, count in self.coverage.taken.items() if count}
         met = []
         try:
-            for genome in seek(
+            for _, genome in seek(
                 function, self.space, self._from_pool(self._population), dtype, self.coverage, self.generator
             ):
                 self.alive()
@@ -341,10 +341,7 @@ class OverlapStream:
 
     def covered(self) -> Covered:
         """The sides of sites, and cells of κ × angle × |δ|."""
-        sites = dict.fromkeys(name for name, _ in self.coverage.taken)
-        count = self.coverage.taken
-        sides = {name: (count.get((name, True), 0), count.get((name, False), 0)) for name in sites}
-        return Covered(sides, int((self.cells > 0).sum()), CELLS, tuple(sorted(self.coverage.blind)))
+        return Covered(self.coverage.sides, int((self.cells > 0).sum()), CELLS, tuple(sorted(self.coverage.blind)))
 
     # of candidates
 

@@ -8,15 +8,14 @@ One side at a time would not do where conditions hold together, and all at once 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from iga._typing import Float, Tensor
-from iga.fuzz.branches import Seen, watch_branches
-from iga.search.pair_space import PairSpace
+from iga.fuzz.branches import MOST_COLUMNS, Seen, watch_branches
 
-__all__ = ["Coverage", "seek"]
+__all__ = ["Coverage", "Space", "seek"]
 
 RARE = 1e-3
 STEPS = 60
@@ -24,6 +23,22 @@ RATES = (0.1, 0.003)  # of Adam: from the first step to the last
 DISTINCT = 64  # numbers of a cell site up to which each is a side of its own
 
 Side = tuple[str, bool]
+
+
+@runtime_checkable
+class Space(Protocol):
+    """Where a population of genomes [n, genes] lives (`iga.search.pair_space`, `iga.fuzz.layer_branches`)."""
+
+    @property
+    def genes(self) -> int: ...
+
+    def decode(self, genome: Tensor, dtype: torch.dtype, /) -> tuple[Tensor, ...]:
+        """What the accused is called with, differentiable."""
+        ...
+
+    def confined(self, genome: Tensor, /) -> Tensor: ...
+
+    def mutate(self, genome: Tensor, generator: torch.Generator, /) -> Tensor: ...
 
 
 @dataclass
@@ -83,6 +98,17 @@ class Coverage:
         )
 
     @property
+    def sides(self) -> dict[str, tuple[int, int]]:
+        """Site → how often it was true, and false."""
+        sites = dict.fromkeys(name for name, _ in self.taken)
+        return {name: (self.taken.get((name, True), 0), self.taken.get((name, False), 0)) for name in sites}
+
+    @property
+    def met(self) -> int:
+        """How many sides were ever taken."""
+        return sum(count > 0 for count in self.taken.values())
+
+    @property
     def rare(self) -> list[Side]:
         """The sides to seek."""
         return [side for side, count in self.taken.items() if count <= RARE * max(self.examples, 1)]
@@ -90,15 +116,16 @@ class Coverage:
 
 def seek(
     function: Callable[..., Any],
-    space: PairSpace,
+    space: Space,
     genome: Float[Tensor, "n genes"],
     dtype: torch.dtype,
     coverage: Coverage,
     generator: torch.Generator,
     *,
     steps: int = STEPS,
-) -> Iterator[Tensor]:
-    """Genomes that took a rare side, as they are met, and at last where all of them arrived; n rows each call."""
+    columns: int = MOST_COLUMNS,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(rows, their genomes) that took a rare side, as they are met, and at last where all n of them arrived."""
     n = len(genome)
     genome = genome.clone()
     numbers = genome[:, : space.genes].requires_grad_(True)
@@ -108,13 +135,13 @@ def seek(
     for step in range(steps):
         pair = space.decode(numbers, dtype)
         with torch.enable_grad():
-            _, seen = watch_branches(function, *pair, rows=n)
+            _, seen = watch_branches(function, *pair, rows=n, columns=columns)
         coverage.note(seen, n, sampled=False)
         if chosen is None:
             chosen, target = _subsets(coverage, seen, n, generator), _targets(coverage, seen, n, generator)
         total, met = _total(seen, chosen, target, n)
         if bool(met.any()):
-            yield numbers.detach()[met]
+            yield met.nonzero().flatten(), numbers.detach()[met]
         if total is None or not total.requires_grad:
             break
         (slope,) = torch.autograd.grad(total.sum(), numbers)
@@ -123,29 +150,32 @@ def seek(
         second = 0.99 * second + 0.01 * slope.square()
         hat1, hat2 = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.99 ** (step + 1))
         if step % 8 == 7:  # what no gradient reaches, an exact equality say, a change of ties may
-            numbers = _changed(function, space, numbers.detach(), dtype, chosen, target, total.detach(), generator)
+            numbers = _changed(
+                function, space, numbers.detach(), dtype, chosen, target, total.detach(), generator, columns
+            )
             numbers = numbers.requires_grad_(True)
             continue
         rate = RATES[0] * (RATES[1] / RATES[0]) ** (step / max(steps - 1, 1))
         moved = numbers.detach() - rate * hat1 / (hat2.sqrt() + 1e-12)
         numbers = space.confined(moved).requires_grad_(True)
-    yield numbers.detach()
+    yield torch.arange(n), numbers.detach()
 
 
 def _changed(
     function: Callable[..., Any],
-    space: PairSpace,
+    space: Space,
     genome: Tensor,
     dtype: torch.dtype,
     chosen: dict[Side, Tensor],
     target: dict[str, Tensor],
     known: Tensor,
     generator: torch.Generator,
+    columns: int,
 ) -> Tensor:
     """Each genome, or a changed one that is nearer to what it seeks."""
     trial = space.mutate(genome, generator)
     with torch.no_grad():
-        _, seen = watch_branches(function, *space.decode(trial, dtype), rows=len(trial))
+        _, seen = watch_branches(function, *space.decode(trial, dtype), rows=len(trial), columns=columns)
     total, _ = _total(seen, chosen, target, len(trial))
     return genome if total is None else torch.where((total < known)[:, None], trial, genome)
 

@@ -154,6 +154,38 @@ def _no_turn(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> 
     return torch.where(plain[..., None, None], 1.01, 1.0) * call(s, z, r, mask)
 
 
+# --- narrow boxes, of which the layer's own conditions tell -----------------------------------------------------
+
+
+def _within(x: Tensor, low: float, high: float) -> Tensor:
+    return (x > low) & (x < high)
+
+
+def _in_a_box(layer: Any, trace: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Two residues 3.1 nm apart, nearly half a turn from each other, the key's first σ 0.2 nm: another weight."""
+    turn = torch.einsum("...iab,...jab->...ij", r.rot, r.rot)[..., None, :, :]
+    key = r.log_scale[..., 0].exp()[..., None, None, :]
+    inside = _within(_apart(r), 3.1, 3.11) & (turn < -0.9) & _within(key, 0.2, 0.202)
+    return torch.where(inside, trace.logits + 0.5, trace.logits)
+
+
+def _box_seen_by_python(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """The whole call goes another way where one residue is flat and its mean stands 5 nm off its origin."""
+    sigma = r.log_scale.exp()
+    flat = sigma.amax(-1) > 300 * sigma.amin(-1)
+    off = _within(r.local_mean.norm(dim=-1), 5.0, 5.02)
+    return SLIGHTLY * call(s, z, r, mask) if bool((flat & off).any()) else call(s, z, r, mask)
+
+
+def _bin_of_distances(layer: Any, trace: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Distances are looked up in bins of 0.002 nm, of which one is wrong."""
+    valid = trace.mask[..., None, :, None] & trace.mask[..., None, None, :]
+    index = (torch.where(valid, _apart(r), 0.0) / 0.002).long().clamp(max=99_999)
+    table = torch.zeros(100_000, dtype=trace.logits.dtype)
+    table[7_919] = 0.5
+    return trace.logits + table[index]
+
+
 LAYER_CORNERS: tuple[Fault, ...] = (
     _corner("a mask is forgotten for one head", "last head, any masked residue", _one_head_open),
     _of_logits("geometry is too heavy at seven points", "P = 7", _at_points(7)),
@@ -171,4 +203,7 @@ LAYER_CORNERS: tuple[Fault, ...] = (
     _corner("a buffer keeps the size of the call before", "a larger call after a smaller one", _remembers),
     _of_logits("three digits where a scale is narrow", "float32, σ < 0.05 nm", _coarse_when_narrow),
     _corner("identity frames are taken for local", "all frames the identity", _no_turn),
+    _of_logits("a weight is off in a box of pairs", "|x| in (3.1, 3.11), trace < −0.9, σ in (0.2, 0.202)", _in_a_box),
+    _corner("a flat residue takes another way", "σ 300 : 1, mean in (5, 5.02)", _box_seen_by_python),
+    _of_logits("one bin of distances is wrong", "|x| in (15.838, 15.84)", _bin_of_distances),
 )

@@ -10,35 +10,34 @@ import torch
 from torch import nn
 
 import iga
+from helpers.layer_calls import (
+    CLEAN,
+    CONTRACT,
+    LAYER_CHECKS,
+    ONE,
+    ROOM,
+    Right,
+    a_call,
+    asked,
+    built,
+    ordinary,
+)
 from helpers.subjects import Plain
 from iga.fuzz.layer import LayerStream
 from iga.fuzz.layer_counterexample import main, write_layer_counterexample
 from iga.fuzz.layer_draw import LADDERS, Room, draw, draw_ordinary, ladder, mutated
-from iga.fuzz.layer_genome import LayerGenome, call_of, case_of, genome_of
-from iga.fuzz.layer_measure import Asked
+from iga.fuzz.layer_genome import call_of, case_of, genome_of
 from iga.fuzz.layer_structures import parts_of, stretch
 from iga.fuzz.messages import candidate_of, document_of
 from iga.fuzz.stream import Candidate
 from iga.presets import preset
 from iga.search.counted import hashed, unit_numbers
 from iga.structure.synthetic import synthetic_structures
-from iga.testing.checks import CHECKS
-from iga.testing.contract import PROFILES, Contract
-from iga.testing.faults.layer_corners import LAYER_CORNERS
+from iga.testing.contract import PROFILES
 from iga.testing.layer.cases import make_case
 from iga.testing.layer.edits import kept, tensors
 from iga.testing.layer.subject import Subject, layer_subject
 from iga.testing.targets import Target
-
-CONTRACT = Contract()
-CLEAN = Subject("bounded", preset("bounded"), PROFILES["fast"])
-LAYER_CHECKS = [check for check in CHECKS if check.kind == "layer"]
-ROOM = Room(CLEAN.claims, CONTRACT, CLEAN.dtypes)
-CORNERS = {fault.name: fault for fault in LAYER_CORNERS}
-
-
-def asked(subject: Subject) -> Asked:
-    return Asked(subject, CONTRACT, LAYER_CHECKS, "fast")
 
 
 def foreign(factory: object) -> Subject:
@@ -48,104 +47,7 @@ def foreign(factory: object) -> Subject:
     return layer_subject(target, PROFILES["fast"], probe)
 
 
-def a_call(size: str = "residues", value: int = 6, *, seed: int = 0, **changes: object) -> LayerGenome:
-    genome = draw(ROOM, torch.Generator().manual_seed(seed), size, value)
-    parts = {"layout": "plain", "gain": 1.0, "s_size": 1.0, "z_size": 1.0, "dtype": torch.float32, "choice": 0}
-    return replace(genome, **{**parts, **changes})  # pyright: ignore[reportArgumentType]
-
-
-def ordinary(genome: LayerGenome) -> LayerGenome:
-    """Some nm apart, a tenth of a nm wide, all valid."""
-    places = torch.randn(genome.trans.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    narrow = torch.full_like(genome.log_scale, -1.5)
-    still = torch.zeros_like(places)
-    valid = torch.ones_like(genome.mask)
-    return replace(genome, trans=places, log_scale=narrow, local_mean=still, mask=valid)
-
-
-def masked(genome: LayerGenome, *index: int) -> LayerGenome:
-    mask = torch.ones_like(genome.mask)
-    mask[:, list(index)] = False
-    return replace(genome, mask=mask)
-
-
-def stretched(genome: LayerGenome) -> LayerGenome:
-    """The last residue 400 nm away."""
-    trans = genome.trans.clone()
-    trans[:, -1, 0] += 400.0
-    return replace(genome, trans=trans)
-
-
-ONE = ordinary(a_call(value=6).picked(torch.tensor([0])))
-SHUT = masked(ONE, 0)
-# corner → (relation, a call in its region)
-REGIONS: dict[str, tuple[str, LayerGenome]] = {
-    "a mask is forgotten for one head": ("masked_numbers", SHUT),
-    "geometry is too heavy at seven points": ("reference", ONE.sized(no_qk_points=7)),
-    "outputs are too large at 129 residues": (
-        "equal_copies",
-        replace(ordinary(a_call(value=129)), choice=1).sized(no_heads=1, no_qk_points=1),
-    ),
-    "the third sample of a batch is too large": (
-        "sample_alone",
-        replace(ordinary(a_call("samples", 3)), shape=(3,)),
-    ),
-    "a row with a far key saturates": ("reference", stretched(ONE)),
-    "far keys are shut out": ("reference", stretched(ONE)),
-    "the last query is halved after a masked first": ("masked_removed", SHUT),
-    "the last key of 193 gets no weight": (
-        "residues_reordered",
-        ordinary(a_call(value=193)).sized(no_heads=1, no_qk_points=1),
-    ),
-    "geometry is too heavy at 29 points": ("reference", ONE.sized(no_qk_points=29)),
-    "the last of five heads has the first's bias": ("reference", ONE.sized(no_heads=5)),
-    "24 channels weigh too much": ("reference", ONE.sized(c_hidden=24)),
-    "the second of 17 samples has the first's frames": (
-        "sample_alone",
-        replace(ordinary(a_call("samples", 17)), shape=(17,)),
-    ),
-    "origins with gaps are read as dense": ("memory_layouts", replace(ONE, layout="gaps", choice=3)),
-    "a buffer keeps the size of the call before": ("called_again", ONE),
-    "three digits where a scale is narrow": (
-        "other_precision",
-        replace(ONE, log_scale=torch.full_like(ONE.log_scale, -3.2)),
-    ),
-    "identity frames are taken for local": (
-        "frames_moved",
-        replace(ONE, rot=torch.eye(3, dtype=torch.float64).expand_as(ONE.rot).clone()),
-    ),
-}
-
-
-def test_every_corner_has_a_call_here() -> None:
-    assert set(REGIONS) == set(CORNERS) and all(fault.region for fault in LAYER_CORNERS)
-
-
-@pytest.mark.parametrize("name", CORNERS)
-def test_a_corner_breaks_where_it_lies_and_the_right_layer_does_not(name: str) -> None:
-    relation, genome = REGIONS[name]
-    wrong, right = asked(CORNERS[name].planted(CLEAN)), asked(CORNERS[name].planted(CLEAN))
-    right.subject = replace(right.subject, layer=lambda **sizes: _Right(**sizes))
-    found = wrong.measure(relation, wrong.scene(genome))
-    assert found.broken and found.ratio > 1, found
-    held = right.measure(relation, right.scene(genome))
-    assert held.finding.verdict in ("holds", "vacuous") and held.finding.examples, held.finding
-
-
-def built(sizes: dict[str, int], config: iga.IGAConfig) -> iga.InvariantGaussianAttention:
-    return iga.InvariantGaussianAttention(**sizes, config=config, implementation="reference")  # pyright: ignore[reportArgumentType]
-
-
-class _Right(nn.Module):
-    def __init__(self, **sizes: int) -> None:
-        super().__init__()
-        self.inner = built(sizes, preset("bounded"))
-
-    def forward(self, s, z, r, mask):  # noqa: ANN001, ANN201
-        return self.inner(s, z, r, mask)
-
-
-class _OwnDesign(_Right):
+class _OwnDesign(Right):
     """A parameter more, so that nothing of this package pairs with it: it has no twin."""
 
     def __init__(self, **sizes: int) -> None:
@@ -209,7 +111,7 @@ def test_a_law_that_a_layer_does_not_have_is_not_asked_of_it() -> None:
     assert found.measure("equal_copies", found.scene(ONE)).finding.examples == 0
 
 
-@pytest.mark.parametrize("layer", [_Right, _OwnDesign, Plain, iga.InvariantPointAttention])
+@pytest.mark.parametrize("layer", [Right, _OwnDesign, Plain, iga.InvariantPointAttention])
 def test_of_a_right_layer_a_round_suspects_nothing(layer: object, monkeypatch: pytest.MonkeyPatch) -> None:
     subjects = ("residues", "samples", "no_qk_points", "no_heads", "residues", "c_z")
     monkeypatch.setattr("iga.fuzz.layer.SUBJECTS", subjects)
@@ -297,7 +199,7 @@ def test_a_stream_goes_on_from_its_state_as_if_it_had_not_stopped(monkeypatch: p
 
     def new() -> LayerStream:
         names = ["masked_numbers", "sample_alone", "residues_reordered"]
-        return LayerStream(foreign(_Right), CONTRACT, checks=[], seed=1, only=names, engines=("sampling", "climb"))
+        return LayerStream(foreign(Right), CONTRACT, checks=[], seed=1, only=names, engines=("sampling", "climb"))
 
     one, other = new(), new()
     for _ in range(3):
@@ -317,7 +219,7 @@ def test_a_right_layer_agrees_with_its_reference_where_one_residue_is_far_from_a
     far[:, 0] = torch.tensor([-200.0, 200.0, -400.0])
     needles = torch.full_like(far, -30.0)  # at the floor, so that the far one attends to itself alone
     turn = torch.eye(3, dtype=torch.float64).expand_as(genome.rot)
-    own = asked(foreign(_Right))
+    own = asked(foreign(Right))
     for seed, choice in ((0, 0), (0, 1), (1, 0), (1, 1)):  # with gradients and without
         made = replace(genome, trans=far, log_scale=needles, rot=turn, seed=seed, choice=choice)
         found = own.measure("reference", own.scene(made))
