@@ -172,14 +172,22 @@ class LayerScene:
         return 2.0 * worst / step
 
     @cached_property
+    def kappa(self) -> float:
+        """Largest over smallest σ of the widest pair, with what a layer may add to log scales, as far as is claimed."""
+        low, high = math.log(self.contract.sigma_min), math.log(self.contract.sigma_max)
+        given = self.genome.log_scale[self.genome.mask].clamp(low, high)
+        span = float(given.max() - given.min()) if given.numel() else 0.0
+        return math.exp(min(span + 2 * LOG_SCALE_ROOM, high - low))
+
+    @cached_property
     def u(self) -> float:
-        """The unit roundoff that the layer keeps: float32's of one that rounds to it inside a float64 call."""
-        dtype = self.genome.dtype
-        if dtype == torch.float64:
+        """The unit roundoff that the layer keeps: float32's of one that rounds to it inside a float64 call, κ u of one
+        that does not, since a right form may lose κ² of float64 (docs/theory.md, 13.2)."""
+        if self.genome.dtype == torch.float64:
             double = cast(self.case, torch.float64)
-            if not keeps_float64(self.subject, self.layer, double, self.genome.choice):
-                dtype = torch.float32
-        return bounds.unit_roundoff(dtype)
+            if keeps_float64(self.subject, self.layer, double, self.genome.choice):
+                return self.kappa * bounds.unit_roundoff(torch.float64)
+        return bounds.unit_roundoff(torch.float32)
 
     def judge(
         self,

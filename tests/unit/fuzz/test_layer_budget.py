@@ -1,5 +1,7 @@
 """Budgets of calls that are searched: a residue far from all others, whose own points are rounded where they stand."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from iga.fuzz.layer_genome import LayerGenome
 from iga.fuzz.layer_relations import RELATIONS
 from iga.fuzz.layer_scene import LayerScene
+from iga.fuzz.objectives import Ratios
 from iga.testing.tally import Tally
 from iga.testing.verify import prepare
 
@@ -56,3 +59,40 @@ def test_query_points_that_half_precision_rounds_there_are_one() -> None:
 
     scene.layer.get_submodule("linear_q_offsets").register_forward_hook(coarse)
     assert judged(scene).broken
+
+
+# --- float64, where a right form may lose κ² ------------------------------------------------------------------
+
+
+def needles(seed: int) -> LayerGenome:
+    """Needles and pancakes of 0.03 and 20 nm, a nm from each other."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.rand(1, 4, 3, generator=generator, dtype=torch.float64)
+    return replace(
+        far_apart(0.0, seed),
+        gain=1.0,
+        choice=seed,
+        ids=torch.arange(4),
+        mask=torch.ones(1, 4, dtype=torch.bool),
+        rot=torch.eye(3, dtype=torch.float64).expand(1, 4, 3, 3).clone(),
+        trans=torch.randn(1, 4, 3, generator=generator, dtype=torch.float64),
+        local_mean=torch.zeros(1, 4, 3, dtype=torch.float64),
+        log_scale=torch.where(draws < 0.5, math.log(0.03), math.log(20.0)).double(),
+        dtype=torch.float64,
+    )
+
+
+def test_a_textbook_form_in_float64_may_lose_kappa_squared_and_no_more() -> None:
+    """Turned and moved: over a budget for backward stable forms, far under that with κ, and not out of sight."""
+    plan = prepare("sigma_floor")
+
+    def worst(seed: int, kappa: float | None) -> float:
+        scene, tally = LayerScene(plan.subject, needles(seed), plan.contract), Ratios("frames_moved", "", 1)
+        if kappa is not None:
+            scene.kappa = kappa
+        RELATIONS["frames_moved"].measure(scene, tally)
+        assert tally.finding().examples
+        return float(tally.ratio)
+
+    stable, allowed = (max(worst(seed, kappa) for seed in range(8)) for kappa in (1.0, None))
+    assert stable > 1.0 > allowed > 1e-6
