@@ -139,7 +139,6 @@ def measure_matrix(
     check_seed(seed)
     started = time.perf_counter()
     report = on_progress or (lambda what, done, total: None)
-    # long tasks first, so that the last one to end is a short one
     chosen = sampled(seed) if profile == "fast" else {bench: list(some) for bench, some in FAULTS.items()}
     faults = [
         (bench, index)
@@ -157,10 +156,9 @@ def measure_matrix(
     rows: dict[tuple[str, int], Row] = {}
     with _workers(workers or min(os.cpu_count() or 1, 4)) as pool:
         with _deaf():  # a worker starts where its first task is given
-            asked: dict[Future[Any], tuple[str, Any]] = {
-                pool.submit(_row, bench, index, seed): ("fault", (bench, index)) for bench, index in faults
-            }
-            asked |= {pool.submit(_alarms, *task): ("clean", task) for task in clean}
+            # long tasks first, so that the last one to end is a short one
+            asked: dict[Future[Any], tuple[str, Any]] = {pool.submit(_alarms, *task): ("clean", task) for task in clean}
+            asked |= {pool.submit(_row, bench, index, seed): ("fault", (bench, index)) for bench, index in faults}
         for done, future in enumerate(as_completed(asked), start=1):
             what, key = asked[future]
             if what == "fault":

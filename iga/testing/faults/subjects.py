@@ -45,8 +45,9 @@ CHECKS: dict[str, tuple[str, ...]] = {kind: tuple(one.name for one in checks) fo
 # Right layers, and which share of a clean run's seeds each sees: one in ten, one in twenty.
 LAYERS: dict[str, int] = {"bounded": 10, "untraced": 20}
 # What a fault is like beside its kind, by the names in `Check.seen_faults`.
+THROUGHOUT = ("geometry", "laws")  # kinds that are wrong in the same way however the function is called
 LIKE: dict[str, Callable[[Fault], bool]] = {
-    "calls": lambda fault: bool(fault.region),
+    "calls": lambda fault: bool(fault.region) and fault.kind not in THROUGHOUT,
     "control flow": lambda fault: fault.kind == "transforms",
     "compiled": lambda fault: fault.region.startswith(("torch.compile", "torch.export")),
     "untraced": lambda fault: not fault.traced,

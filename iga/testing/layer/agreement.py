@@ -52,7 +52,7 @@ ROWS: tuple[Way, ...] = (*OWN, *PROCESS, *BATCHES, *SHAPES, *MASKS, *MODES, *COP
 CLAIMS = (*dict.fromkeys(way.claim for way in ROWS), "partial_gradients", "large_sizes", AUTOCAST, FORWARD)
 
 
-@check("layer", "of the budget", claims=CLAIMS, seen_faults=("calls", "control flow"), every=2)
+@check("layer", "of the budget", claims=CLAIMS, seen_faults=("calls", "control flow"), every=20)
 def calls_agree(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Differences from the plain call, each over its own budget."""
     for index, given in enumerate(cases):

@@ -103,7 +103,7 @@ SPREAD: dict[int, Way] = {
 }
 
 
-@check("layer", "of the budget", seen_faults=("calls",), every=2, claims=("large_sizes",))
+@check("layer", "of the budget", seen_faults=("calls",), every=20, claims=("large_sizes",))
 def large_sizes(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Differences under another order, and of derivatives, each over its own budget."""
     most = subject.claims.max_residues
