@@ -57,7 +57,7 @@ TRACED = 64  # calls whose traces are judged in a round of checks, a hundredth o
 LARGEST = 512  # residues of a call of the kernels
 SCORED = 1 << 23  # pair-points of a round of theirs, a second or two
 FEW = 12  # largest subject of these
-STEPS = 24  # changed calls of a climb
+STEPS = 12  # changed calls of a climb, which are measured in full and so cost more than others
 CHECKED = {"no_qk_points": 12}  # largest sizes that the registry's checks, which take derivatives, are asked at
 PATIENCE = 8  # candidates of a name, none of which was believed, after which it raises no more
 

@@ -36,6 +36,7 @@ NUMBERS = 12  # of a residue
 LENGTH = 0.01  # nm, under which a step is no longer a share of a coordinate
 WIDEST_MEAN = 100.0  # nm
 POPULATIONS = 3  # whose sides are counted in a round, before the last of them is moved
+PATIENCE = 6  # rounds in which a side is sought before it is taken for one that no geometry has, a clamp's say
 KEPT = 6  # genomes of a round of which relations are asked
 
 
@@ -144,7 +145,8 @@ def _sought(
     start = space.encode()
     rows, numbers = torch.arange(0), start[:0]
     try:
-        for arrived in seek(called, space, start, space.base.dtype, coverage, generator, columns=1):
+        walk = seek(called, space, start, space.base.dtype, coverage, generator, columns=1, patience=PATIENCE)
+        for arrived in walk:
             alive()
             met |= {row: space.call(row, one) for row, one in zip(rows.tolist(), numbers, strict=True)}
             rows, numbers = arrived  # the last are all of them, wherever they are

@@ -20,6 +20,9 @@ __all__ = ["Coverage", "Space", "seek"]
 RARE = 1e-3
 STEPS = 60
 RATES = (0.1, 0.003)  # of Adam: from the first step to the last
+ONCE_MORE = (
+    0.1  # chance that a side is sought in a round although it was not reached in as many as there is patience for
+)
 DISTINCT = 64  # numbers of a cell site up to which each is a side of its own
 
 Side = tuple[str, bool]
@@ -43,13 +46,15 @@ class Space(Protocol):
 
 @dataclass
 class Coverage:
-    """How often each side of each site was taken, of how many examples; and the numbers that were met."""
+    """How often each side of each site was taken, of how many examples; in how many rounds it was sought and never
+    reached; and the numbers that were met."""
 
     examples: int = 0
     taken: dict[Side, int] = field(default_factory=dict)
     constants: set[float] = field(default_factory=set)
     blind: set[str] = field(default_factory=set)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    vain: dict[Side, int] = field(default_factory=dict)
 
     def note(self, seen: Seen, rows: int, *, sampled: bool) -> list[Side]:
         """Count a call of so many examples; the sides that were never taken before. Shares are of what was `sampled`,
@@ -84,6 +89,7 @@ class Coverage:
             "constants": [x.hex() for x in sorted(self.constants)],
             "blind": sorted(self.blind),
             "ranges": {name: [low, high] for name, (low, high) in self.ranges.items()},
+            "vain": [[name, side, count] for (name, side), count in self.vain.items()],
         }
 
     @staticmethod
@@ -95,6 +101,7 @@ class Coverage:
             {float.fromhex(x) for x in found["constants"]},
             set(found["blind"]),
             {str(name): (float(low), float(high)) for name, (low, high) in found["ranges"].items()},
+            {(str(name), bool(side)): int(count) for name, side, count in found.get("vain", [])},
         )
 
     @property
@@ -124,8 +131,12 @@ def seek(
     *,
     steps: int = STEPS,
     columns: int = MOST_COLUMNS,
+    patience: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows, their genomes) that took a rare side, as they are met, and at last where all n of them arrived."""
+    """(rows, their genomes) that took a rare side, as they are met, and at last where all n of them arrived.
+
+    patience  rounds after which a side that was never reached is sought seldom; None: always
+    """
     n = len(genome)
     genome = genome.clone()
     numbers = genome[:, : space.genes].requires_grad_(True)
@@ -138,7 +149,8 @@ def seek(
             _, seen = watch_branches(function, *pair, rows=n, columns=columns)
         coverage.note(seen, n, sampled=False)
         if chosen is None:
-            chosen, target = _subsets(coverage, seen, n, generator), _targets(coverage, seen, n, generator)
+            wanted = _wanted(coverage, seen, patience, generator)
+            chosen, target = _subsets(wanted, n, generator), _targets(coverage, seen, n, generator)
         total, met = _total(seen, chosen, target, n)
         if bool(met.any()):
             yield met.nonzero().flatten(), numbers.detach()[met]
@@ -158,6 +170,8 @@ def seek(
         rate = RATES[0] * (RATES[1] / RATES[0]) ** (step / max(steps - 1, 1))
         moved = numbers.detach() - rate * hat1 / (hat2.sqrt() + 1e-12)
         numbers = space.confined(moved).requires_grad_(True)
+    for side in chosen or ():
+        coverage.vain[side] = 0 if coverage.taken[side] else coverage.vain.get(side, 0) + 1
     yield torch.arange(n), numbers.detach()
 
 
@@ -180,9 +194,17 @@ def _changed(
     return genome if total is None else torch.where((total < known)[:, None], trial, genome)
 
 
-def _subsets(coverage: Coverage, seen: Seen, n: int, generator: torch.Generator) -> dict[Side, Tensor]:
+def _wanted(coverage: Coverage, seen: Seen, patience: int | None, generator: torch.Generator) -> list[Side]:
+    """The rare sides of what was seen, less those that were sought in vain."""
+    rare = [side for side in coverage.rare if side[0] in seen.sites]
+    if patience is None:
+        return rare
+    again = (torch.rand(len(rare), generator=generator) < ONCE_MORE).tolist()
+    return [side for side, once in zip(rare, again, strict=True) if once or coverage.vain.get(side, 0) < patience]
+
+
+def _subsets(wanted: list[Side], n: int, generator: torch.Generator) -> dict[Side, Tensor]:
     """Which rows seek which sides: three in ten all that is sought, the others one side at least and a share of all."""
-    wanted = [side for side in coverage.rare if side[0] in seen.sites]
     if not wanted:
         return {}
     share = torch.rand(n, 1, generator=generator)
