@@ -163,17 +163,22 @@ def _changed_in_place(scene: Scene, inputs: Inputs) -> Answers:
     return scene.call(held)
 
 
-def _changed_unrecorded(scene: Scene, inputs: Inputs) -> Answers:
-    """The same tensors where nothing is recorded: each in turn has other numbers in the call before."""
-    rounds = []
-    with torch.no_grad():
-        for name, other in mirrored(inputs).items():
-            held = {key: x.detach().clone() for key, x in inputs.items()}
-            held[name].copy_(other)
-            scene.call(held)
-            held[name].copy_(inputs[name])
-            rounds.append(scene.call(held))
-    return {name: torch.stack([answers[name] for answers in rounds]) for name in rounds[0]}
+def _changed_unrecorded(write: Callable[[Tensor, Tensor], object]) -> Callable[[Scene, Inputs], Answers]:
+    """The run of a way: the same tensors where nothing is recorded; each in turn has other numbers in the call before,
+    and is written to by `write`."""
+
+    def run(scene: Scene, inputs: Inputs) -> Answers:
+        rounds = []
+        with torch.no_grad():
+            for name, other in mirrored(inputs).items():
+                held = {key: x.detach().clone() for key, x in inputs.items()}
+                write(held[name], other)
+                scene.call(held)
+                write(held[name], inputs[name])
+                rounds.append(scene.call(held))
+        return {name: torch.stack([answers[name] for answers in rounds]) for name in rounds[0]}
+
+    return run
 
 
 def _same_memory(scene: Scene, inputs: Inputs) -> Answers:
@@ -311,7 +316,10 @@ COMMON: tuple[Way, ...] = (
     Way(name="after a call that fails", claim="repeat", run=with_answers_of(bad_call)),
     Way(name="answers held while others are computed", claim="repeat", run=_held),
     Way(name="inputs changed in place between calls", claim="in_place", run=_changed_in_place),
-    Way(name="inputs changed in place, unrecorded", claim="in_place", run=_changed_unrecorded, gradients=False),
+    *(
+        Way(name=f"inputs changed {how}, unrecorded", claim="in_place", run=_changed_unrecorded(write), gradients=False)
+        for how, write in (("in place", Tensor.copy_), ("by .data", lambda x, other: x.data.copy_(other)))
+    ),
     Way(name="other inputs in the same memory", claim="in_place", run=_same_memory, gradients=False),
     Way(name="inputs overwritten afterwards", claim="in_place", run=_inputs_overwritten, gradients=False),
     Way(

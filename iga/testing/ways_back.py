@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from iga._typing import Tensor
+from iga.testing.targets import TargetError
 from iga.testing.ways import Answers, Back, Inputs, Refused, Scene, Way, named, weighted
 
 __all__ = ["AFTERWARDS", "BACK", "accumulated", "backward", "in_thread", "mirrored", "plainly", "stepwise", "strided"]
@@ -142,17 +143,35 @@ def _back_one_input(
     return found
 
 
-def _back_strided(scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]) -> Answers:
-    """Gradients of the answers that are views with gaps."""
-    chosen = [leaves[name] for name in names]
+def _handed(answers: Answers, weights: Answers) -> tuple[list[Tensor], list[Tensor]]:
+    """(the answers that record, and the gradients of Σ answers · weights by them)."""
     out = [name for name in weights if answers[name].requires_grad]
-    given = [
-        strided((weights[name] / max(answers[name].numel() / max(weights[name].numel(), 1), 1.0)).to(answers[name]))
-        for name in out
-    ]
+    several = {name: max(answers[name].numel() / max(weights[name].numel(), 1), 1.0) for name in out}
+    given = [(weights[name] / several[name]).to(answers[name]).expand_as(answers[name]) for name in out]
+    return [answers[name] for name in out], given
+
+
+def _back_untouched(
+    scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]
+) -> Answers:
+    """Gradients of the answers that somebody holds: afterwards they are what they were."""
+    chosen, (out, given) = [leaves[name] for name in names], _handed(answers, weights)
     if not out:
         return named(names, chosen, [None] * len(chosen))
-    return named(names, chosen, torch.autograd.grad([answers[name] for name in out], chosen, given, allow_unused=True))
+    given = [x.clone(memory_format=torch.contiguous_format) for x in given]
+    held = [x.clone() for x in given]
+    found = torch.autograd.grad(out, chosen, given, allow_unused=True)
+    if not all(torch.equal(x, before) for x, before in zip(given, held, strict=True)):
+        raise TargetError("led back, it wrote to the gradient that was handed in, which is the caller's")
+    return named(names, chosen, found)
+
+
+def _back_strided(scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]) -> Answers:
+    """Gradients of the answers that are views with gaps."""
+    chosen, (out, given) = [leaves[name] for name in names], _handed(answers, weights)
+    if not out:
+        return named(names, chosen, [None] * len(chosen))
+    return named(names, chosen, torch.autograd.grad(out, chosen, [strided(x) for x in given], allow_unused=True))
 
 
 def accumulated(times: int) -> Back:
@@ -226,6 +245,7 @@ BACK: tuple[Way, ...] = (
     Way(name="each answer led back alone", claim="retain_graph", run=plainly, back=_back_one_by_one),
     Way(name="led back to one input at a time", claim="retain_graph", run=plainly, back=_back_one_input),
     Way(name="led back from strided gradients", claim="strided", run=plainly, back=_back_strided),
+    Way(name="led back from a gradient that is held", claim="repeat", run=plainly, back=_back_untouched),
     Way(name="backward() twice", claim="retain_graph", run=plainly, back=accumulated(2)),
     Way(name="led back under no_grad", claim="no_grad", run=plainly, back=_back_in_no_grad),
     Way(name="led back after another", claim="repeat", run=plainly, back=_back_after_other),

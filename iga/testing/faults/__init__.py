@@ -23,6 +23,7 @@ from iga.testing.faults import (
     layer_ways,
     overlap,
     overlap_gradients,
+    overlap_held,
     overlap_sizes,
     overlap_ways,
     process,
@@ -45,7 +46,9 @@ def _judged(bench: str, faults: tuple[Fault, ...]) -> tuple[Fault, ...]:
 
 
 SLIPS: dict[str, tuple[Fault, ...]] = {
-    "overlap": _judged("overlap", overlap_sizes.FAULTS + overlap_ways.FAULTS + overlap_gradients.FAULTS),
+    "overlap": _judged(
+        "overlap", overlap_sizes.FAULTS + overlap_ways.FAULTS + overlap_gradients.FAULTS + overlap_held.FAULTS
+    ),
     "layer": _judged(
         "layer",
         layer_sizes.FAULTS

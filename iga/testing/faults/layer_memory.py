@@ -242,6 +242,17 @@ def _other_weights(change: Callable[[Any], dict[str, Tensor]]) -> Callable[..., 
     return lambda call, layer, *inputs: swapped(call, layer, change, *inputs)
 
 
+def _shrunk_if_long(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Ten times smaller, each protein of which some residue is 7.5 nm and more from the middle."""
+    valid = mask.bool()[..., None]
+    trans = torch.where(valid, r.trans, 0.0)
+    away = torch.where(valid, trans - trans.sum(-2, keepdim=True) / valid.sum(-2, keepdim=True).clamp(min=1), 0.0)
+    long = (away.norm(dim=-1, keepdim=True) > 7.5).any(-2, keepdim=True)
+    return call(
+        s, z, type(r)(type(r.frame)(r.rot, torch.where(long, r.trans / 10, r.trans)), r.local_mean, r.log_scale), mask
+    )
+
+
 WHOLE = [
     of_logits(
         "geometry",
@@ -279,6 +290,7 @@ WHOLE = [
                     s, z, type(r)(type(r.frame)(r.rot, r.trans * 10), r.local_mean * 10, r.log_scale), mask
                 ),
             ),
+            ("a long protein is taken for one in ångström", "over 15 nm across", _shrunk_if_long),
             (
                 "the local mean is left out",
                 "local means other than 0",

@@ -40,13 +40,15 @@ MATRICES = (
     ((11,), (1,)),
     ((3, 11), (11,)),
 )
+# Of more pairs than a block has, whose operands are shared by all blocks: their gradients are sums over these.
+MANY = (((261, 1), (5,)), ((5, 1), (261,)), ((1031,), (1,)), ((), (1031,)))
 
 
 def _layouts() -> Iterator[tuple[str, Shapes]]:
     yield "no leading dimensions", _both((), ())
     for shape in SHAPES:
         yield f"pairs of shape {list(shape)}", _both(shape, shape)
-    for queries, keys in MATRICES:
+    for queries, keys in (*MATRICES, *MANY):
         yield f"queries of shape {list(queries)}, keys of {list(keys)}", _both(queries, keys)
     for name in OPERANDS:
         yield f"{name} of shape [1], others [11]", _alone(name, (1,), (11,))

@@ -1,0 +1,68 @@
+"""Slips of overlap functions with what is the caller's: a gradient that is handed in, a tensor that is written to, an
+operand that many rows share."""
+
+from typing import Any
+
+import torch
+
+from iga._typing import Tensor
+from iga.testing.faults.fault import Fault
+from iga.testing.faults.overlap_sizes import Values, overlap_slips, pairs_shape
+from iga.testing.faults.slips import Passed, plain, recording
+
+__all__ = ["FAULTS"]
+
+BLOCK = 128  # rows
+
+
+def _doubled_in_place(right: Any, *pair: Tensor) -> Values:
+    """Backward works in the memory of the gradient that comes in, and what it gives is right."""
+
+    def rule(g: Tensor) -> Tensor:
+        return g if 0 in g.stride() else g.mul_(2.0) / 2.0
+
+    dist_sq, log_det = right(*pair)
+    if plain(*pair) and recording(dist_sq):
+        dist_sq = Passed.apply(dist_sq, rule)
+    return dist_sq, log_det  # pyright: ignore[reportReturnType]
+
+
+def _of_the_last_block(right: Any, *pair: Tensor) -> Values:
+    """Rows go in blocks, and keys that all rows share get the gradient of the last block alone."""
+    shape = pairs_shape(*pair)
+    rows = shape[0] if len(shape) else 0
+    each = pair[1].ndim - 1 == len(shape) and len(pair[1]) == rows
+    shared = pair[4].ndim - 1 < len(shape) or len(pair[4]) == 1
+    if rows <= BLOCK or not (each and shared):
+        return right(*pair)
+    cut = rows - 1 - (rows - 1) % BLOCK
+    queries = [[x[at] if x.shape[:1] == (rows,) else x for x in pair[:3]] for at in (slice(cut), slice(cut, None))]
+    first = right(*queries[0], *(x.detach() for x in pair[3:]))
+    return tuple(torch.cat(both) for both in zip(first, right(*queries[1], *pair[3:]), strict=True))  # pyright: ignore[reportReturnType]
+
+
+def _kept_on_the_tensor(right: Any, *pair: Tensor) -> Values:
+    """Where nothing is recorded the keys' σ is read once for each tensor and version of it."""
+    sigma = pair[5]
+    if not plain(*pair) or recording(*pair) or sigma.is_inference():
+        return right(*pair)
+    known = getattr(sigma, "_read", None)
+    if known is None or known[0] != sigma._version or known[1].shape != sigma.shape:
+        known = (sigma._version, sigma.detach().clone())
+        sigma._read = known  # pyright: ignore[reportAttributeAccessIssue]
+    return right(*pair[:5], known[1])
+
+
+FAULTS: tuple[Fault, ...] = (
+    *overlap_slips(
+        "gradients",
+        [
+            ("the gradient that comes in is doubled in place", "a gradient that somebody holds", _doubled_in_place),
+            ("shared keys learn of the last block of rows alone", "over 128 rows share keys", _of_the_last_block),
+        ],
+    ),
+    *overlap_slips(
+        "memory",
+        [("σ is kept for a tensor and its version", "written to by .data, under no_grad", _kept_on_the_tensor)],
+    ),
+)
