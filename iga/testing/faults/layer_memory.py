@@ -270,6 +270,15 @@ WHOLE = [
     ),
     of_logits(
         "geometry",
+        "heads from the ninth on have the bias of the first ones",
+        "H > 8",
+        lambda layer, trace, *_: (
+            trace.logits + trace.pair_bias[..., torch.arange(layer.no_heads) % 8, :, :] - trace.pair_bias
+        ),
+        REFERENCE,
+    ),
+    of_logits(
+        "geometry",
         "queries and keys are exchanged",
         "everywhere",
         lambda layer, trace, *_: trace.logits.mT,

@@ -34,6 +34,7 @@ ROOM = 20_000  # pair-points of a case: with many points there are fewer residue
 STEP = 2.0**-24
 BETWEEN = (24, 3, 5, 7, 12, 6, 10)  # numbers of points that are no powers of two, on FEWEST residues of FEW cases
 FEW, FEWEST = 3, 10
+HEADS = 12  # as AlphaFold has them
 APART = (10.0, 100.0)  # times as far from each other, FEWEST residues: 30 nm across, as long proteins are, and 300
 
 
@@ -49,23 +50,25 @@ def reference_agrees(subject: Subject, cases: list[Case], contract: Contract, se
     for index, given in enumerate(cases):
         natural = torch.equal(given.rigid.log_scale, cases[0].rigid.log_scale)
         turn = index + subject.profile.no_heads
-        points = contract.points[turn % len(contract.points)]
-        asked = [(points, RESIDUES, 1.0)]
+        usual = contract.points[turn % len(contract.points)]
+        asked = [(subject, usual, RESIDUES, 1.0)]
         if index < FEW:
-            asked.append((BETWEEN[turn % len(BETWEEN)], FEWEST, 1.0))
+            asked.append((subject, BETWEEN[turn % len(BETWEEN)], FEWEST, 1.0))
         if index == 0:
-            asked += [(points, FEWEST, times) for times in APART]
-        for points, most, times in asked:
+            asked += [(subject, usual, FEWEST, times) for times in APART]
+            asked.append((_with_heads(subject, HEADS), usual, FEWEST, 1.0))
+        for at, points, most, times in asked:
             if points > (subject.claims.max_points or points):
                 continue
-            most = min(most, int((ROOM / (points * subject.profile.no_heads)) ** 0.5))
+            most = min(most, int((ROOM / (points * at.profile.no_heads)) ** 0.5))
             case = kept(given, torch.arange(min(most, given.s.shape[-2])))
             case = masked(case, seed + index) if index % 2 else _with_zeros(case)
             case = case if times == 1.0 else _drawn_apart(case, times)
-            layer = subject.random(points, seed + index)
-            right = subject.reference.take(as_subject(subject).fresh(points, seed).to(_dtype(layer)), layer).double()
+            layer = at.random(points, seed + index)
+            right = subject.reference.take(as_subject(at).fresh(points, seed).to(_dtype(layer)), layer).double()
             near = natural and times == 1.0  # else float32 rounds what is far
-            judge_case(subject, layer, right, case, contract, seed + index, f"P = {points}", tally, single=near)
+            where = f"P = {points}" if at is subject else f"H = {at.profile.no_heads}, P = {points}"
+            judge_case(at, layer, right, case, contract, seed + index, where, tally, single=near)
 
 
 def with_reference(
@@ -100,6 +103,11 @@ def _with_zeros(case: Case) -> Case:
     pair = (place[:, None] + 2 * place) % 5 == 1
     single = place % 7 == 3
     return replace(case, s=case.s.masked_fill(single[:, None], 0.0), z=case.z.masked_fill(pair[..., None], 0.0))
+
+
+def _with_heads(subject: Subject, count: int) -> Subject:
+    profile = replace(subject.profile, no_heads=count).rounded(subject.claims.multiple_of)
+    return replace(subject, profile=profile)
 
 
 def _drawn_apart(case: Case, times: float) -> Case:
