@@ -162,7 +162,6 @@ class _Called:
 
     def __init__(self, scene: LayerScene) -> None:
         self.scene, self.plain = scene, case_of(scene.genome)
-        self.layer = scene.layer.requires_grad_(False)
         self.given: tuple[Tensor, ...] = ()
 
     def __call__(self, *given: Tensor) -> Tensor:
@@ -170,7 +169,8 @@ class _Called:
         self.given = tuple(x.detach() for x in given)
         rot, trans, mean, log_scale = given
         rigid = GaussianRigid(Frame(rot, trans), mean, log_scale)
-        return self.scene.subject.output(self.layer, replace(self.plain, rigid=rigid))
+        layer = self.scene.layer.requires_grad_(False)  # built here, where what it raises is looked for
+        return self.scene.subject.output(layer, replace(self.plain, rigid=rigid))
 
     def latest(self, space: LayerSpace) -> list[LayerGenome]:
         """The samples of the latest call, each as a call of its own."""

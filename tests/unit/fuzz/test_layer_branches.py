@@ -122,6 +122,11 @@ class _Raises(_Boxed):
         return output
 
 
+class _Unbuilt(_Boxed):
+    def __init__(self, **sizes: int) -> None:
+        raise RuntimeError("no such sizes")
+
+
 class _Plain(nn.Module):
     """No branch anywhere."""
 
@@ -168,6 +173,14 @@ def test_where_the_layer_raises_its_samples_are_handed_on() -> None:
     (inside, *_) = [call for call in calls if in_the_box(call)]
     found = own.measure("finite_outputs", own.scene(inside))
     assert found.broken and "inside the box" in found.finding.note + found.finding.worst_example
+
+
+def test_where_the_layer_cannot_be_built_the_drawn_samples_are_handed_on() -> None:
+    own = asked(_Unbuilt)
+    gain, calls = calls_at_branches(own, Coverage(), generator(), quiet)
+    assert gain == 0 and len(calls) == 13
+    found = own.measure("finite_outputs", own.scene(calls[0]))
+    assert found.broken and "no such sizes" in found.finding.note + found.finding.worst_example
 
 
 def test_a_layer_without_branches_has_none_to_seek() -> None:
