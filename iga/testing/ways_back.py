@@ -160,9 +160,36 @@ def _back_untouched(
         return named(names, chosen, [None] * len(chosen))
     given = [x.clone(memory_format=torch.contiguous_format) for x in given]
     held = [x.clone() for x in given]
-    found = torch.autograd.grad(out, chosen, given, allow_unused=True)
-    if not all(torch.equal(x, before) for x, before in zip(given, held, strict=True)):
+    before = [x.grad for x in chosen]
+    try:
+        for x in chosen:
+            x.grad = torch.ones_like(x)
+        found = torch.autograd.grad(out, chosen, given, allow_unused=True)
+        kept = all(x.grad is not None and bool((x.grad == 1).all()) for x in chosen)
+    finally:
+        for x, grad in zip(chosen, before, strict=True):
+            x.grad = grad
+    if not all(torch.equal(x, old) for x, old in zip(given, held, strict=True)):
         raise TargetError("led back, it wrote to the gradient that was handed in, which is the caller's")
+    if not kept:
+        raise TargetError("led back by torch.autograd.grad, it wrote to .grad, which is the caller's")
+    return named(names, chosen, found)
+
+
+def _back_after_answers(
+    scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]
+) -> Answers:
+    """The caller has written to the answers by then, as `out += s` does: right all the same, or refused."""
+    total, chosen = weighted(answers, weights), [leaves[name] for name in names]
+    try:
+        with torch.no_grad():
+            for x in answers.values():
+                x.add_(1.0)
+        found = torch.autograd.grad(total, chosen, allow_unused=True) if total.requires_grad else [None] * len(chosen)
+    except RuntimeError as error:
+        if any(words in str(error) for words in ("inplace", "in-place", "single memory location", "view")):
+            raise Refused from error
+        raise
     return named(names, chosen, found)
 
 
@@ -246,6 +273,7 @@ BACK: tuple[Way, ...] = (
     Way(name="led back to one input at a time", claim="retain_graph", run=plainly, back=_back_one_input),
     Way(name="led back from strided gradients", claim="strided", run=plainly, back=_back_strided),
     Way(name="led back from a gradient that is held", claim="repeat", run=plainly, back=_back_untouched),
+    Way(name="led back after the answers were written to", claim="in_place", run=plainly, back=_back_after_answers),
     Way(name="backward() twice", claim="retain_graph", run=plainly, back=accumulated(2)),
     Way(name="led back under no_grad", claim="no_grad", run=plainly, back=_back_in_no_grad),
     Way(name="led back after another", claim="repeat", run=plainly, back=_back_after_other),

@@ -13,6 +13,7 @@ from iga.testing.faults import (
     frames,
     layer_calls,
     layer_features,
+    layer_held,
     layer_masks,
     layer_memory,
     layer_outputs,
@@ -56,7 +57,8 @@ SLIPS: dict[str, tuple[Fault, ...]] = {
         + layer_ways.FAULTS
         + layer_memory.FAULTS
         + layer_states.FAULTS
-        + layer_features.FAULTS,
+        + layer_features.FAULTS
+        + layer_held.FAULTS,
     ),
 }
 FAULTS: dict[str, tuple[Fault, ...]] = {

@@ -78,6 +78,45 @@ def _by_operand(case: Case, change: Callable[[str, Tensor], Tensor]) -> Case:
     )
 
 
+# What samples of a batch may share, by what is theirs.
+PARTS: dict[str, tuple[str, ...]] = {
+    "frames": ("rot", "trans"),
+    "Gaussians": ("local_mean", "log_scale"),
+    "features and mask": ("s", "z", "mask"),
+}
+
+
+def _shared(part: str) -> Callable[[Scene, Inputs], Answers]:
+    """The case behind a neighbour that has its operands `part`, expanded without memory, and all others of its own."""
+
+    def run(scene: Scene, inputs: Inputs) -> Answers:
+        here = situation_of(scene)
+        case, before = here.case_of(inputs), here.neighbours[0]
+
+        def both(name: str, own: Tensor, other: Tensor) -> Tensor:
+            return own.expand(2, *own.shape[1:]) if name in PARTS[part] else torch.cat([other, own])
+
+        r, o = case.rigid, before.rigid
+        frame = Frame(both("rot", r.rot, o.rot), both("trans", r.trans, o.trans))
+        gaussians = both("local_mean", r.local_mean, o.local_mean), both("log_scale", r.log_scale, o.log_scale)
+        features = {"s": both("s", case.s, before.s), "z": both("z", case.z, before.z)}
+        mask = both("mask", case.mask, before.mask)
+        return {"output": here.output(replace(case, **features, rigid=GaussianRigid(frame, *gaussians), mask=mask))[1:]}
+
+    return run
+
+
+def _after_nothing_valid(scene: Scene, inputs: Inputs) -> Answers:
+    """A call of which nothing is valid is led back too, as on a machine that has padding alone: to zeros."""
+    here = situation_of(scene)
+    case = here.case_of(inputs)
+    nothing = here.output(replace(case, mask=torch.zeros_like(case.mask)))
+    leaves = [x for x in inputs.values() if x.requires_grad]
+    if leaves and torch.is_grad_enabled():
+        torch.autograd.grad(nothing.sum(), leaves, allow_unused=True)
+    return {"output": here.output(case)}
+
+
 def _one_for_all(*names: str) -> Callable[[Scene, Inputs], Answers]:
     """Three times the sample, of the operands `names` one alone, whose gradients are sums over the three."""
 
@@ -150,6 +189,7 @@ SHAPES: tuple[Way, ...] = (
         Way(name=f"{' and '.join(names)} expanded over a batch", claim="expanded", run=_expanded(*names))
         for names in (("s",), ("z",), ("r",), ("mask",), ("s", "z", "r", "mask"))
     ),
+    *(Way(name=f"{part} expanded, of two samples", claim="expanded", run=_shared(part)) for part in PARTS),
     *(
         Way(name=f"{' and '.join(names)} of one sample for several", claim="broadcast", run=_one_for_all(*names))
         for names in (("z",), ("mask",), ("z", "r", "mask"))
@@ -157,6 +197,7 @@ SHAPES: tuple[Way, ...] = (
 )
 MASKS: tuple[Way, ...] = (
     *(Way(name=name, claim=claim, run=_masked(change)) for name, claim, change in mask_dtypes()),
+    Way(name="after a call without a valid residue, led back", claim="empty_batch", run=_after_nothing_valid),
     Way(name="a strided mask", claim="strided", run=_masked(_strided)),
     Way(name="a mask that is a slice", claim="strided", run=_masked(_slice)),
 )

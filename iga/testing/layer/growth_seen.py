@@ -31,7 +31,7 @@ from iga.testing.layer.subject import Subject, tie_points
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
 
-__all__ = ["GAUSSIANS", "SATURATED_ROWS", "SHELL", "growth_curve", "judge_growth", "slope"]
+__all__ = ["GAUSSIANS", "SATURATED_ROWS", "SHELL", "caught_on", "growth_curve", "judge_growth", "slope"]
 
 # What only a layer of Gaussians has.
 GAUSSIANS = ("log_det", "dist_sq", "score")
@@ -53,7 +53,7 @@ def judge_growth(
     claim = subject.claims.growth
     if claim is None:
         claim = 0.0 if any(name in subject.taps for name in GAUSSIANS) else 0.5
-    cases = [cast(case, native(subject)) for case in cases]
+    cases = caught_on(subject, [cast(case, native(subject)) for case in cases], points[0], tally)
 
     states: list[tuple[str, Callable[[int, int], nn.Module]]] = [
         ("initialisation", subject.fresh),
@@ -85,6 +85,17 @@ def judge_growth(
                 tally.add(one, SATURATED_ROWS, f"share of rows with w_max > {diagnostics.SATURATION}, P = {p}")
             tally.highest(f"share of saturated rows, P = {points[-1]}:", share[..., -1].mean())
     tally.note(f"claim: the logits grow at most as P^{claim:g}")
+
+
+def caught_on(subject: Subject, cases: list[Case], points: int, tally: Tally, tap: str = "logits") -> list[Case]:
+    """The cases; of a layer whose softmax is seen in small calls alone, as where keys go in blocks, FEW residues."""
+    if subject.taps.get(tap) != "caught":
+        return cases
+    with torch.no_grad():
+        if subject.seen(subject.fresh(points, 0).to(native(subject)), cast(cases[0], native(subject))).has(tap):
+            return cases
+    tally.note(f"softmax is not seen of {cases[0].s.shape[-2]} residues: judged on {FEW}")
+    return [kept(case, torch.arange(min(case.s.shape[-2], FEW))) for case in cases]
 
 
 def slope(values: Tensor, points: list[int]) -> tuple[float, float]:

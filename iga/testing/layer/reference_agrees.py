@@ -22,7 +22,8 @@ from iga.testing.contract import Contract
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import cast, gradients, kept, leaves, masked
 from iga.testing.layer.references import Unpaired, find_reference, paired, parameters_of
-from iga.testing.layer.sensitivity import FEATURES, GEOMETRY, POSITION, PROBES, chain, shaken
+from iga.testing.layer.sensitivity import FEATURES, GEOMETRY, POSITION, PROBES, chain, sensitivity, shaken
+from iga.testing.layer.sizes import large_case
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
@@ -35,7 +36,10 @@ STEP = 2.0**-24
 BETWEEN = (24, 3, 5, 7, 12, 6, 10)  # numbers of points that are no powers of two, on FEWEST residues of FEW cases
 FEW, FEWEST = 3, 10
 HEADS = 12  # as AlphaFold has them
-APART = (10.0, 100.0)  # times as far from each other, FEWEST residues: 30 nm across, as long proteins are, and 300
+LONG = 260  # residues, with the fewest points: over two blocks of 128
+# Times as far from each other, FEWEST residues: all frames the identity, as before a structure module's first step;
+# 30 nm across, as long proteins are, and 300.
+APART = (0.0, 10.0, 100.0)
 
 
 @check("layer", "of the budget", degenerate=True, needs=REFERENCE, claims=("gradients",))
@@ -69,6 +73,32 @@ def reference_agrees(subject: Subject, cases: list[Case], contract: Contract, se
             near = natural and times == 1.0  # else float32 rounds what is far
             where = f"P = {points}" if at is subject else f"H = {at.profile.no_heads}, P = {points}"
             judge_case(at, layer, right, case, contract, seed + index, where, tally, single=near)
+    _judge_long(subject, cases[0], contract, seed, tally)
+
+
+def _judge_long(subject: Subject, given: Case, contract: Contract, seed: int, tally: Tally) -> None:
+    """Values of a long protein, within twice the budget that is measured on the reference (13.2)."""
+    assert subject.reference is not None
+    if torch.float64 not in subject.dtypes or "large_sizes" in subject.claims.lacking:
+        return
+    points = contract.points[0]
+    count = min(LONG, subject.claims.max_residues or LONG)
+    case = cast(large_case(given, count, seed), torch.float64)
+    layer = subject.random(points, seed)
+    right = subject.reference.take(as_subject(subject).fresh(points, seed).to(_dtype(layer)), layer).double()
+    layer = copy.deepcopy(layer).double()
+    with torch.no_grad():
+        expected = as_subject(subject).output(right, case)
+        difference = (subject.output(layer, case) - expected).abs()
+    kappa = subject.reference.condition(case, contract)
+    lost = 1.0 if subject.reference.textbook is None else kappa
+    room = 2 * kappa * lost * bounds.unit_roundoff(torch.float64)
+    for least in (True, False):  # a fifth of the work allows most differences already
+        allowed = sensitivity(as_subject(subject), right, case, seed, tally, least=least).budget(room)
+        if bool((difference <= allowed).all()):
+            break
+    where = f"{given.label}, {count} residues, P = {points}: value in float64"
+    tally.add(difference / allowed, 1.0, where, could_fail=allowed < expected.abs().amax())
 
 
 def with_reference(
@@ -111,11 +141,15 @@ def _with_heads(subject: Subject, count: int) -> Subject:
 
 
 def _drawn_apart(case: Case, times: float) -> Case:
-    """Residues so many times as far from the first."""
-    trans = case.rigid.trans
+    """Residues so many times as far from the first; 0: all frames the identity."""
+    rot, trans = case.rigid.rot, case.rigid.trans
     moved = trans[..., :1, :] + times * (trans - trans[..., :1, :])
-    rigid = GaussianRigid(Frame(case.rigid.rot, moved), case.rigid.local_mean, case.rigid.log_scale)
-    return replace(case, label=f"{case.label}, {times:.0f} times as far apart", rigid=rigid)
+    words = f"{times:.0f} times as far apart"
+    if not times:
+        rot, moved = torch.eye(3, dtype=rot.dtype).expand_as(rot).clone(), torch.zeros_like(trans)
+        words = "all frames the identity"
+    rigid = GaussianRigid(Frame(rot, moved), case.rigid.local_mean, case.rigid.log_scale)
+    return replace(case, label=f"{case.label}, {words}", rigid=rigid)
 
 
 def _dtype(layer: nn.Module) -> torch.dtype:

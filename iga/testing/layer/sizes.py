@@ -2,9 +2,9 @@
 
 `SPREAD` are ways of `calls_agree`: the residues of a case spread over N, all others masked, are the case itself.
 
-`large_sizes` has them all valid: in another order they give the same outputs in that order, within twice the budget of
-one evaluation, and in float64 the derivative along a random direction in the features, in the geometry and in the
-parameters is what a central difference says it is (`differences`).
+`large_sizes` has them all valid: in another order they give the same outputs in that order, and turned about one of
+them the same outputs, within twice the budget of one evaluation; in float64 the derivative along a random direction in
+the features, in the geometry and in the parameters is what a central difference says it is (`differences`).
 """
 
 from collections.abc import Callable
@@ -27,18 +27,21 @@ from iga.testing.layer.guards import require_geometry
 from iga.testing.layer.scene import situation_of
 from iga.testing.layer.sensitivity import allowed_of
 from iga.testing.layer.subject import Subject
+from iga.testing.layer.symmetry import moved
 from iga.testing.tally import Tally
 from iga.testing.ways import ALL, Answers, Inputs, Scene, Way
 
 __all__ = ["SPREAD", "large_case", "large_sizes"]
 
 MANY = (129, 300, 520)
+BEHIND = 310  # residues, of which all but the last are padding
 NEW = 97  # that no other way or check has
 MOST = 1025  # from profile ci on
 ALL_VALID = 150
 SHUFFLED = 300  # in another order, with the first set of sizes: over two blocks of 128
 STEP = 2.0**-16  # as in `gradient_values`
 PERCENT = 0.01
+TURNED = 2.0  # one evaluation, and one up to three times as far from the origin: of a turn about a residue
 GROUPS = {"features": ("s", "z"), "geometry": ("rotations", "translations", "local means", "log scales")}
 
 
@@ -57,14 +60,17 @@ def large_case(case: Case, count: int, seed: int) -> Case:
     return Case(f"{count} residues of {case.label}", rigid, s, z, torch.ones(1, count, dtype=torch.bool))
 
 
-def _spread(count: int, *, inference_first: bool = False) -> Callable[[Scene, Inputs], Answers]:
-    """`inference_first`: what the layer makes for a length, and keeps, it makes where nothing can be recorded."""
+def _spread(count: int, *, last: bool = False, inference_first: bool = False) -> Callable[[Scene, Inputs], Answers]:
+    """`last`: all at the end, behind blocks of nothing but padding. `inference_first`: what the layer makes for a
+    length, and keeps, it makes where nothing can be recorded."""
 
     def run(scene: Scene, inputs: Inputs) -> Answers:
         here = situation_of(scene)
         case = here.case_of(inputs)
         wide = large_case(case, count, here.seed)
-        place = torch.linspace(0, count - 1, case.s.shape[-2]).round().long()  # the first, the last, and between
+        few = case.s.shape[-2]
+        place = torch.linspace(0, count - 1, few).round().long()  # the first, the last, and between
+        place = torch.arange(count - few, count) if last else place
         one = torch.zeros((), dtype=torch.long)  # the only sample
 
         def put(x: Tensor, y: Tensor, *index: Tensor) -> Tensor:
@@ -97,9 +103,10 @@ SPREAD: dict[int, Way] = {
     )
     for count in (*MANY, MOST)
 } | {
+    BEHIND: Way(name=f"the last of {BEHIND} residues", claim="large_sizes", run=_spread(BEHIND, last=True)),
     NEW: Way(
         name="a length first met under inference_mode", claim="inference_mode", run=_spread(NEW, inference_first=True)
-    )
+    ),
 }
 
 
@@ -117,9 +124,8 @@ def large_sizes(subject: Subject, cases: list[Case], contract: Contract, seed: i
     case = large_case(small, count, seed)
     where = f"{cases[0].label}, {count} residues, P = {points}"
     wide = count if subject.profile.is_other else SHUFFLED if most is None else min(SHUFFLED, most)
-    _reordered(
-        subject, layer, large_case(small, wide, seed), seed, f"{cases[0].label}, {wide} residues, P = {points}", tally
-    )
+    whole, words = large_case(small, wide, seed), f"{cases[0].label}, {wide} residues, P = {points}"
+    _reordered(subject, layer, whole, seed, words, tally)
     if torch.float64 in subject.dtypes and "gradients" not in subject.claims.lacking:
         double = subject.random(points, seed).double()
         _along(subject, double, cast(case, torch.float64), seed, where, tally)
@@ -127,12 +133,17 @@ def large_sizes(subject: Subject, cases: list[Case], contract: Contract, seed: i
 
 def _reordered(subject: Subject, layer: nn.Module, case: Case, seed: int, where: str, tally: Tally) -> None:
     order = torch.randperm(case.s.shape[-2], generator=torch.Generator().manual_seed(seed))
+    turn = rotation.random(1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)[0]
     with torch.no_grad():
         plain = subject.output(layer, case).double()
-        other = subject.output(layer, kept(case, order))[:, order.argsort()].double()
-    difference = (other - plain).abs()
-    allowed = allowed_of(difference, subject, layer, case, seed, tally)
-    tally.add(difference / allowed, 1.0, f"{where}: shuffled", could_fail=allowed < plain.abs().amax())
+        shuffled = subject.output(layer, kept(case, order))[:, order.argsort()].double()
+        # about the first residue, so that nothing is much further from the origin than it was
+        first = case.rigid.trans[0, 0].double()
+        about = subject.output(layer, moved(case, turn, first - rotation.rotate(turn, first))).double()
+    for words, other in (("shuffled", shuffled), ("turned", about)):
+        difference = (other - plain).abs()
+        allowed = (1.0 if other is shuffled else TURNED) * allowed_of(difference, subject, layer, case, seed, tally)
+        tally.add(difference / allowed, 1.0, f"{where}: {words}", could_fail=allowed < plain.abs().amax())
 
 
 def _along(subject: Subject, layer: nn.Module, case: Case, seed: int, where: str, tally: Tally) -> None:

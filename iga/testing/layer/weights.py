@@ -18,6 +18,7 @@ from iga.testing.check import check
 from iga.testing.contract import Contract
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import build, cast, masked, native, observed
+from iga.testing.layer.growth_seen import caught_on
 from iga.testing.layer.guards import require_geometry, require_own_output
 from iga.testing.layer.seen import Seen
 from iga.testing.layer.subject import Observation, Subject
@@ -32,10 +33,10 @@ FEW = 4  # points: softmax does not see how many there were
 def attention_weights(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Every row of weights of each case, over its limits."""
     choices = [p for p in contract.points if p <= FEW] or [contract.points[0]]
-    for index, given in enumerate(cases):
+    for index, given in enumerate(caught_on(subject, cases, choices[0], tally, "weights")):
         points = choices[index % len(choices)]
         layer, case = build(subject, points, seed + index), cast(given, native(subject))
-        if given is cases[0]:
+        if not index:
             require_geometry(subject, layer, case, tally)
         for name, one in (
             ("", case),

@@ -1,0 +1,106 @@
+"""Slips of layers with what is the caller's, and with what samples share: answers that are written to, .grad, expanded
+frames, blocks of padding alone, long proteins."""
+
+import math
+from typing import Any
+
+import torch
+
+from iga._typing import Tensor
+from iga.testing.faults.accused import layer_slips, of_logits
+from iga.testing.faults.fault import Fault
+from iga.testing.faults.slips import Passed, plain, recording
+
+__all__ = ["FAULTS"]
+
+BLOCK = 64  # keys
+BYTE = 255  # the largest count in uint8
+LONG = 128  # residues
+
+
+class _KeptByName(torch.autograd.Function):
+    """Its argument; backward takes it from an attribute, of which autograd does not see that it is written to."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.answer = x.clone()
+        ctx.right = x
+        return ctx.answer
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0] * torch.where(ctx.answer == ctx.right, 1.0, 2.0).to(gradients[0])
+
+
+def _kept_by_name(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
+    output = call(s, *rest)
+    return _KeptByName.apply(output) if plain(s) and recording(output) else output  # pyright: ignore[reportReturnType]
+
+
+def _without_a_graph(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Where nothing at all is valid the zeros are made anew."""
+    output = call(s, z, r, mask)
+    return torch.zeros_like(output) if plain(s) and not bool(mask.any()) else output
+
+
+def _adds_to_grad(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
+    """Where a parameter has a .grad, the way back adds to it."""
+    parameter = next(layer.parameters())
+
+    def rule(g: Tensor) -> Tensor:
+        if parameter.grad is not None:
+            parameter.grad.add_(1.0)
+        return g
+
+    output = call(s, *rest)
+    return Passed.apply(output, rule) if plain(s) and recording(output) else output  # pyright: ignore[reportReturnType]
+
+
+def _first_scales(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Frames that are expanded over a batch have the first sample's scales for all."""
+    one = plain(s) and r.trans.ndim == 3 and len(r.trans) > 1 and r.trans.stride(0) == 0
+    scales = r.log_scale[:1].expand_as(r.log_scale) if one else r.log_scale
+    return call(s, z, type(r)(r.frame, r.local_mean, scales), mask)
+
+
+def _no_number_behind_padding(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """A running softmax over blocks of keys: of a first block without any valid one, inf − inf."""
+    valid = mask.bool()
+    blocked = ~valid[..., :BLOCK].any(-1) & valid.any(-1) if mask.shape[-1] > BLOCK else torch.zeros_like(valid[..., 0])
+    return torch.where(blocked[..., None, None], math.nan, call(s, z, r, mask))
+
+
+def _middle_in_eight_bits(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Of more than 255 valid residues the middle is elsewhere, and how buried one is depends on where space has its
+    origin."""
+    valid = mask.bool()
+    away = torch.where(valid[..., None], r.trans, 0.0).norm(dim=-1, keepdim=True)
+    many = (valid.sum(-1) > BYTE)[..., None, None]
+    return call(s, z, r, mask) + torch.where(many, 0.01 * away, 0.0)
+
+
+def _by_length(layer: Any, trace: Any, *inputs: Any) -> Tensor:
+    """Logits grow with ln n beyond 128 residues."""
+    n = trace.mask.sum(-1).clamp(min=LONG).to(trace.logits)
+    return trace.logits * (n.log() / math.log(LONG))[..., None, None, None]
+
+
+FAULTS: tuple[Fault, ...] = (
+    *layer_slips(
+        "gradients",
+        [
+            ("what nothing is valid in has no graph", "no residue is valid, led back", _without_a_graph),
+            ("the way back adds to .grad", "a parameter that has one", _adds_to_grad),
+        ],
+    ),
+    *layer_slips("memory", [("the answer is kept by name for the way back", "written to before it", _kept_by_name)]),
+    *layer_slips("shapes", [("expanded frames have the first scales", "frames expanded over a batch", _first_scales)]),
+    *layer_slips(
+        "sizes",
+        [
+            ("a first block of padding has no number", "the first 64 residues masked", _no_number_behind_padding),
+            ("a middle is counted in eight bits", "over 255 valid residues", _middle_in_eight_bits, "large_sizes"),
+        ],
+    ),
+    of_logits("geometry", "logits grow with the length", "over 128 valid residues", _by_length, "reference_agrees"),
+)
