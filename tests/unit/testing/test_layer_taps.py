@@ -7,18 +7,22 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from helpers.subjects import SMALL, Plain, foreign, judged
+from helpers.subjects import CONTRACT, SMALL, Plain, foreign, judged
 from iga import taps
 from iga.attention import InvariantGaussianAttention
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 from iga.ipa import InvariantPointAttention
 from iga.report.verify import blocks
+from iga.structure.synthetic import synthetic_structures
 from iga.testing import target
+from iga.testing.checks import checks_of
 from iga.testing.faults.layer_taps import FAULTS
 from iga.testing.faults.subjects import JUDGES, clean_subject, run_checks
+from iga.testing.layer.cases import make_case
 from iga.testing.layer.seen import Hook, dims_of, watched
 from iga.testing.result import Report
+from iga.testing.tally import Tally
 from iga.testing.targets import Claims, TargetError
 from iga.testing.verify import prepare
 
@@ -110,6 +114,39 @@ def test_calls_without_a_softmax_over_all_residues_are_passed_over_and_the_other
     finding = judged("attention_weights", foreign(LeavesOut, taps=caught))
     assert finding.verdict == "holds", finding
     assert "softmax is not seen over all residues" in finding.note
+
+
+class InBlocks(nn.Module):
+    """Keys in blocks of 22, in two passes: of more residues no softmax is over all of them."""
+
+    def __init__(self, *, c_s, c_z, c_hidden, no_heads, no_qk_points, no_v_points) -> None:
+        super().__init__()
+        self.query, self.key, self.out = nn.Linear(c_s, c_hidden), nn.Linear(c_s, c_hidden), nn.Linear(c_s, c_s)
+        self.bias = nn.Linear(c_z, 1)
+
+    def forward(self, s, z, r, mask):
+        mask = mask.bool()
+        s = torch.where(mask[..., None], s, 0.0)
+        z = torch.where((mask[..., :, None] & mask[..., None, :])[..., None], z, 0.0)
+        trans = torch.where(mask[..., None], r.trans, 0.0)
+        squares = (trans[..., :, None, :] - trans[..., None, :, :]).square().sum(-1)
+        logits = self.query(s) @ self.key(s).mT / 2 + self.bias(z)[..., 0] - squares.log1p()
+        logits = torch.where(mask[..., None, :], logits, -1e9)
+        blocks = logits.split(22, dim=-1)
+        norm = torch.stack([block.logsumexp(-1) for block in blocks], dim=-1).logsumexp(-1, keepdim=True)
+        values = [(block - norm).exp() @ part for block, part in zip(blocks, s.split(22, dim=-2), strict=True)]
+        return self.out(torch.stack(values).sum(0)) * mask[..., None]
+
+
+@pytest.mark.parametrize("name", ["growth_with_points", "attention_weights"])
+def test_a_softmax_that_is_seen_of_few_residues_alone_is_judged_on_few(name: str) -> None:
+    subject = foreign(InBlocks, taps={"logits": "caught", "weights": "caught"})
+    check, tally = checks_of("layer")[name], Tally(name, "")
+    case = make_case(synthetic_structures(1, seed=0)[0], SMALL, residues=30, seed=0)
+    check(subject, [case], CONTRACT, 0, tally)
+    finding = tally.finding()
+    assert finding.verdict == "holds", finding
+    assert "softmax is not seen of 30 residues: judged on 20" in finding.note
 
 
 def test_a_claimed_exponent_is_what_growth_is_judged_against() -> None:
