@@ -2,8 +2,10 @@
 
 import re
 from ast import literal_eval
+from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -35,12 +37,15 @@ settings.load_profile("inner")
 
 
 @pytest.fixture
-def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.Pytester]:
+    """A run in this process, whose profile of Hypothesis would be that of the tests after it."""
+    name = hypothesis.settings.get_current_profile_name()
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.syspathinsert()
     pytester.makepyfile(mine=MINE)
     pytester.makeini("[pytest]\n")
-    return pytester
+    yield pytester
+    hypothesis.settings.load_profile(name)
 
 
 def run(pytester: pytest.Pytester, code: str, *words: str) -> pytest.RunResult:
