@@ -77,12 +77,11 @@ def fuzz(
     """Search for inputs on which an overlap function or an attention layer of yours breaks a check.
 
     Of an overlap function, pairs of Gaussians: sampling, climbing, and branch distance, which goes to the rarely taken
-    sides of the function's own conditions. Of a layer, calls: sizes, batches, masks, memory and geometry, also
-    moved to the sides of its conditions, of which relations between two calls and the checks of iga verify are asked.
-    What is suspected is judged again from its
-    inputs alone, in a process of its own, and made simple. A check that has been broken is searched no more, unless
-    with --keep-going. Ends 0 if nothing was found, 1 if something was or nothing was judged, 2 on misuse; Ctrl-C ends
-    with what there is.
+    sides of the function's own conditions. Of a layer, calls: sizes, batches, masks, memory and geometry, also moved to
+    the sides of its conditions, of which relations between two calls and the checks of iga verify are asked. What is
+    suspected is judged again from its inputs alone, in a process of its own, and made simple. A check that has been
+    broken is searched no more, unless with --keep-going. Ends 0 if nothing was found, 1 if something was or nothing was
+    judged, 2 on misuse; Ctrl-C ends with what there is.
 
     iga fuzz merge DIR... --out DIR joins the folders of several campaigns.
     """

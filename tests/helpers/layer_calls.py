@@ -1,6 +1,7 @@
 """Calls of a layer that the search is tested on, and a right layer in a plain Module."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,5 +59,5 @@ class Right(nn.Module):
         super().__init__()
         self.inner = built(sizes, preset("bounded"))
 
-    def forward(self, s, z, r, mask):  # noqa: ANN001, ANN201
+    def forward(self, s: Any, z: Any, r: Any, mask: Any) -> Any:
         return self.inner(s, z, r, mask)

@@ -7,8 +7,9 @@ rotations are compared along turns: off SO(3) two forms of one function differ. 
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from iga.testing.contract import Contract
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import cast, gradients, kept, leaves, masked
 from iga.testing.layer.references import Unpaired, find_reference, paired, parameters_of
-from iga.testing.layer.sensitivity import FEATURES, GEOMETRY, POSITION, PROBES, chain, sensitivity, shaken
+from iga.testing.layer.sensitivity import FEATURES, GEOMETRY, POSITION, PROBES, allowed_of, chain, shaken
 from iga.testing.layer.sizes import large_case
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
@@ -37,9 +38,7 @@ BETWEEN = (24, 3, 5, 7, 12, 6, 10)  # numbers of points that are no powers of tw
 FEW, FEWEST = 3, 10
 HEADS = 12  # as AlphaFold has them
 LONG = 260  # residues, with the fewest points: over two blocks of 128
-# Times as far from each other, FEWEST residues: all frames the identity, as before a structure module's first step;
-# 30 nm across, as long proteins are, and 300.
-APART = (0.0, 10.0, 100.0)
+APART = (10.0, 100.0)  # times as far from each other, FEWEST residues: 30 nm across, as long proteins are, and 300
 
 
 @check("layer", "of the budget", degenerate=True, needs=REFERENCE, claims=("gradients",))
@@ -55,22 +54,23 @@ def reference_agrees(subject: Subject, cases: list[Case], contract: Contract, se
         natural = torch.equal(given.rigid.log_scale, cases[0].rigid.log_scale)
         turn = index + subject.profile.no_heads
         usual = contract.points[turn % len(contract.points)]
-        asked = [(subject, usual, RESIDUES, 1.0)]
+        asked: list[tuple[Subject, int, int, Callable[[Case], Case] | None]] = [(subject, usual, RESIDUES, None)]
         if index < FEW:
-            asked.append((subject, BETWEEN[turn % len(BETWEEN)], FEWEST, 1.0))
+            asked.append((subject, BETWEEN[turn % len(BETWEEN)], FEWEST, None))
         if index == 0:
-            asked += [(subject, usual, FEWEST, times) for times in APART]
-            asked.append((_with_heads(subject, HEADS), usual, FEWEST, 1.0))
-        for at, points, most, times in asked:
+            asked += [(subject, usual, FEWEST, partial(_drawn_apart, times=times)) for times in APART]
+            asked.append((subject, usual, FEWEST, _at_the_start))
+            asked.append((_with_heads(subject, HEADS), usual, FEWEST, None))
+        for at, points, most, change in asked:
             if points > (subject.claims.max_points or points):
                 continue
             most = min(most, int((ROOM / (points * at.profile.no_heads)) ** 0.5))
             case = kept(given, torch.arange(min(most, given.s.shape[-2])))
             case = masked(case, seed + index) if index % 2 else _with_zeros(case)
-            case = case if times == 1.0 else _drawn_apart(case, times)
+            case = case if change is None else change(case)
             layer = at.random(points, seed + index)
             right = subject.reference.take(as_subject(at).fresh(points, seed).to(_dtype(layer)), layer).double()
-            near = natural and times == 1.0  # else float32 rounds what is far
+            near = natural and change is None  # else float32 rounds what is far
             where = f"P = {points}" if at is subject else f"H = {at.profile.no_heads}, P = {points}"
             judge_case(at, layer, right, case, contract, seed + index, where, tally, single=near)
     _judge_long(subject, cases[0], contract, seed, tally)
@@ -92,11 +92,8 @@ def _judge_long(subject: Subject, given: Case, contract: Contract, seed: int, ta
         difference = (subject.output(layer, case) - expected).abs()
     kappa = subject.reference.condition(case, contract)
     lost = 1.0 if subject.reference.textbook is None else kappa
-    room = 2 * kappa * lost * bounds.unit_roundoff(torch.float64)
-    for least in (True, False):  # a fifth of the work allows most differences already
-        allowed = sensitivity(as_subject(subject), right, case, seed, tally, least=least).budget(room)
-        if bool((difference <= allowed).all()):
-            break
+    u = kappa * lost * bounds.unit_roundoff(torch.float64)
+    allowed = allowed_of(difference, as_subject(subject), right, case, seed, tally, u=u)
     where = f"{given.label}, {count} residues, P = {points}: value in float64"
     tally.add(difference / allowed, 1.0, where, could_fail=allowed < expected.abs().amax())
 
@@ -141,15 +138,19 @@ def _with_heads(subject: Subject, count: int) -> Subject:
 
 
 def _drawn_apart(case: Case, times: float) -> Case:
-    """Residues so many times as far from the first; 0: all frames the identity."""
-    rot, trans = case.rigid.rot, case.rigid.trans
-    moved = trans[..., :1, :] + times * (trans - trans[..., :1, :])
-    words = f"{times:.0f} times as far apart"
-    if not times:
-        rot, moved = torch.eye(3, dtype=rot.dtype).expand_as(rot).clone(), torch.zeros_like(trans)
-        words = "all frames the identity"
-    rigid = GaussianRigid(Frame(rot, moved), case.rigid.local_mean, case.rigid.log_scale)
-    return replace(case, label=f"{case.label}, {words}", rigid=rigid)
+    """Residues so many times as far from the first."""
+    r, first = case.rigid, case.rigid.trans[..., :1, :]
+    frame = Frame(r.rot, first + times * (r.trans - first))
+    rigid = GaussianRigid(frame, r.local_mean, r.log_scale)
+    return replace(case, label=f"{case.label}, {times:.0f} times as far apart", rigid=rigid)
+
+
+def _at_the_start(case: Case) -> Case:
+    """All frames the identity, as before a structure module's first step."""
+    r = case.rigid
+    frame = Frame(torch.eye(3, dtype=r.dtype).expand_as(r.rot).clone(), torch.zeros_like(r.trans))
+    rigid = GaussianRigid(frame, r.local_mean, r.log_scale)
+    return replace(case, label=f"{case.label}, all frames the identity", rigid=rigid)
 
 
 def _dtype(layer: nn.Module) -> torch.dtype:

@@ -253,11 +253,19 @@ def shaken(layer: nn.Module, case: Case, size: float, what: tuple[str, ...], see
 
 
 def two_evaluations(
-    subject: Subject, layer: nn.Module, case: Case, seed: int, tally: Tally, *, least: bool = False
+    subject: Subject,
+    layer: nn.Module,
+    case: Case,
+    seed: int,
+    tally: Tally,
+    *,
+    least: bool = False,
+    u: float | None = None,
 ) -> Float[Tensor, "*b n c"]:
-    """How far apart two ways of computing the layer's output on this case may be: twice one's own budget."""
+    """How far apart two ways of computing the layer's output on this case may be: twice one's own budget, by `u` or
+    by the unit roundoff of the layer's own dtype."""
     found = sensitivity(subject, layer, case, seed, tally, least=least)
-    return 2 * found.budget(bounds.unit_roundoff(native(subject)))
+    return 2 * found.budget(bounds.unit_roundoff(native(subject)) if u is None else u)
 
 
 def allowed_of(
@@ -268,13 +276,15 @@ def allowed_of(
     seed: int,
     tally: Tally,
     at: Tensor | None = None,
+    *,
+    u: float | None = None,
 ) -> Tensor:
     """What `two_evaluations` allows a difference of outputs, [*b, n, c] or those `at` some residues (bool, [*b, n]).
 
     Measured no further than it takes: a fifth of the work allows most differences already.
     """
     for least in (True, False):
-        allowed = two_evaluations(subject, layer, case, seed, tally, least=least)
+        allowed = two_evaluations(subject, layer, case, seed, tally, least=least, u=u)
         allowed = allowed if at is None else allowed[at]
         if not bool((difference > allowed).any()):
             break

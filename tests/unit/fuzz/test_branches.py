@@ -7,6 +7,7 @@ from iga._typing import Tensor
 from iga.fuzz import distances
 from iga.fuzz.branches import Seen, watch_branches
 from iga.fuzz.distances import Distances
+from iga.fuzz.seeking import Coverage, _wanted
 
 N = 200
 
@@ -110,3 +111,16 @@ def test_both_and_either_are_each_other_s_negation() -> None:
     left = distances.negated(distances.both(x, y))
     right = distances.either(distances.negated(x), distances.negated(y))
     assert torch.equal(left.to_true, right.to_true) and torch.equal(left.to_false, right.to_false)
+
+
+def test_a_side_that_was_sought_in_vain_is_sought_seldom_and_not_never() -> None:
+    """Beyond the rounds that patience allows one in ten; without patience always; reached once, always again."""
+    far, near = ("far", True), ("near", True)
+    coverage = Coverage(1000, {far: 0, near: 0}, vain={far: 6, near: 5})
+    seen = Seen(sites={name: Distances(torch.ones(1), torch.zeros(1)) for name in ("far", "near")})
+    draws = torch.Generator().manual_seed(0)
+    wanted = [_wanted(coverage, seen, 6, draws) for _ in range(400)]
+    assert all(near in sides for sides in wanted)
+    assert 0 < sum(far in sides for sides in wanted) < 100  # 40 are expected, with a deviation of 6
+    assert _wanted(coverage, seen, None, draws) == [far, near]
+    assert Coverage.read(coverage.document()).vain == coverage.vain
