@@ -72,6 +72,20 @@ def _smooth(weight: Callable[[tuple[Tensor, ...]], Tensor], factor: float = 0.2)
     return wrong
 
 
+def _slope(centre: tuple[float, ...], factor: float, width: float) -> Callable[..., Values]:
+    """A relative error of factor · κ · eps / (1 + r/width), r the distance of the six ln σ from their centre: under the
+    budget all over but near it, and its slope is seen from afar."""
+
+    def wrong(right: Callable[..., Values], *pair: Tensor) -> Values:
+        dist_sq, log_det = right(*pair)
+        sigma = torch.cat(torch.broadcast_tensors(pair[2], pair[5]), -1)
+        off = sigma.log() - torch.tensor(centre, dtype=sigma.dtype, device=sigma.device).log()
+        r = (off.square().sum(-1) + 1e-12).sqrt()
+        return dist_sq * (1.0 + factor * _kappa(pair) * torch.finfo(sigma.dtype).eps / (1.0 + r / width)), log_det
+
+    return wrong
+
+
 def _without_gradient(where: Callable[[tuple[Tensor, ...]], Tensor]) -> Callable[..., Values]:
     def wrong(right: Callable[..., Values], *pair: Tensor) -> Values:
         cut = where(pair)
@@ -238,6 +252,14 @@ BUMPS = (
     ),
     _corner("bump", "width 0.003 about ln κ 5, ln |δ| −1", 1e-7, _smooth(_bell((5.0, -1.0), 0.003))),
 )
+SLOPES = (
+    _corner(
+        "slope",
+        "an error 125 κ eps/(1 + r/0.3), r the distance of ln σ from ln (0.3, 1, 3) and ln (2, 0.5, 6)",
+        1e-10,
+        _slope((0.3, 1.0, 3.0, 2.0, 0.5, 6.0), 125.0, 0.3),
+    ),
+)
 TABLES = (
     _corner(
         "table",
@@ -291,4 +313,4 @@ EQUALITIES = (
         ),
     ),
 )
-CORNERS: tuple[Fault, ...] = (*BOXES, *GRADIENTS, *BUMPS, *TABLES, *BATCHES, *EQUALITIES)
+CORNERS: tuple[Fault, ...] = (*BOXES, *GRADIENTS, *BUMPS, *SLOPES, *TABLES, *BATCHES, *EQUALITIES)

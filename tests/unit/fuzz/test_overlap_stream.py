@@ -1,6 +1,7 @@
 """The search of an overlap function: each kind of corner is found, judged again, shrunk; right ones are left alone."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from iga.fuzz.sampling import by_pivots, grid, picked, screen
 from iga.fuzz.stream import Candidate
 from iga.overlap import gaussian_overlap
 from iga.search.pair_space import PairSpace
-from iga.search.pairs import Domain
+from iga.search.pairs import Domain, Pairs
 from iga.structure.synthetic import synthetic_structures
 from iga.testing.checks import checks_of
 from iga.testing.faults.corners import CORNERS
@@ -58,8 +59,8 @@ CHEAP = {  # of each kind one that is met in a second or two; benches/fuzz_bench
     "box": 2,
     "gradient": 8,
     "bump": 12,
-    "table": 13,
-    "equality": 18,
+    "table": 14,
+    "equality": 19,
 }
 
 
@@ -91,10 +92,39 @@ def test_a_batch_that_loses_its_tail_is_shrunk_to_the_smallest_such_batch() -> N
 @pytest.mark.parametrize("index", range(len(CORNERS)))
 def test_a_corner_is_right_elsewhere(index: int) -> None:
     fault = CORNERS[index]
-    pairs = SPACE.decode(SPACE.draw(200, torch.Generator().manual_seed(1), 0.0), torch.float32)
+    genome = SPACE.draw(200, torch.Generator().manual_seed(1), 0.0)
+    pairs = SPACE.decode(genome, torch.float32)
     wrong, right = fault.planted(CLEAN)(*pairs), gaussian_overlap(*pairs)
+    if fault.kind == "slope":  # a little wrong everywhere, and nowhere here by more than the check allows
+        assert _accuracy(fault.planted(CLEAN), lambda dtype: SPACE.decode(genome, dtype), 200) < 1
+        return
     moved = sum(int((a != b).sum()) for a, b in zip(wrong, right, strict=True))
     assert moved <= (40 if fault.size == 0 else 2)  # scales that are equal are drawn often
+
+
+def test_a_slope_is_over_its_budget_at_the_top_and_seen_from_afar() -> None:
+    (fault,) = (one for one in CORNERS if one.kind == "slope")
+    scales = torch.tensor([[0.3, 1.0, 3.0], [2.0, 0.5, 6.0]], dtype=torch.float64)
+    directions = torch.randn(64, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    directions = directions / directions.flatten(1).norm(dim=-1)[:, None, None]
+    genome = SPACE.draw(64, torch.Generator().manual_seed(1), 0.0)
+
+    def ratio(subject: OverlapSubject, r: float) -> float:
+        sigma = scales * (r * directions).exp()
+
+        def given(dtype: torch.dtype) -> Pairs:
+            pair = SPACE.decode(genome, dtype)
+            return (*pair[:2], sigma[:, 0].to(dtype), *pair[3:5], sigma[:, 1].to(dtype))
+
+        return _accuracy(subject, given, 64)
+
+    wrong = fault.planted(CLEAN)
+    assert ratio(wrong, 0.0) > 1 > ratio(wrong, 0.2) > ratio(wrong, 0.6) > ratio(CLEAN, 0.6)
+
+
+def _accuracy(subject: OverlapSubject, given: Callable[[torch.dtype], Pairs], count: int) -> float:
+    """The largest value over its limit of the check `accuracy`, on these pairs in its dtype."""
+    return float(judge_pairs([checks_of("overlap")["accuracy"]], subject, given, count)["accuracy"].ratio.max())
 
 
 def test_a_right_function_raises_no_candidate() -> None:
