@@ -58,6 +58,7 @@ LARGEST = 512  # residues of a call of the kernels
 SCORED = 1 << 23  # pair-points of a round of theirs, a second or two
 FEW = 12  # largest subject of these
 STEPS = 12  # changed calls of a climb, which are measured in full and so cost more than others
+DESCENTS = 3  # of a round of branches, each of a third of what a round of sampling costs: engines are chosen by rounds
 CHECKED = {"no_qk_points": 12}  # largest sizes that the registry's checks, which take derivatives, are asked at
 PATIENCE = 8  # candidates of a name, none of which was believed, after which it raises no more
 
@@ -188,14 +189,16 @@ class LayerStream:
             self.tops[name] = (top, genome)
 
     def _branching(self) -> None:
-        gain, found = calls_at_branches(self.asked, self.coverage, self.generator, self.alive)
-        self._gain += gain
-        if not found:
-            self._sampling()  # no branch can be seen
         names = [name for name in self.asked.supported if name in self.checks and name not in OF_POINTS]
-        for turn, genome in enumerate(found):
-            seldom = [name for name in names if turn % SELDOM.get(name, 1) == 0]
-            self._ask(genome, [*seldom, *self._of_traces(genome)])
+        for _ in range(DESCENTS):
+            gain, found = calls_at_branches(self.asked, self.coverage, self.generator, self.alive)
+            self._gain += gain
+            if not found:
+                self._sampling()  # no branch can be seen
+                return
+            for turn, genome in enumerate(found):
+                seldom = [name for name in names if turn % SELDOM.get(name, 1) == 0]
+                self._ask(genome, [*seldom, *self._of_traces(genome)])
 
     def _checking(self) -> None:
         names = [name for name in self.asked.registry if name in self.checks]
