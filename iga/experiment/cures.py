@@ -58,6 +58,9 @@ ARMS_APART: dict[str, dict[str, Any]] = dict(
         _without("bounded_weight1", "weight softplus(1) at the start", geo_scale_init=1.0),
         _without("bounded_uncapped", "without its cap", logit_cap=None),
         _without("bounded_gaussian", "with the Gaussian score", score="gaussian"),
+        _without("bounded_unfloored", "with the σ_min of logdet_clamp, 10⁻⁶ nm", sigma_min=1e-6),
+        _without("bounded_hard", "with a hard floor", floor="hard"),
+        _without("bounded_sum", "with a sum over points", point_scaling="sum"),
         _without("bounded_nu1", "ν = 1", dof=1.0),
         # public cures
         _clamp("qk_norm", "queries and keys normalised, content and geometry", cure="qk_norm"),

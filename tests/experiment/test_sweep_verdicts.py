@@ -175,7 +175,8 @@ def test_a_cure_that_was_added_later_is_in_no_family_and_is_marked_in_the_primar
     """Its own p decides, and the words of the others are those that they were without it."""
     late = next(one for one in CURES if one.alone == "softplus")
     family = {cure.name for cure in CURES if not cure.exploratory}
-    assert {one.name for one in CURES} - family == {"softplus σ", "softplus σ, not the floor"}
+    added = {"softplus σ", "softplus σ, not the floor", "σ floor of bounded", "smooth floor", "mean of bounded"}
+    assert {one.name for one in CURES} - family == added
     arms = {late.sick: 3.0, late.alone: 1.5, late.full: 1.5, "cap": 1.5}
     with_it = make_sweep({arm: near(loss) for arm, loss in arms.items()})
     without = make_sweep({arm: near(loss) for arm, loss in arms.items() if arm != late.alone})

@@ -64,6 +64,9 @@ CURES: tuple[Cure, ...] = (
     Cure("gradient clipping on IPA", full="ipa_clip", without="ipa"),
     Cure("softplus σ", _SICK, "softplus", "bounded", exploratory=True),
     Cure("softplus σ, not the floor", full="softplus", without="floor", exploratory=True),
+    Cure("σ floor of bounded", full="bounded", without="bounded_unfloored", exploratory=True),
+    Cure("smooth floor", full="bounded", without="bounded_hard", exploratory=True),
+    Cure("mean of bounded", full="bounded", without="bounded_sum", exploratory=True),
 )
 
 
