@@ -101,6 +101,8 @@ def mirrored(inputs: Inputs) -> dict[str, Tensor]:
     return {name: other(x) for name, x in inputs.items()}
 
 
+# What autograd says of numbers that it kept and that were written to: of a view of many, of unbind say, in other words.
+REFUSED = ("modified by an inplace operation", "has been modified inplace")
 # By the names that code has of its files: in a script that stands alone those of this suite are no paths.
 _NOT_ACCUSED = (str(Path(torch.__file__).parent), mirrored.__code__.co_filename.rpartition("ways_back")[0])
 
@@ -190,7 +192,7 @@ def _back_after_answers(
     try:
         found = torch.autograd.grad(total, chosen, allow_unused=True) if total.requires_grad else [None] * len(chosen)
     except RuntimeError as error:
-        if "modified by an inplace operation" in str(error):
+        if any(words in str(error) for words in REFUSED):
             raise Refused from error
         raise
     return named(names, chosen, found)
@@ -258,7 +260,7 @@ def _back_after_a_change(
     try:
         return backward(answers, weights, leaves, names)
     except RuntimeError as error:
-        if "modified by an inplace operation" in str(error):
+        if any(words in str(error) for words in REFUSED):
             raise Refused from error
         raise
     finally:

@@ -1,5 +1,7 @@
 """Claims about the ways of calling an overlap function: what each family of them sees, and what a claim excuses."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -10,6 +12,8 @@ from iga.testing.overlap.pairs import PairSource
 from iga.testing.overlap.subject import OverlapSubject
 from iga.testing.tally import Tally
 from iga.testing.targets import Claims
+from iga.testing.ways import Refused
+from iga.testing.ways_back import AFTERWARDS
 
 
 def judged(function, **claims):
@@ -82,3 +86,16 @@ def test_a_classic_function_is_not_broken_for_what_it_claims_not_to_do(monkeypat
     finding = judged(Classic.apply, unsupported=("vmap", "compile", "export"))
     assert finding.verdict == "holds", finding.note
     assert "not supported, as the target claims" in finding.note
+
+
+@pytest.mark.parametrize(
+    "squares",
+    [lambda x: sum(part.square() for part in x.unbind()), lambda x: x * x],
+    ids=["views of one", "what was kept"],
+)
+def test_autograds_own_refusal_of_inputs_written_to_is_no_slip_however_it_words_it(squares):
+    """Of a view of many it says so in other words than of a number that it kept."""
+    x = {"x": torch.ones(3, requires_grad=True).clone()}
+    answers = {"y": squares(x["x"])}
+    with pytest.raises(Refused):
+        AFTERWARDS.back(SimpleNamespace(held=()), answers, {"y": torch.ones_like(answers["y"])}, x, ("x",))
