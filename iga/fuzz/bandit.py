@@ -2,8 +2,9 @@
 
 Rule: first each engine twice; then with probability `EVEN` any of them alike, else the one of the largest gain, a mean
 of its rounds that forgets by `FORGET` a round. A round's gain is the number of sides first taken, of checks whose
-worst value rose by a tenth, a tenth of the cells first met, and five for each candidate. Rounds cost about the same, so
-nothing is measured in seconds, and the same seed gives the same choices.
+worst value rose by a tenth, a tenth of the cells first met, and five for each candidate. An
+engine's round costs about what another's does, or less: nothing is measured in seconds, and the same seed gives the
+same choices.
 """
 
 from dataclasses import dataclass, field
