@@ -134,6 +134,7 @@ def log_det_floor_budget(
     drift: Scalar = ROUNDED_DRIFT,
     roundings: Roundings = ANY,
     root: float = 0.0,
+    as_given: bool = False,
 ) -> Result:
     """How far log_det may lie under 3 ln(2 σ_min²) under (R), free of κ: 35 u + one ulp of it for the reference.
     docs/theory.md, 6.5.
@@ -141,11 +142,14 @@ def log_det_floor_budget(
     27.8 u for det, 6 u for σ_min rounded to `dtype` (rounding is monotone: no computed σ lies below that), the rest
     is second order. `root`: the error in u of the smooth floor's square root where that is not correctly rounded, as
     in code generated for a GPU (PTX's sqrt.approx: 2); then 6 (root + ½) u more.
+    `as_given`: of Σ = R diag(v) Rᵀ with the matrices as they are, which has ln det R of both frames in it.
     """
     u = unit_roundoff(dtype)
     first = (
         roundings.det + 0.5 * math.sqrt(3.0) * _relative(drift, roundings) + 6.0 + (6.0 * (root + 0.5) if root else 0.0)
     )
+    if as_given:
+        first = first + math.sqrt(3.0) * drift + 2.0 * drift * drift * u
     logarithm = roundings.log * abs(3.0 * math.log(2.0 * sigma_min**2)) + roundings.log_at_one
     return (first + 1.0 + logarithm) * u
 

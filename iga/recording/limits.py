@@ -77,23 +77,23 @@ class Limits:
             return 0.0 if self.non_finite else None
         return getattr(self, kind)
 
-    def crossed(self, values: dict[str, float], dtype: torch.dtype | None = None) -> list[str]:
-        """The kinds whose limit these values (kind → value, as `iga.recording.reading` has them) cross, in order.
+    def crossed(self, values: dict[str, float]) -> list[str]:
+        """The kinds whose limit these values (kind → value, as `iga.recording.reading` has them) cross, in order."""
+        return [kind for kind in KINDS if kind in values and self._crosses(kind, values[kind])]
 
-        dtype  of log_det, for its rounding; None: float32's
-        """
-        return [kind for kind in KINDS if kind in values and self._crosses(kind, values[kind], dtype)]
-
-    def _crosses(self, kind: str, value: float, dtype: torch.dtype | None) -> bool:
+    def _crosses(self, kind: str, value: float) -> bool:
         limit = self.of(kind)
         if limit is None or math.isnan(value):  # NaN is a matter of non_finite
             return False
         if kind == "log_det":
-            return value < limit - _rounding(limit, dtype)
+            return value < limit - _rounding(limit)
         return value < limit if kind == "entropy" else value > limit
 
 
-def _rounding(floor: float, dtype: torch.dtype | None) -> float:
-    """How far rounding may take log_det under 3 ln(2 σ²) = `floor`; kernels too take their logarithm by torch."""
-    exact = torch.float64 if dtype == torch.float64 else torch.float32
-    return float(log_det_floor_budget(exact, math.exp(floor / 6) / math.sqrt(2), roundings=REFERENCE))
+def _rounding(floor: float) -> float:
+    """How far rounding may take log_det under 3 ln(2 σ²) = `floor`; kernels too take their logarithm by torch.
+
+    That of float32 in every dtype: frames of float32 that are read in float64 leave as much, and it is no disease.
+    """
+    sigma = math.exp(floor / 6) / math.sqrt(2)
+    return float(log_det_floor_budget(torch.float32, sigma, roundings=REFERENCE, as_given=True))

@@ -62,14 +62,12 @@ class Reading:
     """metrics: by name, without prefix; pool: for those over all layers; values: kind of limit → what it is about.
 
     not_finite  names of what holds numbers that are not finite
-    dtype       of log_det
     """
 
     metrics: dict[str, float]
     pool: Summary
     values: dict[str, float]
     not_finite: tuple[str, ...]
-    dtype: torch.dtype | None
 
 
 def rows_of(logits: Float[Tensor, "l q k"] | None, weights: Float[Tensor, "l q k"], lead: tuple[int, ...]) -> Rows:
@@ -133,8 +131,7 @@ def reading(seen: Seen) -> Reading:
     names = [name.removeprefix("bad ") for name, value in found.items() if name.startswith("bad ") and value]
     names += [name for name in LOGGED.values() if name not in names and not _finite(metrics, name)]
     known = {"non_finite": float(len(names))} | {k: v for k, v in found.items() if not k.startswith("bad ")}
-    dtype = seen.tensors["log_det"][0].dtype if seen.tensors.get("log_det") else None
-    return Reading(metrics, pool, known, tuple(names), dtype)
+    return Reading(metrics, pool, known, tuple(names))
 
 
 def _finite(metrics: dict[str, float], name: str) -> bool:

@@ -213,7 +213,7 @@ class Recorder:
                 stacklevel=2,
             )
         if self._limits is not None:
-            crossed = self._limits.crossed(found.values, found.dtype)
+            crossed = self._limits.crossed(found.values)
             if new := [kind for kind in crossed if kind not in self.written]:
                 self._crossed(new, call, found, place)
 

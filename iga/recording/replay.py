@@ -85,7 +85,7 @@ def replayed(
         )
     seen = found[-1]
     read = reading(seen)
-    crossed = limits.crossed(read.values, read.dtype)
+    crossed = limits.crossed(read.values)
     verdicts = []
     for one in record["crossed"]:
         kind = one["kind"]

@@ -18,8 +18,8 @@ MEANINGS = {
     "others and overflow in half precision.",
     "geometry_logit_bound": "A geometry logit exceeds what its Gaussians allow, so that softmax sees one key and the "
     "other logits, and their gradients, count for nothing.",
-    "growth_with_points": "Logits grow with the number of points per head, so that a layer with more points saturates "
-    "at the start of training and learns slowly or not at all.",
+    "growth_with_points": "Logits grow with the number of points per head, or most rows see one key alone before any "
+    "training: a layer that starts saturated learns slowly or not at all.",
     "point_scaling_law": "The sum over points does not follow the scaling that the layer names, so that a change of P "
     "changes how much the geometry counts.",
     "geometry_is_alive": "The geometry reaches too few pairs, scales or weights to be learned from: the layer trains "

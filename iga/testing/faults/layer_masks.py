@@ -14,6 +14,8 @@ from iga.testing.faults.slips import plain, raw
 
 __all__ = ["FAULTS"]
 
+INERT = "mask_inertness"
+
 # --- masks ------------------------------------------------------------------------------------------------------
 
 
@@ -38,6 +40,18 @@ def _negative(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) ->
     return trace.output * torch.where(valid, weights, 0.0).sum(-1).mean(-2)[..., None].to(trace.output.dtype)
 
 
+def _multiplied(kinds: Callable[[Tensor], bool]) -> Callable[..., Tensor]:
+    """Masks of some kinds are multiplied by, where others replace: of what stands behind, 0 times it goes in."""
+
+    def wrong(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+        output = call(s, z, r, mask)
+        if not kinds(mask):
+            return output
+        return output + 0.0 * (s * mask[..., None].to(s.dtype)).sum((-2, -1))[..., None, None]
+
+    return wrong
+
+
 def _as_open(mask: Tensor) -> Tensor:
     return mask if mask.dtype == torch.bool else torch.ones_like(mask)
 
@@ -56,6 +70,13 @@ MASKS = [
         "mask of floats",
         _mask(lambda m: _as_open(m) if m.is_floating_point() else m),
     ),
+    *(
+        layer_slip("masks", f"a mask of {name} is multiplied by", f"NaN behind a mask of {name}", wrong, INERT)
+        for name, wrong in (
+            ("floats", _multiplied(lambda m: m.is_floating_point())),
+            ("whole numbers", _multiplied(lambda m: not m.is_floating_point() and m.dtype != torch.bool)),
+        )
+    ),
     layer_slip(
         "masks",
         "a mask of int64 is negated bit by bit, so that all of it is true",
@@ -68,9 +89,7 @@ MASKS = [
         "mask of uint8",
         _mask(lambda m: m.flip(-1) if m.dtype == torch.uint8 else m),
     ),
-    layer_slip(
-        "masks", "only how many are valid counts", "masked residues amid others", _mask(_whole_prefix), "mask_inertness"
-    ),
+    layer_slip("masks", "only how many are valid counts", "masked residues amid others", _mask(_whole_prefix), INERT),
     layer_slip(
         "masks",
         "a chain whose ends are valid counts as whole",

@@ -1,7 +1,10 @@
 """Slips of layers in what they remember, threads, transforms and dtypes, and those that only a reference shows."""
 
+import copy
+import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -253,6 +256,14 @@ def _shrunk_if_long(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tens
     )
 
 
+def _ceiling_first(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """The ceiling is put on the given scale, and the learned factor takes σ past it."""
+    other, own = copy.copy(call), call.config  # the same parameters
+    other.config = replace(own, sigma_max=own.sigma_max * math.exp(own.log_scale_max))
+    clamped = r.log_scale.clamp(max=math.log(own.sigma_max))
+    return other(s, z, type(r)(r.frame, r.local_mean, clamped), mask)
+
+
 WHOLE = [
     of_logits(
         "geometry",
@@ -300,6 +311,7 @@ WHOLE = [
                 ),
             ),
             ("a long protein is taken for one in ångström", "over 15 nm across", _shrunk_if_long),
+            ("the ceiling of σ stands before the learned factor", "σ over 150 nm", _ceiling_first),
             (
                 "the local mean is left out",
                 "local means other than 0",

@@ -34,6 +34,8 @@ FILLS: dict[str, float | None] = {
 }
 DRIVEN = 1e6  # ten times the 10⁵ that OpenFold's mask takes from a logit
 FEW = 15  # residues
+# Masks come as numbers too: what replaces by a bool may multiply by these, and 0 times NaN is NaN.
+NUMBERS = (("floats", "float_mask", None), ("int64", "int_mask", torch.int64))
 
 
 @check("layer", "output")
@@ -65,6 +67,7 @@ def mask_inertness(subject: Subject, cases: list[Case], contract: Contract, seed
         valid = plain[mask]
         tally.add(plain[~mask].abs(), 0.0, f"{where}: masked rows")
         _behind(subject, layer, case, plain, where, tally)
+        _behind_numbers(subject, layer, case, where, tally)
         _driven(subject, layer, case, seed, where, tally)
         # Removing the masked residues changes the order of sums and the rounding of the centre, no more.
         cropped = subject.output(layer, _cropped(case)).detach()
@@ -91,6 +94,7 @@ def _by_outputs(subject: Subject, cases: list[Case], contract: Contract, seed: i
         require_geometry(subject, layer, case, tally)
         plain = subject.output(layer, case).detach()
         _behind(subject, layer, case, plain, where, tally)
+        _behind_numbers(subject, layer, case, where, tally)
         _driven(subject, layer, case, seed, where, tally)
         allowed = two_evaluations(subject, layer, case, seed, tally)
         cropped = subject.output(layer, _cropped(case)).detach()
@@ -103,20 +107,48 @@ def _by_outputs(subject: Subject, cases: list[Case], contract: Contract, seed: i
 
 def _behind(subject: Subject, layer: nn.Module, case: Case, plain: Tensor, where: str, tally: Tally) -> None:
     """Other numbers behind the mask: no valid output moves, no gradient leads to what is masked, all are finite."""
-    mask = case.mask
     for name, fill in FILLS.items():
         hidden, inputs = leaves(behind_mask(case, torch.finfo(case.s.dtype).max if fill is None else fill))
-        output = subject.output(layer, hidden)
-        judged = slice(None) if subject.traced else mask
-        tally.add((output - plain)[judged].detach().abs(), 0.0, f"{where}: {name} behind the mask")
-        if "gradients" in subject.claims.lacking:
+        _unmoved(subject, layer, hidden, inputs, case.mask, plain, f"{name} behind the mask", where, tally)
+
+
+def _behind_numbers(subject: Subject, layer: nn.Module, whole: Case, where: str, tally: Tally) -> None:
+    """The same where the mask is of numbers, 0 and 1."""
+    case = kept(whole, torch.arange(min(FEW, whole.s.shape[-2])))
+    for kind, claim, dtype in NUMBERS:
+        if claim in subject.claims.lacking:
             continue
-        for part, gradient in gradients(output[mask].square().sum(), inputs).items():
-            if gradient is None:
-                continue
-            shut = ~(mask[..., :, None] & mask[..., None, :]) if part == "z" else ~mask
-            tally.add(gradient[shut].abs(), 0.0, f"{where}: gradient of {part} behind the mask")
-            tally.add((~gradient.isfinite()).double().sum(), 0.0, f"{where}: gradient of {part} beside {name}")
+        given = case.mask.to(dtype or case.s.dtype)
+        plain = subject.output(layer, replace(case, mask=given)).detach()
+        for name in ("large numbers", "NaN"):
+            hidden, inputs = leaves(behind_mask(case, FILLS[name] or 0.0))
+            hidden, what = replace(hidden, mask=given), f"{name} behind a mask of {kind}"
+            _unmoved(subject, layer, hidden, inputs, case.mask, plain, what, where, tally)
+
+
+def _unmoved(
+    subject: Subject,
+    layer: nn.Module,
+    hidden: Case,
+    inputs: dict[str, Tensor],
+    mask: Tensor,
+    plain: Tensor,
+    what: str,
+    where: str,
+    tally: Tally,
+) -> None:
+    """Of one such case, `hidden`, over `inputs`, whose valid residues are those of the bool `mask`."""
+    output = subject.output(layer, hidden)
+    judged = slice(None) if subject.traced else mask
+    tally.add((output - plain)[judged].detach().abs(), 0.0, f"{where}: {what}")
+    if "gradients" in subject.claims.lacking:
+        return
+    for part, gradient in gradients(output[mask].square().sum(), inputs).items():
+        if gradient is None:
+            continue
+        shut = ~(mask[..., :, None] & mask[..., None, :]) if part == "z" else ~mask
+        tally.add(gradient[shut].abs(), 0.0, f"{where}: gradient of {part}, {what}")
+        tally.add((~gradient.isfinite()).double().sum(), 0.0, f"{where}: gradient of {part} beside {what}")
 
 
 def _driven(subject: Subject, layer: nn.Module, whole: Case, seed: int, where: str, tally: Tally) -> None:

@@ -7,6 +7,7 @@ rotations are compared along turns: off SO(3) two forms of one function differ. 
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -60,6 +61,7 @@ def reference_agrees(subject: Subject, cases: list[Case], contract: Contract, se
         if index == 0:
             asked += [(subject, usual, FEWEST, partial(_drawn_apart, times=times)) for times in APART]
             asked.append((subject, usual, FEWEST, _at_the_start))
+            asked.append((subject, usual, FEWEST, partial(_wide, ceiling=contract.sigma_max, seed=seed)))
             asked.append((_with_heads(subject, HEADS), usual, FEWEST, None))
         for at, points, most, change in asked:
             if points > (subject.claims.max_points or points):
@@ -151,6 +153,14 @@ def _at_the_start(case: Case) -> Case:
     frame = Frame(torch.eye(3, dtype=r.dtype).expand_as(r.rot).clone(), torch.zeros_like(r.trans))
     rigid = GaussianRigid(frame, r.local_mean, r.log_scale)
     return replace(case, label=f"{case.label}, all frames the identity", rigid=rigid)
+
+
+def _wide(case: Case, ceiling: float, seed: int) -> Case:
+    """Scales from a twentieth of the ceiling up to it, along each axis: what is learned on top takes σ past it."""
+    r, generator = case.rigid, torch.Generator().manual_seed(seed)
+    down = math.log(20) * torch.rand(r.log_scale.shape, generator=generator, dtype=torch.float64)
+    rigid = GaussianRigid(r.frame, r.local_mean, (math.log(ceiling) - down).to(r.dtype))
+    return replace(case, label=f"{case.label}, scales up to {ceiling:g} nm", rigid=rigid)
 
 
 def _dtype(layer: nn.Module) -> torch.dtype:

@@ -23,12 +23,14 @@ __all__ = ["dist_sq_bound", "geometry_logit_bound", "log_det_floor", "varies"]
 
 @check("layer", "ln nm⁶", on_traces=True, needs=("log_det",))
 def log_det_floor(seen: Observation, tally: Tally) -> None:
-    """raw log_det ≥ 3 ln(2 σ_min²), less its rounding budget."""
+    """raw log_det ≥ 3 ln(2 σ_min²), less its rounding budget; of a layer without trace in whatever form it computes."""
     lowest = seen.contract.sigma_min
     floor = bounds.log_det_floor(lowest)
     for log_det in [seen.trace.log_det] if seen.seen is None else seen.seen.all("log_det"):
         off = budgets.drift(seen.case.rigid, _wide(log_det))
-        limit = floor - bounds.log_det_floor_budget(_wide(log_det), lowest, drift=off, roundings=bounds.REFERENCE)
+        limit = floor - bounds.log_det_floor_budget(
+            _wide(log_det), lowest, drift=off, roundings=bounds.REFERENCE, as_given=seen.seen is not None
+        )
         tally.add(log_det, limit, _named(seen.label), lower=True, could_fail=varies(log_det))
         tally.figures.count("log_det", "ln nm⁶", log_det, width=1.0, limit=floor)
         if float(log_det.detach().amin()) < limit:
@@ -116,7 +118,9 @@ def _shown_logits(seen: Observation, taps: Seen, tally: Tally) -> None:
         limit = bounds.gaussian_score_bound(extent, contract.sigma_min, ceiling, offset_max=offset)
         kappa, off = contract.sigma_max / contract.sigma_min, budgets.drift(seen.case.rigid, _wide(score))
         rounding = bounds.dist_sq_bound_budget(kappa, _wide(score), drift=off, roundings=bounds.REFERENCE)
-        room = bounds.log_det_floor_budget(_wide(score), contract.sigma_min, drift=off, roundings=bounds.REFERENCE)
+        room = bounds.log_det_floor_budget(
+            _wide(score), contract.sigma_min, drift=off, roundings=bounds.REFERENCE, as_given=True
+        )
         limit = torch.as_tensor(limit) * (1 + rounding) + room
         tally.add(score.abs(), limit.expand(score.shape), _named(label), could_fail=varies(score))
         share = score.double().abs() / limit

@@ -123,3 +123,16 @@ def test_a_budget_of_tensors_is_the_budget_of_their_numbers():
         together = budget(kappa, dist_sq, log_det)
         one_by_one = [budget(*row) for row in zip(kappa.tolist(), dist_sq.tolist(), log_det.tolist(), strict=True)]
         assert together.tolist() == pytest.approx(one_by_one, rel=1e-12)
+
+
+def test_the_floor_of_sigma_as_given_is_lower_by_what_the_determinants_of_the_frames_leave_and_no_more():
+    """Frames of float32 are read in float64: √3 units of 2⁻²⁴ off a rotation, and at worst all three axes shorter."""
+    drift = bounds.ROUNDED_DRIFT * 2.0**29  # in u of float64
+    shrunk = (1 - drift * bounds.unit_roundoff(torch.float64) / math.sqrt(3.0)) * EYE.double()
+    covariance = 2 * SIGMA_MIN**2 * shrunk @ shrunk.mT
+    fall = bounds.log_det_floor(SIGMA_MIN) - float(torch.linalg.cholesky(covariance).diagonal().log().sum() * 2)
+    closed, as_given = (
+        bounds.log_det_floor_budget(torch.float64, SIGMA_MIN, drift=drift, roundings=bounds.REFERENCE, as_given=given)
+        for given in (False, True)
+    )
+    assert closed < fall <= as_given <= 1.01 * fall

@@ -13,6 +13,7 @@ from iga.attention import InvariantGaussianAttention
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 from iga.ipa import InvariantPointAttention
+from iga.presets import preset
 from iga.report.verify import blocks
 from iga.structure.synthetic import synthetic_structures
 from iga.testing import target
@@ -63,9 +64,11 @@ def test_a_law_that_a_layer_without_trace_breaks_is_broken_by_name(fault) -> Non
 class Wide(nn.Module):
     """`bounded` in float64, whatever it is given; its frames are then rotations that were rounded to float32."""
 
+    form = "closed"
+
     def __init__(self, **sizes) -> None:
         super().__init__()
-        self.inner = InvariantGaussianAttention(**sizes)
+        self.inner = InvariantGaussianAttention(**sizes, config=preset("bounded", form=self.form))
 
     def forward(self, s, z, r, mask):
         wide = {name: x.double() for name, x in self.inner.named_parameters()}
@@ -75,9 +78,16 @@ class Wide(nn.Module):
             return functional_call(self.inner, wide, (s.double(), z.double(), rigid, mask)).to(s.dtype)
 
 
+class WideTextbook(Wide):
+    """The same, from Σ of the matrices as they are: ln det R of both is in log_det."""
+
+    form = "textbook"
+
+
+@pytest.mark.parametrize("layer", [Wide, WideTextbook])
 @pytest.mark.parametrize("seed", range(3))
-def test_laws_hold_for_a_layer_that_shows_scores_of_float64_in_a_float32_call(seed: int) -> None:
-    run = prepared(Wide)
+def test_laws_hold_for_a_layer_that_shows_scores_of_float64_in_a_float32_call(layer, seed: int) -> None:
+    run = prepared(layer)
     names = {"log_det_floor", "dist_sq_bound", "geometry_logit_bound"}
     run.checks, run.seed = [one for one in run.checks if one.name in names], seed
     found = run.run().findings
