@@ -264,7 +264,15 @@ def _ceiling_first(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tenso
     return other(s, z, type(r)(r.frame, r.local_mean, clamped), mask)
 
 
+def _no_half_turns(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Of a quaternion by the trace alone: where 1 + tr R is 0, all its parts are, and the identity is left."""
+    lost = (1 + r.rot.diagonal(dim1=-2, dim2=-1).sum(-1)).abs() < 1e-6
+    rot = torch.where(lost[..., None, None], torch.eye(3, dtype=r.rot.dtype, device=r.rot.device), r.rot)
+    return call(s, z, type(r)(type(r.frame)(rot, r.trans), r.local_mean, r.log_scale), mask)
+
+
 WHOLE = [
+    layer_slip("geometry", "a half turn becomes the identity", "exact half turns", _no_half_turns, "se3_invariance"),
     of_logits(
         "geometry",
         "the geometry's sign is turned",

@@ -2,9 +2,12 @@
 
 Three motions: a rotation, a rotation with a translation of 10 nm, a translation by 10³ nm. A float32 translation of
 10³ nm rounds each position by up to 3e-5 nm before the layer sees it; that is part of the budget, derived, per pair.
+Besides, frames that are all the identity under half turns, as copies in a crystal or a dimer have them: no number is
+rounded, and where a quaternion or an angle is made of a matrix, w is 0 and the logarithm has two values.
 A layer that shows no scores is judged by its outputs alone, with the budget of `sensitivity`.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -15,7 +18,7 @@ from iga.testing.check import check
 from iga.testing.contract import Contract
 from iga.testing.layer import budgets
 from iga.testing.layer.cases import Case
-from iga.testing.layer.edits import build, cast, native
+from iga.testing.layer.edits import build, cast, kept, native
 from iga.testing.layer.guards import require_geometry
 from iga.testing.layer.sensitivity import sensitivity
 from iga.testing.layer.subject import Subject
@@ -24,6 +27,18 @@ from iga.testing.tally import Tally
 __all__ = ["moved", "parted", "se3_invariance"]
 
 FAR = 1000.0  # nm
+FEW = 15  # residues
+Motion = tuple[str, torch.Tensor, torch.Tensor]
+# 2 n nᵀ − 1: entries of 0 and ±1
+HALF_TURNS = [
+    (name, torch.tensor(rows, dtype=torch.float64))
+    for name, rows in (
+        ("x", [[1, 0, 0], [0, -1, 0], [0, 0, -1]]),
+        ("y", [[-1, 0, 0], [0, 1, 0], [0, 0, -1]]),
+        ("z", [[-1, 0, 0], [0, -1, 0], [0, 0, 1]]),
+        ("x + y", [[0, 1, 0], [1, 0, 0], [0, 0, -1]]),
+    )
+]
 
 
 @check("layer", "of the budget", degenerate=True)
@@ -32,7 +47,7 @@ def se3_invariance(subject: Subject, cases: list[Case], contract: Contract, seed
     if not subject.traced:
         _by_outputs(subject, cases, contract, seed, tally)
         return
-    for index, case in enumerate(cases):
+    for index, (case, motions) in enumerate(_asked(cases, seed)):
         points = contract.points[index % len(contract.points)]
         layer = subject.random(points, seed + index)
         with torch.no_grad():
@@ -42,7 +57,7 @@ def se3_invariance(subject: Subject, cases: list[Case], contract: Contract, seed
                 continue
             if index == 0:  # a structure as it is; on degenerate ones residues may well be interchangeable
                 require_geometry(subject, layer, case, tally)
-            for name, turn, shift in _motions(seed + index):
+            for name, turn, shift in motions:
                 where = f"{case.label}, P = {points}, {name}"
                 other_case = moved(case, turn, shift)
                 other = subject.trace(layer, other_case)
@@ -65,7 +80,7 @@ def se3_invariance(subject: Subject, cases: list[Case], contract: Contract, seed
 def _by_outputs(subject: Subject, cases: list[Case], contract: Contract, seed: int, tally: Tally) -> None:
     """Two evaluations, the second `shift` further away; n + 16 roundings of places cover that of the motion itself."""
     u = bounds.unit_roundoff(native(subject))
-    for index, given in enumerate(cases):
+    for index, (given, motions) in enumerate(_asked(cases, seed)):
         points = contract.points[index % len(contract.points)]
         layer, case = build(subject, points, seed + index), cast(given, native(subject))
         with torch.no_grad():
@@ -74,7 +89,7 @@ def _by_outputs(subject: Subject, cases: list[Case], contract: Contract, seed: i
             plain = subject.output(layer, case).double()
             size = plain.abs().amax()
             rounding = sensitivity(subject, layer, case, seed, tally)
-            for name, turn, shift in _motions(seed + index):
+            for name, turn, shift in motions:
                 output = subject.output(layer, moved(case, turn, shift)).double()
                 allowed = rounding.budget(u) + rounding.budget(u, reach=rounding.reach + float(shift.norm()))
                 where = f"{case.label}, P = {points}, {name}: output"
@@ -98,7 +113,24 @@ def parted(case: Case, shift: torch.Tensor) -> Case:
     return replace(case, rigid=replace(r, frame=Frame(r.rot, trans)))
 
 
-def _motions(seed: int) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
+def _asked(cases: list[Case], seed: int) -> Iterator[tuple[Case, list[Motion]]]:
+    """Each case with its motions; last, a few residues of the first in frames of the identity."""
+    for index, case in enumerate(cases):
+        yield case, _motions(seed + index)
+    few = kept(cases[0], torch.arange(min(FEW, cases[0].s.shape[-2])))
+    unturned = torch.eye(3, dtype=few.rigid.dtype).expand_as(few.rigid.rot).clone()
+    few = replace(
+        few,
+        label=f"{few.label}, all frames the identity",
+        rigid=replace(few.rigid, frame=Frame(unturned, few.rigid.trans)),
+    )
+    yield (
+        few,
+        [(f"turned by half about {axis}", half, torch.zeros(3, dtype=torch.float64)) for axis, half in HALF_TURNS],
+    )
+
+
+def _motions(seed: int) -> list[Motion]:
     generator = torch.Generator().manual_seed(seed)
     turns = rotation.random(2, generator=generator, dtype=torch.float64)
     direction = torch.nn.functional.normalize(torch.randn(3, generator=generator, dtype=torch.float64), dim=0)
