@@ -215,8 +215,18 @@ def _short_origins(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tenso
     return call(s, z, rigid_of(r, short) if torch.is_autocast_enabled("cpu") else r, mask)
 
 
+def _short_turns(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Local means are turned by a product of matrices, which autocast shortens."""
+    valid = mask.bool()[..., None]
+    rot, local = torch.where(valid[..., None], r.rot, 0.0), torch.where(valid, r.local_mean, 0.0)
+    turned = (rot * local[..., None, :]).sum(-1)
+    error = torch.einsum("...ij,...j->...i", rot, local).to(turned.dtype) - turned
+    return call(s, z, type(r)(type(r.frame)(r.rot, r.trans + error), r.local_mean, r.log_scale), mask)
+
+
 DTYPES = [
     layer_slip("dtypes", "autocast: Gaussians in bf16", "torch.autocast", _short_origins, "reduced_precision"),
+    layer_slip("dtypes", "autocast: local means turned in bf16", "torch.autocast", _short_turns, "reduced_precision"),
     layer_slip(
         "dtypes",
         "frames in float32 inside a float64 call",
