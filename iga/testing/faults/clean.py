@@ -7,7 +7,9 @@ from iga.overlap import gaussian_overlap
 from iga.testing.judges.overlap import overlap_reference
 from iga.testing.overlap.subject import OverlapSubject
 
-__all__ = ["CLEAN"]
+__all__ = ["CLEAN", "CLOSED"]
+
+CLOSED = "closed form"
 
 
 def _float64_reference(*pair: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,7 +32,7 @@ def _qr(
 
 
 CLEAN: dict[str, OverlapSubject] = {
-    "closed form": OverlapSubject("closed form", gaussian_overlap),
+    CLOSED: OverlapSubject(CLOSED, gaussian_overlap),
     "float64 reference": OverlapSubject("float64 reference", _float64_reference),
     "QR of the 6×3 factor": OverlapSubject("QR of the 6×3 factor", _qr),
 }

@@ -5,7 +5,7 @@ import random
 from iga.testing.faults import FAULTS, Fault
 from iga.testing.faults.subjects import CHECKS
 
-__all__ = ["DRAWN", "OWN", "sampled"]
+__all__ = ["DRAWN", "OWN", "kept", "sampled"]
 
 # For every check a fault that it alone catches.
 OWN: dict[str, dict[str, str]] = {
@@ -53,16 +53,19 @@ OWN: dict[str, dict[str, str]] = {
 DRAWN = {"overlap": 10, "layer": 4}
 
 
+def kept(bench: str) -> list[Fault]:
+    """The checks' own faults. A check without a row in `OWN` keeps every fault of which nothing else is expected."""
+    own = OWN.get(bench, {})
+    unnamed = [(check,) for check in CHECKS[bench] if check not in own]
+    return [fault for fault in FAULTS[bench] if fault.name in own.values() or fault.expected in unnamed]
+
+
 def sampled(seed: int) -> dict[str, list[Fault]]:
-    """The faults of each bench, in the catalogue's order: own ones, and `DRAWN` others. A check without a row in `OWN`
-    keeps every fault of which nothing else is expected."""
+    """The faults of each bench, in the catalogue's order: those that are kept, and `DRAWN` others."""
     chosen: dict[str, list[Fault]] = {}
     for bench, faults in FAULTS.items():
-        own = OWN.get(bench, {})
-        named = set(own.values())
-        unnamed = [(check,) for check in CHECKS[bench] if check not in own]
-        kept = [fault for fault in faults if fault.name in named or fault.expected in unnamed]
-        others = [fault for fault in faults if fault not in kept]
+        own = kept(bench)
+        others = [fault for fault in faults if fault not in own]
         drawn = random.Random(f"{seed} {bench}").sample(others, min(DRAWN.get(bench, len(others)), len(others)))
-        chosen[bench] = [fault for fault in faults if fault in kept or fault in drawn]
+        chosen[bench] = [fault for fault in faults if fault in own or fault in drawn]
     return chosen

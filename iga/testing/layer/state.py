@@ -26,18 +26,19 @@ def process_state(subject: Subject, cases: list[Case], contract: Contract, seed:
     watch = current()
     assert watch is not None, "a run watches"
     try:
-        for index, given in enumerate(cases):
-            points = contract.points[index % len(contract.points)]
-            layer = build(subject, points, seed + index)
-            for again in (False, True):  # the first may load what it needs, and say so
-                case = cast(given, native(subject))
-                where = f"{given.label}, P = {points}, forward"
-                with silent(where) if again else nullcontext(), left_alone(where), torch.no_grad():
-                    subject.output(layer, case)
-                if "gradients" in subject.claims.lacking:
-                    continue
-                leaf, inputs = leaves(case)
-                with left_alone(f"{given.label}, P = {points}, forward and backward"):
-                    gradients(subject.output(layer, leaf).square().sum(), inputs)
+        with left_alone("process_state", whole=True):  # programs and threads that go on: before it is judged
+            for index, given in enumerate(cases):
+                points = contract.points[index % len(contract.points)]
+                layer = build(subject, points, seed + index)
+                for again in (False, True):  # the first may load what it needs, and say so
+                    case = cast(given, native(subject))
+                    where = f"{given.label}, P = {points}, forward"
+                    with silent(where) if again else nullcontext(), left_alone(where), torch.no_grad():
+                        subject.output(layer, case)
+                    if "gradients" in subject.claims.lacking:
+                        continue
+                    leaf, inputs = leaves(case)
+                    with left_alone(f"{given.label}, P = {points}, forward and backward"):
+                        gradients(subject.output(layer, leaf).square().sum(), inputs)
     finally:  # what they raise may come of what an earlier one changed
         watch.judge(tally)

@@ -24,17 +24,18 @@ def process_state(function: OverlapSubject, inputs: PairSource, seed: int, tally
     watch = current()
     assert watch is not None, "a run watches"
     try:
-        for dtype in function.dtypes:
-            for again in (False, True):  # the first may load what it needs, and say so
-                pair = inputs.few(dtype, seed + again)
-                where = f"{name_of(dtype)}, forward"
-                with silent(where) if again else nullcontext(), left_alone(where), torch.no_grad():
-                    function.on_copies(*pair)
-                if "gradients" in function.claims.lacking:
-                    continue
-                leaves = [x.clone().requires_grad_() for x in pair]
-                with left_alone(f"{name_of(dtype)}, forward and backward"):
-                    dist_sq, log_det = function(*leaves)
-                    torch.autograd.grad((dist_sq + log_det).sum(), leaves, allow_unused=True)
+        with left_alone("process_state", whole=True):  # programs and threads that go on: before it is judged
+            for dtype in function.dtypes:
+                for again in (False, True):  # the first may load what it needs, and say so
+                    pair = inputs.few(dtype, seed + again)
+                    where = f"{name_of(dtype)}, forward"
+                    with silent(where) if again else nullcontext(), left_alone(where), torch.no_grad():
+                        function.on_copies(*pair)
+                    if "gradients" in function.claims.lacking:
+                        continue
+                    leaves = [x.clone().requires_grad_() for x in pair]
+                    with left_alone(f"{name_of(dtype)}, forward and backward"):
+                        dist_sq, log_det = function(*leaves)
+                        torch.autograd.grad((dist_sq + log_det).sum(), leaves, allow_unused=True)
     finally:  # what they raise may come of what an earlier one changed
         watch.judge(tally)

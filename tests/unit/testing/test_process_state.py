@@ -17,6 +17,9 @@ import pytest
 import torch
 
 import iga
+from iga.testing.checks import checks_of
+from iga.testing.faults import FAULTS
+from iga.testing.faults.matrix import examine
 from iga.testing.state.facets import FACETS
 from iga.testing.state.watch import Watch, left_alone, silent, unchanged, watching
 from iga.testing.targets import load_target
@@ -140,3 +143,8 @@ def test_what_prints_at_its_first_call_alone_is_silent_and_what_prints_at_every_
         print("a line")
     assert list(watch.changes) == ["it printed to standard output, and not at its first call alone"]
     assert capsys.readouterr().out == "a line\n"  # it is not lost
+
+
+def test_a_thread_that_only_its_own_calls_start_is_seen_before_the_check_is_judged() -> None:
+    (fault,) = (one for one in FAULTS["overlap"] if one.name == "a thread is left running")
+    assert examine(fault, "overlap", [checks_of("overlap")["process_state"]]).caught_by == ("process_state",)
