@@ -17,12 +17,12 @@ import torch
 
 from iga._runtime import threads
 from iga._typing import Tensor
+from iga.fuzz import sampling
 from iga.fuzz.bandit import Bandit
 from iga.fuzz.climbing import climb_error
 from iga.fuzz.objectives import Verdict, judge_pairs
 from iga.fuzz.packed import packed, unpacked
 from iga.fuzz.pair_cases import DRAWN, drawn, judged_again, shrunk
-from iga.fuzz.sampling import ENDS, GRIDS, SIZES, Suspects, grid, picked, screen, slowness
 from iga.fuzz.seeking import Coverage, seek
 from iga.fuzz.stream import Candidate, Covered, Judgement, Round
 from iga.search.climb import climb
@@ -100,7 +100,7 @@ class OverlapStream:
         self._begin(engine)
         with threads(1), watching(Watch()):
             if self.halvings < 0:
-                self.halvings = slowness(self.subject.function, self.space, self.subject.dtypes[0], self.alive)
+                self.halvings = sampling.slowness(self.subject.function, self.space, self.subject.dtypes[0], self.alive)
             {"sampling": self._sampling, "climb": self._climbing, "branches": self._branching}[engine]()
         gain = self._seen.gain + 5 * len(self._candidates)
         for name, value in self._worst.items():
@@ -134,31 +134,31 @@ class OverlapStream:
         dtypes = self.subject.dtypes
         if turn == 0:
             self._judged(self._known)
-        for k in range(GRIDS):
+        for k in range(sampling.GRIDS):
             dtype = dtypes[(turn + k) % len(dtypes)]
-            pairs = grid(self.space, self.generator, dtype, ENDS >> self.halvings)
+            pairs = sampling.grid(self.space, self.generator, dtype, sampling.ENDS >> self.halvings)
             if turn % 2 or self._flat:
-                pairs = picked(pairs, torch.arange(pairs[0].shape[0] * pairs[3].shape[0]))
+                pairs = sampling.picked(pairs, torch.arange(pairs[0].shape[0] * pairs[3].shape[0]))
             self._screened(pairs, dtype)
-        small, large = ([n for n in SIZES if (n <= FEW) == few] for few in (True, False))
+        small, large = ([n for n in sampling.SIZES if (n <= FEW) == few] for few in (True, False))
         # a stride that shares no factor with their number, so that very large ones come early
         sizes = [small[(4 * turn + k) % len(small)] for k in range(4)]
         sizes += [large[(2 * turn + k) * STRIDE % len(large)] for k in range(2)]
-        for size in (size for size in sizes if size <= SIZES[-1] >> 2 * self.halvings):
+        for size in (size for size in sizes if size <= sampling.SIZES[-1] >> 2 * self.halvings):
             dtype = dtypes[turn % len(dtypes)]
-            pairs = self.space.decode(self._sized(size), dtype)
-            self._screened(pairs, dtype, batch=True)
+            self._screened(sampling.repeated(self.space, self.generator, size, dtype), dtype, batch=True)
+        self._every_size(turn, dtypes[turn % len(dtypes)])
         self._judged(self.space.draw(self._population, self.generator, 0.8))
         first, every = DRAWN_AT
         if turn >= first and (turn - first) % every == 0:
             self._own_draws((turn - first) // every)
 
-    def _sized(self, size: int) -> Tensor:
-        """A batch of that size at little cost: some hundred genomes over and over, in another order."""
-        base = self.space.draw(min(size, 1024), self.generator, 0.5)
-        if size <= len(base):
-            return base
-        return base[torch.randint(0, len(base), (size,), generator=self.generator)]
+    def _every_size(self, turn: int, dtype: torch.dtype) -> None:
+        sizes = sampling.sizes_in_turn(turn, self.seed, self.halvings)
+        many = sampling.repeated(self.space, self.generator, max(sizes), dtype)
+        self._seen.examples += sum(sizes)
+        for size in sampling.odd_sizes(self.subject.function, many, sizes, dtype)[:4]:
+            self._screened(tuple(x[:size] for x in many), dtype, batch=True)  # pyright: ignore[reportArgumentType]
 
     def _climbing(self) -> None:
         turn = self.bandit.rounds.get("climb", 0)
@@ -255,7 +255,7 @@ class OverlapStream:
 
     def _screened(self, pairs: Pairs, dtype: torch.dtype, *, batch: bool = False) -> None:
         try:
-            suspects: Suspects = screen(self.subject.function, pairs, dtype)
+            suspects: sampling.Suspects = sampling.screen(self.subject.function, pairs, dtype)
         except Exception as error:  # whatever the accused raises is a finding about it
             if pairs[0].ndim > 3:  # whether it broadcasts is for the check of its ways of calling to say
                 self._flat = True
@@ -266,14 +266,17 @@ class OverlapStream:
         self._seen.examples += suspects.examples
         if not suspects.examples:
             return
-        worst = self.space.encode(picked(pairs, suspects.index[:LEADS]))
+        worst = self.space.encode(sampling.picked(pairs, suspects.index[:LEADS]))
         self._keep(worst[:4])
         if dtype == torch.float64 and not batch:
             self.leads = torch.cat([self.leads, worst])[-POOL:]
         near, names = suspects.index[suspects.share > NEAR], self._row_checks
         if not len(near):  # how near the nearest of so many comes is told all the same
             near, names = suspects.index[:LEADS], ["accuracy"]
-        checks, chosen = [self._checks[name] for name in names if name in self.checks], _as(picked(pairs, near))
+        checks, chosen = (
+            [self._checks[name] for name in names if name in self.checks],
+            _as(sampling.picked(pairs, near)),
+        )
         found = judge_pairs(checks, self.subject, chosen, len(near), dtypes=[dtype], digits=self.digits)
         self._note(found)
         if batch and "accuracy" in self.checks and not any(x.finding.verdict == "broken" for x in found.values()):

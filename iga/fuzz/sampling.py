@@ -2,12 +2,13 @@
 
 A grid of a query ends by b key ends that vary about one place is a · b pairs for the price of a + b decoded ones: most
 pairs come from there. `screen` compares their values with a cheap float64 formula, and the checks judge what it finds
-suspicious; it decides nothing. Batches of odd sizes, around powers of two and beyond, are screened in the same way.
+suspicious; it decides nothing. Batches of odd sizes, around powers of two and beyond, are screened in the same way; and
+at every size up to EVERY the first pairs of one batch are called by themselves: what one size alone gets wrong shows.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,21 @@ from iga.search.pairs import Pairs
 from iga.testing.judges.overlap import condition, overlap_reference
 from iga.testing.overlap import budgets
 
-__all__ = ["ENDS", "GRIDS", "SIZES", "Suspects", "by_pivots", "grid", "picked", "screen", "slowness"]
+__all__ = [
+    "ENDS",
+    "EVERY",
+    "GRIDS",
+    "SIZES",
+    "Suspects",
+    "by_pivots",
+    "grid",
+    "odd_sizes",
+    "picked",
+    "repeated",
+    "screen",
+    "sizes_in_turn",
+    "slowness",
+]
 
 ENDS = 512  # of a grid, on each side
 GRIDS = 3  # of a sampling round
@@ -50,6 +65,7 @@ SIZES = (
     ),
     *(100_000, 131_071, 131_073, 262_143, 262_145),
 )
+EVERY, A_ROUND = 2048, 64  # all batch sizes up to the one, so many in a round
 _CORES = (2, 1, 1, 2, 1, 1)
 
 
@@ -114,6 +130,44 @@ def screen(function: Callable[..., Any], given: Pairs, dtype: torch.dtype, *, mo
         return Suspects(torch.empty(0, dtype=torch.long), flat, 0)
     worst, index = flat.nan_to_num(nan=torch.inf).topk(min(most, flat.numel()))
     return Suspects(index, worst, flat.numel())
+
+
+def repeated(space: PairSpace, generator: torch.Generator, size: int, dtype: torch.dtype) -> Pairs:
+    """A batch of that size at little cost: some hundred genomes over and over, in another order."""
+    base = space.draw(min(size, 1024), generator, 0.5)
+    if size > len(base):
+        base = base[torch.randint(0, len(base), (size,), generator=generator)]
+    return space.decode(base, dtype)
+
+
+def sizes_in_turn(turn: int, seed: int, halvings: int) -> list[int]:
+    """The sizes of a round: of EVERY // A_ROUND rounds each meets others, in an order by the seed; fewer and smaller
+    ones for a slow function."""
+    most, count = EVERY >> halvings, A_ROUND >> halvings
+    order = torch.randperm(most, generator=torch.Generator().manual_seed(seed)).tolist()
+    return [order[(turn * count + k) % most] + 1 for k in range(count)]
+
+
+def odd_sizes(function: Callable[..., Any], given: Pairs, sizes: Sequence[int], dtype: torch.dtype) -> list[int]:
+    """The n of `sizes` at which the first n pairs of the list `given` get values, by themselves, that two evaluations
+    of them cannot differ by."""
+    found: list[int] = []
+    with torch.no_grad():
+        whole = function(*(x.clone() for x in given))
+        reference = by_pivots(*given)
+        allowed = budgets.value_budgets(*reference, condition(given[2], given[5]), dtype)
+        for n in sizes:
+            try:
+                parts = function(*(x[:n].clone() for x in given))
+                same = all(
+                    bool(((part - value[:n]).abs() <= 2 * allowed[name][:n]).all())
+                    for part, value, name in zip(parts, whole, ("dist_sq", "log_det"), strict=True)
+                )
+            except Exception:  # whoever asks meets it again
+                same = False
+            if not same:
+                found.append(n)
+    return found
 
 
 def picked(given: Pairs, index: Tensor) -> Pairs:

@@ -10,7 +10,7 @@ from iga.fuzz.bandit import Bandit
 from iga.fuzz.objectives import judge_pairs
 from iga.fuzz.overlap import ENGINES, OverlapStream
 from iga.fuzz.pair_cases import CLEARLY
-from iga.fuzz.sampling import by_pivots, grid, picked, screen
+from iga.fuzz.sampling import by_pivots, grid, picked, screen, sizes_in_turn
 from iga.fuzz.stream import Candidate
 from iga.overlap import gaussian_overlap
 from iga.search.pair_space import PairSpace
@@ -60,7 +60,7 @@ CHEAP = {  # of each kind one that is met in a second or two; benches/fuzz_bench
     "gradient": 8,
     "bump": 12,
     "table": 14,
-    "equality": 19,
+    "equality": 20,
 }
 
 
@@ -87,6 +87,19 @@ def test_a_batch_that_loses_its_tail_is_shrunk_to_the_smallest_such_batch() -> N
     stream._screened(pairs, torch.float32, batch=True)
     candidate = stream._candidates["accuracy"]
     assert len(stream.shrink(candidate, 20.0).call.inputs["q_rot"]) == 1025
+
+
+def test_a_batch_size_that_is_wrong_alone_is_met_in_a_few_rounds() -> None:
+    """No power of two is near it: every size up to 2048 has its turn."""
+    (fault,) = (one for one in CORNERS if one.name.startswith("the last of 384"))
+    stream = OverlapStream(fault.planted(CLEAN), checks=QUICK)
+    stream.halvings = 1  # sizes up to 1024
+    stream._begin("sampling")
+    for turn in range(32):
+        stream._every_size(turn, torch.float32)
+    assert len(stream._candidates["accuracy"].call.inputs["q_rot"]) in (385, 769)
+    met = [size for turn in range(32) for size in sizes_in_turn(turn, 7, 0)]
+    assert sorted(met) == list(range(1, 2049))
 
 
 @pytest.mark.parametrize("index", range(len(CORNERS)))
