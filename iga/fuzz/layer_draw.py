@@ -57,6 +57,11 @@ LADDERS: dict[str, list[int]] = {
 }
 
 
+# The largest of a second size of a call, and the least that sizes are cut down to, in this order.
+SECOND = {"residues": 200, "no_heads": 16, "no_qk_points": 16, "samples": 8}
+LEAST = {"no_qk_points": 1, "no_heads": 1, "samples": 1, "residues": 2}
+
+
 @dataclass(frozen=True)
 class Room:
     """What a target claims to take, where a draw has to stay; and the structures that it begins with, if any."""
@@ -99,24 +104,25 @@ class Room:
 
 
 def draw(room: Room, generator: Generator, subject: str, value: int) -> LayerGenome:
-    """A call whose size `subject`, one of LADDERS, is `value`, as far as that is claimed."""
+    """A call whose size `subject`, one of LADDERS, is `value`, as far as that is claimed; of some another one is large
+    too, since what is wrong may be so for many heads of a long chain alone."""
     small = {"no_heads": 3, "no_qk_points": 4, "c_hidden": 6, "c_s": 8, "c_z": 5, "no_v_points": 4}
     sizes = {name: _whole(generator, 1, most) for name, most in small.items()}
-    residues = _whole(generator, 2, 9)
-    samples = 1 if _chance(generator, 0.6) else _whole(generator, 2, 4)
-    if subject in sizes:
-        sizes[subject] = value
-    elif subject == "residues":
-        residues, samples = value, 1 if value > 40 else samples
-    elif subject == "samples":
-        samples = value
+    sizes["residues"], alone = _whole(generator, 2, 9), _chance(generator, 0.6) or subject == "residues" and value > 40
+    sizes["samples"] = 1 if alone else _whole(generator, 2, 4)
+    sizes[subject] = value
+    second = list(SECOND)[_whole(generator, 0, len(SECOND) - 1)] if _chance(generator, 0.4) else subject
+    if second != subject:
+        sizes[second] = round(SECOND[second] ** float(torch.rand((), generator=generator)))
+    residues, samples = sizes.pop("residues"), sizes.pop("samples")
     sizes = {name: room.size(name, x) for name, x in sizes.items()}
     residues, samples = room.size("residues", residues), room.size("samples", samples)
-    # what is no subject gives way
+    # what is no subject gives way, the second one last
+    order = sorted(LEAST, key=lambda name: name == second)
     while samples * sizes["no_heads"] * sizes["no_qk_points"] * residues**2 > PAIR_POINTS:
-        for name, least in (("no_qk_points", 1), ("no_heads", 1), ("samples", 1), ("residues", 2)):
+        for name in order:
             now = sizes.get(name, samples if name == "samples" else residues)
-            if name != subject and now > room.size(name, least):
+            if name != subject and now > room.size(name, LEAST[name]):
                 if name in sizes:
                     sizes[name] = room.size(name, max(now // 2, 1))
                 elif name == "samples":

@@ -42,7 +42,7 @@ from iga.testing.modes import TF32_BITS, ShortProducts
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
 
-__all__ = ["MODES", "reduced_precision"]
+__all__ = ["MODES", "REACH", "reaching", "reduced_precision", "turned"]
 
 DEPTH = 16
 RESIDUES, FEW = 20, 8  # products round alike however many residues and points there are
@@ -72,7 +72,7 @@ def reduced_precision(subject: Subject, cases: list[Case], contract: Contract, s
         if index == 0:
             require_geometry(subject, layer, given, tally)
         far = [(", two groups 500 nm apart", parted(given, torch.tensor(SHIFT, dtype=torch.float64)))]
-        far += [(f", Gaussians {REACH:g} nm from their residues", _reaching(given))]
+        far += [(f", Gaussians {REACH:g} nm from their residues", reaching(given))]
         for place, case in [("", given), *(far if index % FAR_EVERY == 0 else [])]:
             rounding = sensitivity(subject, layer, case, seed, tally)
             exact = rounding.output
@@ -85,7 +85,7 @@ def reduced_precision(subject: Subject, cases: list[Case], contract: Contract, s
                 could_fail = allowed < exact.abs().amax()
                 tally.add((output - exact).abs() / allowed, 1.0, f"{where}: output", could_fail=could_fail)
                 if index == 0 and case is not far[0][1] and name in AUTOCAST:
-                    _turned(subject, layer, case, output, exact, seed, where, tally)
+                    turned(subject, layer, case, output, exact, seed, where, tally)
                 if index == 0 and case is given and name in AUTOCAST:
                     _digits(subject, layer, case, AUTOCAST[name], where, tally)
                 if trace is None:
@@ -96,7 +96,7 @@ def reduced_precision(subject: Subject, cases: list[Case], contract: Contract, s
                     accuracy.judge_trace(Observation(subject, layer, case, trace, contract, where), tally)
 
 
-def _reaching(case: Case) -> Case:
+def reaching(case: Case) -> Case:
     """The case with its Gaussians where they are and the residues further off: local means as long as REACH."""
     r = case.rigid
     out = torch.nn.functional.normalize(r.local_mean.double() + 1e-3, dim=-1) * REACH
@@ -105,7 +105,7 @@ def _reaching(case: Case) -> Case:
     return replace(case, rigid=rigid)
 
 
-def _turned(
+def turned(
     subject: Subject,
     layer: nn.Module,
     case: Case,

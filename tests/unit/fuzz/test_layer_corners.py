@@ -36,6 +36,12 @@ def half_turned(genome: LayerGenome) -> LayerGenome:
     return with_distance(replace(genome, rot=rot, log_scale=log_scale), 3.105)
 
 
+def last_masked(genome: LayerGenome) -> LayerGenome:
+    mask = torch.ones_like(genome.mask)
+    mask[:, -1] = False
+    return replace(genome, mask=mask)
+
+
 def flat(genome: LayerGenome) -> LayerGenome:
     """The first residue of scales 400 : 1, its mean 5.01 nm off."""
     mean, log_scale = genome.local_mean.clone(), genome.log_scale.clone()
@@ -83,6 +89,10 @@ REGIONS: dict[str, tuple[str, LayerGenome]] = {
     "a weight is off in a box of pairs": ("reference", half_turned(ONE)),
     "a flat residue takes another way": ("reference", flat(ONE)),
     "one bin of distances is wrong": ("reference", with_distance(ONE, 15.839)),
+    "one head of many forgets the mask of a long chain": (
+        "masked_removed",
+        last_masked(a_call(value=66).sized(no_heads=6, no_qk_points=1)),
+    ),
 }
 
 

@@ -25,7 +25,7 @@ from helpers.layer_calls import (
 from helpers.subjects import Plain
 from iga.fuzz.layer import LayerStream
 from iga.fuzz.layer_counterexample import main, write_layer_counterexample
-from iga.fuzz.layer_draw import LADDERS, Room, draw, draw_ordinary, ladder, mutated
+from iga.fuzz.layer_draw import LADDERS, PAIR_POINTS, Room, draw, draw_ordinary, ladder, mutated
 from iga.fuzz.layer_genome import call_of, case_of, genome_of
 from iga.fuzz.layer_structures import parts_of, stretch
 from iga.fuzz.messages import candidate_of, document_of
@@ -128,6 +128,13 @@ def test_ladders_hold_each_number_once_and_small_ones_first() -> None:
     for name, rungs in LADDERS.items():
         assert sorted(rungs) == list(range(1, max(rungs) + 1)), name
     assert LADDERS["residues"].index(129) < 60 and ladder(64, first=17).index(7) == 6
+
+
+def test_of_some_calls_two_sizes_are_large_and_none_is_too_costly() -> None:
+    generator = torch.Generator().manual_seed(0)
+    calls = [draw(ROOM, generator, "no_heads", 6) for _ in range(100)]
+    assert all(one.sizes["no_heads"] == 6 and one.pair_points <= PAIR_POINTS for one in calls)
+    assert any(one.residues > 64 for one in calls) and sum(one.residues < 10 for one in calls) > 70
 
 
 def test_calls_begin_with_stretches_of_structures_and_copies_stand_beside_one_another() -> None:
