@@ -38,7 +38,7 @@ def test_the_table_of_the_budgets_is_what_the_sources_say(capsys):
 
 
 def test_the_table_of_the_theory_is_that_of_the_budgets():
-    text = Path("docs/theory.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs/theory.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| (\d[\d |]*) \|", text, re.MULTILINE))
     counts = {
         kind: " | ".join(str(getattr(r, kind)) for r in IMPLEMENTATIONS.values()) for kind in vars(counted("cpu"))
