@@ -28,7 +28,8 @@ from iga.testing.layer.batch_ways import BATCHES, MASKS, SHAPES
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import build, cast, kept, masked, native, redrawn, skew
 from iga.testing.layer.guards import require_geometry
-from iga.testing.layer.modes import REACH, reaching, turned
+from iga.testing.layer.modes import DEPTH, REACH, SHIFT, reaching, turned
+from iga.testing.layer.modes import MODES as PRECISIONS
 from iga.testing.layer.scene import Situation, layer_scene, plain_of, situation_of
 from iga.testing.layer.sensitivity import Sensitivity, sensitivity
 from iga.testing.layer.sizes import SPREAD
@@ -45,9 +46,6 @@ __all__ = ["calls_agree", "compiled_calls"]
 RESIDUES = (19, 11)  # over and under the sixteen that blocks of many kernels have
 FEW = 4  # points: no way of calling sees how many there are
 AUTOCAST, FORWARD = "autocast", "forward_ad"
-SHIFT = (150.0, -160.0, 120.0)  # 250 nm: of two groups as far from the middle, a bf16 coordinate is off by 0.5 nm
-DEPTH = 16  # roundings of a row under autocast (docs/theory.md, 13.3)
-BF16 = 2.0**-8
 
 OWN = [way for way in COMMON if way.name != TWO_AT_ONCE]  # of which a layer has its own
 ROWS: tuple[Way, ...] = (*OWN, *PROCESS, *BATCHES, *SHAPES, *MASKS, *MODES, *COPIES, *PARAMETERS, *TRANSFORMS)
@@ -113,7 +111,7 @@ def _autocast(scene: Scene, rounding: Sensitivity, where: str, tally: Tally) -> 
     for place, case in (("", here.case), (", two groups 500 nm apart", far), (reach, reaching(here.case))):
         found = rounding if case is here.case else sensitivity(here.subject, here.layer, case, here.seed, tally)
         exact = found.output
-        allowed = (found.budget(BF16, u_geometry=u, terms=DEPTH) + found.budget(u))[valid]
+        allowed = (found.budget(PRECISIONS["bf16 autocast"], u_geometry=u, terms=DEPTH) + found.budget(u))[valid]
         try:
             with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
                 output = here.output(case).double()

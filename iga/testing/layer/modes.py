@@ -42,7 +42,7 @@ from iga.testing.modes import TF32_BITS, ShortProducts
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
 
-__all__ = ["MODES", "REACH", "reaching", "reduced_precision", "turned"]
+__all__ = ["DEPTH", "MODES", "REACH", "SHIFT", "reaching", "reduced_precision", "turned"]
 
 DEPTH = 16
 RESIDUES, FEW = 20, 8  # products round alike however many residues and points there are
