@@ -157,7 +157,7 @@ class OverlapStream:
         sizes = sampling.sizes_in_turn(turn, self.seed, self.halvings)
         many = sampling.repeated(self.space, self.generator, max(sizes), dtype)
         self._seen.examples += sum(sizes)
-        for size in sampling.odd_sizes(self.subject.function, many, sizes, dtype)[:4]:
+        for size in sampling.odd_sizes(self.subject.function, many, sizes, dtype, self.alive)[:4]:
             self._screened(tuple(x[:size] for x in many), dtype, batch=True)  # pyright: ignore[reportArgumentType]
 
     def _climbing(self) -> None:
@@ -273,10 +273,8 @@ class OverlapStream:
         near, names = suspects.index[suspects.share > NEAR], self._row_checks
         if not len(near):  # how near the nearest of so many comes is told all the same
             near, names = suspects.index[:LEADS], ["accuracy"]
-        checks, chosen = (
-            [self._checks[name] for name in names if name in self.checks],
-            _as(sampling.picked(pairs, near)),
-        )
+        checks = [self._checks[name] for name in names if name in self.checks]
+        chosen = _as(sampling.picked(pairs, near))
         found = judge_pairs(checks, self.subject, chosen, len(near), dtypes=[dtype], digits=self.digits)
         self._note(found)
         if batch and "accuracy" in self.checks and not any(x.finding.verdict == "broken" for x in found.values()):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,6 +101,18 @@ def test_a_batch_size_that_is_wrong_alone_is_met_in_a_few_rounds() -> None:
     assert len(stream._candidates["accuracy"].call.inputs["q_rot"]) in (385, 769)
     met = [size for turn in range(32) for size in sizes_in_turn(turn, 7, 0)]
     assert sorted(met) == list(range(1, 2049))
+
+
+def test_what_raises_on_a_larger_batch_alone_is_a_candidate_and_ends_no_round() -> None:
+    def raises(*pair):
+        assert len(pair[0]) < 1000, "too many"
+        return CLEAN(*pair)
+
+    stream = OverlapStream(replace(CLEAN, function=raises), checks=QUICK)
+    stream.halvings = 0
+    stream._begin("sampling")
+    stream._every_size(0, torch.float32)
+    assert stream._candidates
 
 
 @pytest.mark.parametrize("index", range(len(CORNERS)))
