@@ -85,6 +85,13 @@ def _by_length(layer: Any, trace: Any, *inputs: Any) -> Tensor:
     return trace.logits * (n.log() / math.log(LONG))[..., None, None, None]
 
 
+def _no_angle_at_a_half_turn(layer: Any, trace: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Of a logarithm of Rᵢᵀ Rⱼ that is θ/(2 sin θ) times what is antisymmetric, nothing is left where sin θ is 0."""
+    tr = torch.einsum("...iab,...jab->...ij", r.rot, r.rot)
+    lost = (tr == -1)[..., None, :, :]
+    return torch.where(lost, trace.logits - trace.geo_scaled, trace.logits)
+
+
 FAULTS: tuple[Fault, ...] = (
     *layer_slips(
         "gradients",
@@ -101,6 +108,13 @@ FAULTS: tuple[Fault, ...] = (
             ("a first block of padding has no number", "the first 64 residues masked", _no_number_behind_padding),
             ("a middle is counted in eight bits", "over 255 valid residues", _middle_in_eight_bits, "large_sizes"),
         ],
+    ),
+    of_logits(
+        "geometry",
+        "the angle between frames is left out at half a turn",
+        "frames exactly half a turn apart",
+        _no_angle_at_a_half_turn,
+        "reference_agrees",
     ),
     of_logits("geometry", "logits grow with the length", "over 128 valid residues", _by_length, "reference_agrees"),
 )

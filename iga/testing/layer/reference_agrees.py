@@ -27,6 +27,7 @@ from iga.testing.layer.references import Unpaired, find_reference, paired, param
 from iga.testing.layer.sensitivity import FEATURES, GEOMETRY, POSITION, PROBES, allowed_of, chain, shaken
 from iga.testing.layer.sizes import large_case
 from iga.testing.layer.subject import Subject
+from iga.testing.layer.symmetry import HALF_TURNS
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
 
@@ -60,7 +61,7 @@ def reference_agrees(subject: Subject, cases: list[Case], contract: Contract, se
             asked.append((subject, BETWEEN[turn % len(BETWEEN)], FEWEST, None))
         if index == 0:
             asked += [(subject, usual, FEWEST, partial(_drawn_apart, times=times)) for times in APART]
-            asked.append((subject, usual, FEWEST, _at_the_start))
+            asked += [(subject, usual, FEWEST, change) for change in (_at_the_start, _half_turned)]
             asked.append((subject, usual, FEWEST, partial(_wide, ceiling=contract.sigma_max, seed=seed)))
             asked.append((_with_heads(subject, HEADS), usual, FEWEST, None))
         for at, points, most, change in asked:
@@ -153,6 +154,15 @@ def _at_the_start(case: Case) -> Case:
     frame = Frame(torch.eye(3, dtype=r.dtype).expand_as(r.rot).clone(), torch.zeros_like(r.trans))
     rigid = GaussianRigid(frame, r.local_mean, r.log_scale)
     return replace(case, label=f"{case.label}, all frames the identity", rigid=rigid)
+
+
+def _half_turned(case: Case) -> Case:
+    """Frames of the identity and of exact half turns, in turn: between two residues there is none, or a half turn."""
+    r = case.rigid
+    some = torch.stack([torch.eye(3, dtype=torch.float64), *(turn for _, turn in HALF_TURNS)]).to(r.rot)
+    rot = some[torch.arange(r.rot.shape[-3]) % len(some)].expand_as(r.rot).clone()
+    rigid = GaussianRigid(Frame(rot, r.trans), r.local_mean, r.log_scale)
+    return replace(case, label=f"{case.label}, frames half a turn apart", rigid=rigid)
 
 
 def _wide(case: Case, ceiling: float, seed: int) -> Case:

@@ -24,7 +24,7 @@ from iga.testing.layer.sensitivity import sensitivity
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 
-__all__ = ["moved", "parted", "se3_invariance"]
+__all__ = ["HALF_TURNS", "moved", "parted", "se3_invariance"]
 
 FAR = 1000.0  # nm
 FEW = 15  # residues
