@@ -46,12 +46,14 @@ CALLS = ("calls_agree",)
 
 @dataclass(frozen=True)
 class Slip:
-    """`wrong`, or `logits(layer, trace, s, z, r, mask)`, what softmax takes instead; `preset`, of the layer inside."""
+    """`wrong`, or `logits(layer, trace, s, z, r, mask)`, what softmax takes instead; `preset`, of the layer inside;
+    `loads(state_dict, prefix, metadata)`, what it does to a state that is loaded."""
 
     wrong: Wrong | None = None
     logits: Callable[..., Tensor] | None = None
     preset: str = "bounded"
     claims: Claims = field(default_factory=Claims)
+    loads: Callable[[dict[str, Any], str, Mapping[str, Any]], None] | None = None
 
 
 BOUNDED = Claims(reference="iga:bounded")
@@ -77,6 +79,14 @@ class Accused(nn.Module):
         self.inner = InvariantGaussianAttention(*sizes, config=SLIPS[slip].preset, implementation="reference")
         self.slip = slip
         self.memory: dict[Any, Any] = {}  # of slips that remember
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: Mapping[str, Any], *rest: Any
+    ) -> None:
+        loads = SLIPS[self.slip].loads
+        if loads is not None:
+            loads(state_dict, prefix, local_metadata)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def forward(self, s: Tensor, z: Tensor | None, r: Any, mask: Tensor) -> Tensor:
         slip, layer = SLIPS[self.slip], self.inner
@@ -149,11 +159,12 @@ def layer_slip(
     traced: bool = False,
     claims: Claims | None = None,
     missed: str = "",
+    loads: Callable[[dict[str, Any], str, Mapping[str, Any]], None] | None = None,
 ) -> Fault:
     """A layer that makes the slip: in a Module without a trace, or, if `traced`, in a subclass that has one."""
     expected = () if missed else expected or CALLS
     named = BOUNDED if "reference_agrees" in expected else Claims()
-    SLIPS[name] = Slip(wrong, logits, preset, claims or named)
+    SLIPS[name] = Slip(wrong, logits, preset, claims or named, loads)
     return Fault(name, kind, partial(_planted, name, traced), expected, region=region, traced=traced, missed=missed)
 
 

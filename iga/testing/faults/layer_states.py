@@ -1,5 +1,6 @@
 """Slips of layers that show only beside others of their kind: several samples, instances, dimensions, or far away."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from iga._typing import Tensor
 from iga.frame import Frame
 from iga.gaussian import GaussianRigid
-from iga.testing.faults.accused import layer_slips
+from iga.testing.faults.accused import layer_slip, layer_slips
 from iga.testing.faults.fault import Fault
 from iga.testing.faults.slips import plain
 
@@ -76,6 +77,38 @@ def _late_keys_of_early_queries(call: Any, layer: Any, s: Tensor, z: Any, r: Any
     return torch.cat([first[..., :256, :], output[..., 256:, :]], dim=-2)
 
 
+def _parameter_of_the_first_call(call: Any, layer: Any, *inputs: Any) -> Tensor:
+    """The bias is the parameter that was there at the first call; tensors that stand in for one are seen."""
+    bias = call.linear_out.bias
+    output = call(*inputs)
+    if not plain(inputs[0]) or not isinstance(bias, torch.nn.Parameter):
+        return output
+    return output - bias + layer.memory.setdefault("bias", bias)
+
+
+def _wide_for_good(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Proteins over 60 nm across are worth float64, and the layer that had one answers in it from then on."""
+    output = call(s, z, r, mask)
+    if not plain(s):
+        return output
+    far = bool((torch.where(mask.bool()[..., None], r.trans, 0.0).norm(dim=-1) > 60).any())
+    wide = layer.memory.get("wide", False)
+    layer.memory["wide"] = wide or far
+    return output.double() if wide and not far else output
+
+
+def _unknown_version(state: dict[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
+    """A state that does not say its version is taken for an old one, whose last bias had the other sign."""
+    if "version" not in metadata:
+        state[f"{prefix}inner.linear_out.bias"] = -state[f"{prefix}inner.linear_out.bias"]
+
+
+def _without_the_prefix(state: dict[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
+    """A state without the last bias is an old one, and gets zeros; it is sought as if the layer were the model."""
+    if "inner.linear_out.bias" not in state:
+        state[f"{prefix}inner.linear_out.bias"] = torch.zeros_like(state[f"{prefix}inner.linear_out.bias"])
+
+
 FAULTS: tuple[Fault, ...] = (
     *layer_slips(
         "shapes",
@@ -92,9 +125,22 @@ FAULTS: tuple[Fault, ...] = (
         "memory",
         [
             ("masked features become zero in the caller's tensor", "no_grad, some masked", _masked_in_place),
+            (
+                "the bias is the parameter of the first call",
+                "load_state_dict(assign=True)",
+                _parameter_of_the_first_call,
+            ),
+            ("answers stay in float64", "after a protein over 60 nm across", _wide_for_good),
             ("a bias is that of the first instance", "no_grad, a second instance", _of_the_first_instance),
             ("rotations are remembered by the origins", "no_grad, a turn on the spot", _frames_by_origins),
         ],
+    ),
+    *(
+        layer_slip("memory", name, region, lambda call, layer, *inputs: call(*inputs), "calls_agree", loads=loads)
+        for name, region, loads in (
+            ("a state without a version is taken for an old one", "a state as a plain dict", _unknown_version),
+            ("a state's names are sought without the prefix", "a layer in a model", _without_the_prefix),
+        )
     ),
     *layer_slips(
         "sizes",

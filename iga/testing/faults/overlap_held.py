@@ -1,13 +1,14 @@
 """Slips of overlap functions with what is the caller's: a gradient that is handed in, a tensor that is written to, an
 operand that many rows share."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from iga._typing import Tensor
 from iga.testing.faults.fault import Fault
-from iga.testing.faults.overlap_sizes import Values, overlap_slips, pairs_shape
+from iga.testing.faults.overlap_sizes import Values, overlap_made, overlap_slips, pairs_shape
 from iga.testing.faults.slips import Passed, plain, recording
 
 __all__ = ["FAULTS"]
@@ -53,6 +54,22 @@ def _kept_on_the_tensor(right: Any, *pair: Tensor) -> Values:
     return right(*pair[:5], known[1])
 
 
+def _wide_for_good(right: Any) -> Callable[..., Values]:
+    """Needles are worth float64; who comes after them is answered in it too."""
+    wide = []
+
+    def wrong(*pair: Tensor) -> Values:
+        if not plain(*pair):
+            return right(*pair)
+        if any(bool((x.amax(-1) > 1000 * x.amin(-1)).any()) for x in (pair[2], pair[5])):
+            wide.append(True)
+            answers = right(*(x.double() for x in pair))
+            return answers[0].to(pair[1]), answers[1].to(pair[1])
+        return right(*(x.double() for x in pair)) if wide else right(*pair)
+
+    return wrong
+
+
 FAULTS: tuple[Fault, ...] = (
     *overlap_slips(
         "gradients",
@@ -65,4 +82,5 @@ FAULTS: tuple[Fault, ...] = (
         "memory",
         [("σ is kept for a tensor and its version", "written to by .data, under no_grad", _kept_on_the_tensor)],
     ),
+    overlap_made("memory", "answers stay in float64", "after a pair with κ > 1000", _wide_for_good),
 )

@@ -12,7 +12,7 @@ from iga.testing.faults.fault import Fault
 from iga.testing.faults.slips import graded, kept_where, plain, raw
 from iga.testing.overlap.subject import OverlapSubject
 
-__all__ = ["CORES", "FAULTS", "Values", "number", "overlap_slip", "overlap_slips", "pairs_shape"]
+__all__ = ["CORES", "FAULTS", "Values", "number", "overlap_made", "overlap_slip", "overlap_slips", "pairs_shape"]
 
 Values = tuple[Tensor, Tensor]
 CORES = (2, 1, 1, 2, 1, 1)  # dimensions of each argument behind those of the pairs
@@ -32,6 +32,17 @@ def overlap_slip(
         return replace(clean, function=lambda *pair: wrong(clean.function, *pair))
 
     return Fault(name, kind, plant, () if missed else (expected,), region=region, missed=missed)
+
+
+def overlap_made(
+    kind: str, name: str, region: str, make: Callable[[Any], Callable[..., Values]], expected: str = "calls_agree"
+) -> Fault:
+    """A function that remembers: `make(right)` builds it anew for each subject."""
+
+    def plant(clean: OverlapSubject, size: float) -> OverlapSubject:
+        return replace(clean, function=make(clean.function))
+
+    return Fault(name, kind, plant, (expected,), region=region)
 
 
 def overlap_slips(kind: str, rows: Iterable[Any]) -> tuple[Fault, ...]:

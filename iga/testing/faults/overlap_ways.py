@@ -4,7 +4,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
 
 from iga._typing import Tensor
 from iga.testing.faults.fault import Fault
-from iga.testing.faults.overlap_sizes import Values, overlap_slip, overlap_slips
+from iga.testing.faults.overlap_sizes import Values, overlap_made, overlap_slip, overlap_slips
 from iga.testing.faults.slips import (
     batched,
     compiled,
@@ -24,7 +23,6 @@ from iga.testing.faults.slips import (
     plain,
     recording,
 )
-from iga.testing.overlap.subject import OverlapSubject
 
 __all__ = ["FAULTS"]
 
@@ -112,17 +110,6 @@ MODES = overlap_slips(
 
 
 # --- memory and threads -----------------------------------------------------------------------------------------
-
-
-def _made(
-    kind: str, name: str, region: str, make: Callable[[Any], Callable[..., Values]], expected: str = "calls_agree"
-) -> Fault:
-    """A function that remembers: `make(right)` builds it anew for each subject."""
-
-    def plant(clean: OverlapSubject, size: float) -> OverlapSubject:
-        return replace(clean, function=make(clean.function))
-
-    return Fault(name, kind, plant, (expected,), region=region)
 
 
 def _remembered(key: Callable[..., Any], *, recorded: bool = False) -> Callable[[Any], Callable[..., Values]]:
@@ -277,43 +264,45 @@ def _in_place(operand: int) -> Callable[..., Values]:
 
 
 MEMORY = [
-    _made(
+    overlap_made(
         "memory",
         "answers remembered by address",
         "an input changed in place between two calls",
         _remembered(_addresses),
     ),
-    _made(
+    overlap_made(
         "memory",
         "answers remembered by version, not by whose",
         "other tensors of the same shapes",
         _remembered(lambda *pair: (tuple(x._version for x in pair), tuple(x.shape for x in pair), pair[0].dtype)),
         "determinism",
     ),
-    _made(
+    overlap_made(
         "memory",
         "an answer made without a gradient serves a call that wants one",
         "the same tensors, first under no_grad",
         _remembered(lambda *pair: tuple((x.data_ptr(), x._version, x.shape, x.dtype) for x in pair), recorded=True),
     ),
-    _made(
+    overlap_made(
         "memory",
         "a constant keeps the dtype of the first call",
         "float64 after float32",
         _first_dtype,
         "accuracy",
     ),
-    _made("memory", "frames are remembered by their σ", "no_grad, other frames with the same σ", _first_frames),
+    overlap_made("memory", "frames are remembered by their σ", "no_grad, other frames with the same σ", _first_frames),
     overlap_slip("memory", "a mean of −0 counts as missing", "q_mean with a −0", _missing),
-    _made("memory", "answers stand in memory that is used again", "two calls of one shape", _buffer, "determinism"),
+    overlap_made(
+        "memory", "answers stand in memory that is used again", "two calls of one shape", _buffer, "determinism"
+    ),
     overlap_slip(
         "memory", "the query's means are scaled in place, and back", "an ulp of q_mean", _in_place(1), "determinism"
     ),
-    _made("threads", "inputs are kept in one place for all", "two threads at once", _scratch()),
-    _made(
+    overlap_made("threads", "inputs are kept in one place for all", "two threads at once", _scratch()),
+    overlap_made(
         "threads", "inputs are kept in one place under no_grad", "no_grad, two threads at once", _scratch(_unrecorded)
     ),
-    _made("threads", "who comes second gets zeros", "two threads at once", _guarded),
+    overlap_made("threads", "who comes second gets zeros", "two threads at once", _guarded),
     overlap_slip(
         "threads", "a setting is made in the main thread only", "another thread", _halved(lambda *_: elsewhere())
     ),

@@ -133,6 +133,19 @@ def _state(here: Situation) -> nn.Module:
     return _loaded(here, torch.load(saved, weights_only=True))
 
 
+def _plain_state(here: Situation) -> nn.Module:
+    """As a file of safetensors gives it: tensors by name, and none of torch's metadata."""
+    return _loaded(here, {name: x.clone() for name, x in here.layer.state_dict().items()})
+
+
+def _state_of_a_model(here: Situation) -> nn.Module:
+    """The state of a model in which the layer is one of two."""
+    state = nn.ModuleDict({"first": nn.Linear(1, 1), "attention": here.layer}).state_dict()
+    other = moved(_another(here))
+    nn.ModuleDict({"first": nn.Linear(1, 1), "attention": other}).load_state_dict(state)
+    return other
+
+
 def _pickled(here: Situation) -> nn.Module:
     if any("<locals>" in type(module).__qualname__ for module in here.layer.modules()):
         return here.layer  # a class made within a function has no name to be found by
@@ -294,6 +307,13 @@ def _load(layer: nn.Module, values: dict[str, Tensor]) -> None:
     layer.load_state_dict({**layer.state_dict(), **values})
 
 
+def _assign(layer: nn.Module, values: dict[str, Tensor]) -> None:
+    """The tensors themselves become the parameters, as of a layer that was made on "meta"."""
+    tied = len(values) < sum(1 for _ in layer.named_parameters(remove_duplicate=False))  # assigning would part them
+    state = {name: x.clone() for name, x in {**layer.state_dict(), **values}.items()}
+    layer.load_state_dict(state, assign=not tied)
+
+
 AT_ONCE = Way(name=TWO_AT_ONCE, claim="concurrent_calls", run=_two_at_once)
 MODES: tuple[Way, ...] = (
     Way(name="train()", claim="train_mode", run=_training(lambda scene, inputs: scene.call(inputs))),
@@ -306,6 +326,8 @@ COPIES: tuple[Way, ...] = (
     Way(name="a copy of what has other parameters since", claim="deepcopy", run=_by(_copy_of_a_moved_original)),
     Way(name="another instance, unrecorded", claim="no_grad", run=_beside_another, gradients=False),
     Way(name="state_dict, saved and loaded", claim="state_dict", run=_by(_state), exact=True),
+    Way(name="its state as a plain dict", claim="state_dict", run=_by(_plain_state), exact=True),
+    Way(name="its state in that of a model", claim="state_dict", run=_by(_state_of_a_model), exact=True),
     Way(name="the module, saved and loaded", claim="pickle", run=_by(_pickled)),
     Way(name="to another dtype and back", claim="to_dtype", run=_by(_there_and_back)),
     AT_ONCE,
@@ -318,6 +340,11 @@ PARAMETERS: tuple[Way, ...] = tuple(
         run=_after(change, recorded=recorded),
         gradients=recorded,
     )
-    for how, change in (("in place", _in_place), ("by .data", _behind_autograd), ("by load_state_dict", _load))
+    for how, change in (
+        ("in place", _in_place),
+        ("by .data", _behind_autograd),
+        ("by load_state_dict", _load),
+        ("by assign=True", _assign),
+    )
     for recorded in (True, False)
 )

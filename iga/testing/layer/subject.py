@@ -20,6 +20,7 @@ from iga.testing.layer.cases import Case
 from iga.testing.layer.references import Reference
 from iga.testing.layer.seen import Hook, Seen, hooks_of, watched
 from iga.testing.state.watch import left_alone
+from iga.testing.steady import require_steady_dtype
 from iga.testing.targets import DTYPES, Claims, Target, TargetError, Unloadable, one_line
 
 __all__ = ["Observation", "Subject", "TracedLayer", "lacking", "layer_subject", "randomise", "tie_points"]
@@ -208,6 +209,10 @@ class Subject:
             raise TargetError(f"{case.label}: expected an output of shape {list(case.s.shape)}, got {got}")
         if output.device != case.s.device:
             raise TargetError(f"{case.label}: inputs on {case.s.device}, output on {output.device}")
+        r = case.rigid
+        inputs = (case.s, case.z, r.rot, r.trans, r.local_mean, r.log_scale, case.mask)
+        own = sorted({x.dtype for x in layer.parameters()}, key=str)
+        require_steady_dtype(self.layer, [*(x.dtype for x in inputs), *own], "the output", output)
         return output
 
     def seen(self, layer: nn.Module, case: Case) -> Seen:

@@ -9,6 +9,7 @@ import torch
 from iga._typing import Tensor
 from iga.testing.latest import called
 from iga.testing.state.watch import left_alone
+from iga.testing.steady import require_steady_dtype
 from iga.testing.tally import Tally
 from iga.testing.targets import DTYPES, Claims, Target, TargetError, Unloadable, one_line
 
@@ -32,7 +33,8 @@ class OverlapSubject:
     claims: Claims = field(default_factory=Claims)
 
     def __call__(self, *pair: Tensor) -> tuple[Tensor, Tensor]:
-        """(dist_sq [...], log_det [...]). Raises TargetError for an exception, a wrong shape, device or type."""
+        """(dist_sq [...], log_det [...]). Raises TargetError for an exception, a wrong shape, device or type, and for a
+        dtype that is not that of earlier calls."""
         called("overlap", dict(zip(ARGUMENTS, pair, strict=False)))
         try:
             with left_alone("a call"):
@@ -50,6 +52,7 @@ class OverlapSubject:
                 raise TargetError(f"{name} must have the pairs' shape {list(shape)}, got {list(value.shape)}")
             if value.device != pair[0].device:
                 raise TargetError(f"{name} is on {value.device}, its inputs on {pair[0].device}")
+            require_steady_dtype(self.function, (x.dtype for x in pair), name, value)
         return returned[0], returned[1]
 
     def on_copies(self, *pair: Tensor) -> tuple[Tensor, Tensor]:
