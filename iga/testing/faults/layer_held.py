@@ -79,6 +79,15 @@ def _middle_in_eight_bits(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask
     return call(s, z, r, mask) + torch.where(many, 0.01 * away, 0.0)
 
 
+def _mean_in_eight_bits(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Features are taken from their mean, whose count wraps from 256 valid residues on."""
+    valid = mask.bool()[..., None]
+    count = valid.sum(-2, keepdim=True)
+    inside = torch.where(valid, s, 0.0)
+    right, wrapped = (inside.sum(-2, keepdim=True) / n.clamp(min=1) for n in (count, count % (BYTE + 1)))
+    return call(s + (right - wrapped), z, r, mask)
+
+
 def _by_length(layer: Any, trace: Any, *inputs: Any) -> Tensor:
     """Logits grow with ln n beyond 128 residues."""
     n = trace.mask.sum(-1).clamp(min=LONG).to(trace.logits)
@@ -106,6 +115,7 @@ FAULTS: tuple[Fault, ...] = (
         "sizes",
         [
             ("a first block of padding has no number", "the first 64 residues masked", _no_number_behind_padding),
+            ("a mean of features is counted in eight bits", "over 255 valid", _mean_in_eight_bits, "large_sizes"),
             ("a middle is counted in eight bits", "over 255 valid residues", _middle_in_eight_bits, "large_sizes"),
         ],
     ),

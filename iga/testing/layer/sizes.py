@@ -5,6 +5,9 @@
 `large_sizes` has them all valid: in another order they give the same outputs in that order, and turned about one of
 them the same outputs, within twice the budget of one evaluation; in float64 the derivative along a random direction in
 the features, in the geometry and in the parameters is what a central difference says it is (`differences`).
+Attention with a softmax over residues gives copies of residues the answers of one of each: a layer that does so for 120
+residues does so for 300, which ties numbers of valid residues that are met nowhere else to one that is. Where it does
+not for 120 (nearest neighbours, a place in the chain) this is not asked.
 """
 
 from collections.abc import Callable
@@ -39,6 +42,7 @@ NEW = 97  # that no other way or check has
 MOST = 1025  # from profile ci on
 ALL_VALID = 150
 SHUFFLED = 300  # in another order, with the first set of sizes: over two blocks of 128
+BASE, LEARNT, COPIED = 30, 4, 10  # residues; copies of each on which the law is learnt, and with which it is asked
 STEP = 2.0**-16  # as in `gradient_values`
 PERCENT = 0.01
 TURNED = 2.0  # one evaluation, and one up to three times as far from the origin: of a turn about a residue
@@ -126,6 +130,8 @@ def large_sizes(subject: Subject, cases: list[Case], contract: Contract, seed: i
     wide = count if subject.profile.is_other else SHUFFLED if most is None else min(SHUFFLED, most)
     whole, words = large_case(small, wide, seed), f"{cases[0].label}, {wide} residues, P = {points}"
     _reordered(subject, layer, whole, seed, words, tally)
+    if not subject.profile.is_other and COPIED * BASE <= (most or COPIED * BASE):
+        _copied(subject, layer, small, points, seed, tally)
     if torch.float64 in subject.dtypes and "gradients" not in subject.claims.lacking:
         double = subject.random(points, seed).double()
         _along(subject, double, cast(case, torch.float64), seed, where, tally)
@@ -144,6 +150,22 @@ def _reordered(subject: Subject, layer: nn.Module, case: Case, seed: int, where:
         difference = (other - plain).abs()
         allowed = (1.0 if other is shuffled else TURNED) * allowed_of(difference, subject, layer, case, seed, tally)
         tally.add(difference / allowed, 1.0, f"{where}: {words}", could_fail=allowed < plain.abs().amax())
+
+
+def _copied(subject: Subject, layer: nn.Module, small: Case, points: int, seed: int, tally: Tally) -> None:
+    one = large_case(small, BASE, seed)
+    with torch.no_grad():
+        alone = subject.output(layer, one).double()
+    for times in (LEARNT, COPIED):
+        index = torch.arange(times * BASE) % BASE
+        many = kept(one, index)
+        with torch.no_grad():
+            difference = (subject.output(layer, many).double() - alone[:, index]).abs()
+        allowed = allowed_of(difference, subject, layer, many, seed, tally)
+        if times == LEARNT and bool((difference > allowed).any()):
+            return tally.note(f"{times} copies of {BASE} residues have other answers than one: {COPIED} are not asked")
+        where = f"{times} copies of {one.label}, P = {points}"
+        tally.add(difference / allowed, 1.0, where, could_fail=allowed < alone.abs().amax())
 
 
 def _along(subject: Subject, layer: nn.Module, case: Case, seed: int, where: str, tally: Tally) -> None:

@@ -111,6 +111,24 @@ def test_a_layer_is_called_in_the_dtypes_that_it_claims_only(dtype: torch.dtype)
         assert finding.verdict == ("vacuous" if needs_float64 else "holds"), finding
 
 
+class Nearest(Bare):
+    """Attention to the 48 nearest residues: copies push others out, so what it gives copies is not what it gives one."""
+
+    def forward(self, s, z, r, mask):
+        distance = torch.cdist(r.trans.double(), r.trans.double()).masked_fill(~mask.bool()[..., None, :], torch.inf)
+        far = distance > distance.sort(-1).values[..., min(48, s.shape[-2]) - 1, None]
+        trace = self.inner.trace(s, z, r, mask)
+        bias = torch.where(far, -torch.inf, 0.0)[..., None, :, :].to(trace.logits)
+        weights = (trace.logits + bias).softmax(-1).where(mask.bool()[..., None, None, :], 0.0)
+        return (weights.mean(-3) @ s.where(mask.bool()[..., None], 0.0)) * mask[..., None]
+
+
+def test_attention_to_the_nearest_residues_is_not_asked_for_the_law_of_copies() -> None:
+    finding = judged("large_sizes", foreign(Nearest))
+    assert finding.verdict == "holds", finding
+    assert "10 are not asked" in str(finding.note)
+
+
 # --- faults: (layer, s, z, r, mask) before a call, (layer, output, s, r, mask) after it ------------------------------
 
 
