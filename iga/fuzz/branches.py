@@ -2,9 +2,10 @@
 
 `watch_branches` calls a function on n examples under a `TorchFunctionMode`, which sees the function's own comparisons,
 logic, `where`, `clamp`, `maximum`, `relu`, `abs`, `sign`, `floor`, casts to integers and `sort` with their operands
-still on the autograd graph. A site is where the operation stands in the code, with its place among those of that line,
-and the column where it has several. What torch does not see is not seen: compiled kernels, numba, numbers that Python
-took out of a tensor; `Seen.blind` says so.
+still on the autograd graph: conditions are often made under `no_grad`, or of what `detach` and `.data` give, which stay
+on it here. A site is where the operation stands in the code, with its place among those of that line, and the column
+where it has several. What torch does not see is not seen: compiled kernels, numba, numbers that Python took out of a
+tensor; `Seen.blind` says so.
 """
 
 import sys
@@ -37,6 +38,7 @@ _SHAPE = {
 _SEVERAL = {"stack", "cat", "concat", "hstack", "vstack"}
 _PAIRS = {"maximum", "minimum", "fmax", "fmin"}
 _ROUNDED = {"floor", "ceil", "round", "trunc", "long", "int"}
+_OFF_THE_GRAPH = (torch.Tensor.detach, torch.detach, torch.Tensor.data.__get__)  # pyright: ignore[reportAttributeAccessIssue]
 _PYTHON = {"item", "tolist", "numpy", "float", "int", "index"}
 
 
@@ -56,15 +58,21 @@ def watch_branches(
 ) -> tuple[Any, Seen]:
     """(what function(*arguments) returns, what was seen); the examples are the first dimension, of length `rows`, or
     lie flat with others there. Of a site with more than `columns` numbers an example the nearest counts."""
-    mode = _Watch(rows, columns)
-    with mode:
-        answer = function(*arguments)
-    return answer, mode.seen
+    for kept in (True, False):
+        mode = _Watch(rows, columns, kept=kept and torch.is_grad_enabled())
+        try:
+            with mode:
+                return function(*arguments), mode.seen
+        except Exception:  # whatever somebody's function raises: as it stands it may not
+            if not mode.kept:
+                raise
+    raise AssertionError("the second call is made as it stands")
 
 
 class _Watch(TorchFunctionMode):
-    def __init__(self, rows: int, columns: int) -> None:
+    def __init__(self, rows: int, columns: int, *, kept: bool) -> None:
         super().__init__()
+        self.kept = kept  # on the graph, what the function takes off it
         self.rows, self.columns, self.seen = rows, columns, Seen()
         self._known: dict[int, tuple[Tensor, Distances]] = {}  # the tensor is kept, so that its id stays its own
         self._whole: dict[int, tuple[Tensor, Tensor]] = {}  # integers, with the same numbers on the autograd graph
@@ -72,6 +80,10 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self.kept and func is torch._C._set_grad_enabled:
+            return None
+        if self.kept and func in _OFF_THE_GRAPH:
+            return args[0].view_as(args[0])
         out = func(*args, **kwargs)
         name = getattr(func, "__name__", "").strip("_")
         try:

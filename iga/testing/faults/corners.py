@@ -225,6 +225,20 @@ BOXES = (
             lambda p: _between(_kappa(p), 7, 7.01) & _between(_distance(p), 0.5, 0.501) & (p[0].dtype == torch.float64)
         ),
     ),
+    _corner(
+        "box",
+        "under no_grad: trace in (−0.64, −0.635), |δ| in (3, 3.1), widest σ in (20, 20.2)",
+        7e-9,
+        _dist_sq(
+            torch.no_grad()(
+                lambda p: _all(
+                    _between(_trace(p), -0.64, -0.635),
+                    _between(_distance(p), 3, 3.1),
+                    _between(_widest(p), 20, 20.2),
+                )
+            )
+        ),
+    ),
 )
 GRADIENTS = (
     _corner(

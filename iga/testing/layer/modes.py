@@ -12,10 +12,11 @@ residues, where a turn in bf16 is off by 0.01 nm, which among natural ones, 0.1 
 
 That budget cannot tell a projection that autocast rounds from a turn that it rounds once more. Symmetry can: roundings
 in a residue's own frame are the same bits however all frames are turned, those in the frame of space are others. Of
-what autocast does to an output, at most TURNING may turn with the frames, beside twice what does in float32: the median
-over outputs, since now and then a number lies where float32's last digit decides how bf16 rounds it. And logits that
-hold a geometry of float32 are numbers that bf16 lacks: where softmax sees more than half that it has, the sum was made
-in it. (A residue's own logit may have no geometry.)
+what autocast does to outputs, at most TURNING may turn with the frames, beside twice what does in float32: the mean
+over outputs. They are bf16's own numbers, and of most the last bit hides a small change; but the share of those that
+move grows with it, so that the mean changes as what was rounded. And logits that hold a geometry of float32 are numbers
+that bf16 lacks: where softmax sees more than half that it has, the sum was made in it. (A residue's own logit may have
+no geometry.)
 """
 
 from collections.abc import Iterator
@@ -115,14 +116,14 @@ def turned(
     where: str,
     tally: Tally,
 ) -> None:
-    """The median change of the outputs when all frames are turned, in the mode that `where` names."""
+    """The mean change of the outputs when all frames are turned, in the mode that `where` names."""
     turn = rotation.random(1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)[0]
     other = moved(case, turn, torch.zeros(3, dtype=torch.float64))
     with torch.no_grad():
-        own = (subject.output(layer, other).double() - subject.output(layer, case).double()).abs().median()
+        own = (subject.output(layer, other).double() - subject.output(layer, case).double()).abs().mean()
         with _mode(where.rpartition(", ")[2]):
-            change = (subject.output(layer, other).double() - output).abs().median()
-    error = (output - exact).abs().median()
+            change = (subject.output(layer, other).double() - output).abs().mean()
+    error = (output - exact).abs().mean()
     allowed = TURNING * error + 2 * own
     ratio = change / allowed.clamp(min=torch.finfo(torch.float64).tiny)
     tally.add(ratio, 1.0, f"{where}: of its error what turns with the frames", could_fail=allowed < error)

@@ -1,5 +1,7 @@
 """Branch distances: 0 exactly on the side that was taken, and a gradient that leads to the other."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -124,3 +126,41 @@ def test_a_side_that_was_sought_in_vain_is_sought_seldom_and_not_never() -> None
     assert 0 < sum(far in sides for sides in wanted) < 100  # 40 are expected, with a deviation of 6
     assert _wanted(coverage, seen, None, draws) == [far, near]
     assert Coverage.read(coverage.document()).vain == coverage.vain
+
+
+def _unrecorded(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        far = x.square().sum(-1) > 3.0
+    return torch.where(far, x.sum(-1), 0.0)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        _unrecorded,
+        torch.no_grad()(lambda x: torch.where(x[:, 0] > 3.0, x[:, 1], 0.0)),
+        lambda x: torch.where(x.detach()[:, 0] > 3.0, x[:, 1], 0.0),
+        lambda x: torch.where(x.data[:, 0] > 3.0, x[:, 1], 0.0),
+    ],
+)
+def test_a_condition_that_the_function_took_off_the_graph_has_a_gradient(function: Callable[[Tensor], Tensor]) -> None:
+    x = torch.linspace(-1.0, 1.0, 12).view(4, 3).requires_grad_(True)
+    answer, seen = watch_branches(function, x * 1.0, rows=4)
+    assert torch.equal(answer, function(x * 1.0))
+    (site,) = [site for name, site in seen.sites.items() if name.endswith("gt")]
+    (slope,) = torch.autograd.grad(site.to_true.sum(), x)
+    assert bool((slope != 0).any())
+    assert torch.is_grad_enabled()
+
+
+def test_a_function_that_has_to_be_off_the_graph_is_called_as_it_stands() -> None:
+    def into_a_buffer(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            total = torch.empty(len(x))
+            torch.sum(x, -1, out=total)
+            return torch.where(total > 0.5, total, 0.0)
+
+    x = torch.linspace(-1.0, 1.0, 12).view(4, 3).requires_grad_(True)
+    answer, seen = watch_branches(into_a_buffer, x * 1.0, rows=4)
+    assert torch.equal(answer, into_a_buffer(x * 1.0)) and len(seen.sites) == 1
+    assert torch.is_grad_enabled()

@@ -58,10 +58,10 @@ def test_pairs_of_structures_are_judged_first_and_start_the_search() -> None:
 
 CHEAP = {  # of each kind one that is met in a second or two; benches/fuzz_benchmark.py looks for all
     "box": 2,
-    "gradient": 8,
-    "bump": 12,
-    "table": 14,
-    "equality": 20,
+    "gradient": 9,
+    "bump": 13,
+    "table": 15,
+    "equality": 21,
 }
 
 

@@ -112,7 +112,7 @@ def test_a_layer_is_called_in_the_dtypes_that_it_claims_only(dtype: torch.dtype)
 
 
 class Nearest(Bare):
-    """Attention to the 48 nearest residues: copies push others out, so what it gives copies is not what it gives one."""
+    """Attention to the 48 nearest: copies push others out, so what it gives copies is not what it gives one."""
 
     def forward(self, s, z, r, mask):
         distance = torch.cdist(r.trans.double(), r.trans.double()).masked_fill(~mask.bool()[..., None, :], torch.inf)
