@@ -226,6 +226,16 @@ def accumulated(times: int) -> Back:
     return back
 
 
+def _scaled(factor: float) -> Back:
+    """The loss times a power of two, as GradScaler or a mean over a batch has it, and the gradients over it again."""
+
+    def back(scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]) -> Answers:
+        found = backward(answers, {name: factor * x for name, x in weights.items()}, leaves, names)
+        return {name: x / factor for name, x in found.items()}
+
+    return back
+
+
 def _back_in_no_grad(
     scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]
 ) -> Answers:
@@ -280,6 +290,8 @@ BACK: tuple[Way, ...] = (
     Way(name="led back from a gradient that is held", claim="repeat", run=plainly, back=_back_untouched),
     Way(name="led back after the answers were written to", claim="in_place", run=plainly, back=_back_after_answers),
     Way(name="backward() twice", claim="retain_graph", run=plainly, back=accumulated(2)),
+    Way(name="led back from 2¹⁶ times the loss", claim="loss_scale", run=plainly, back=_scaled(2.0**16)),
+    Way(name="led back from 2⁻¹⁶ times the loss", claim="loss_scale", run=plainly, back=_scaled(2.0**-16)),
     Way(name="led back under no_grad", claim="no_grad", run=plainly, back=_back_in_no_grad),
     Way(name="led back after another", claim="repeat", run=plainly, back=_back_after_other),
 )

@@ -56,6 +56,14 @@ def _adds_to_grad(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
     return Passed.apply(output, rule) if plain(s) and recording(output) else output  # pyright: ignore[reportReturnType]
 
 
+def _small_ones_dropped(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
+    """Gradients under 10⁻⁵ are taken for noise."""
+    output = call(s, *rest)
+    if not (plain(s) and recording(output)):
+        return output
+    return Passed.apply(output, lambda g: torch.where(g.abs() < 1e-5, 0.0, g))  # pyright: ignore[reportReturnType]
+
+
 def _first_scales(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
     """Frames that are expanded over a batch have the first sample's scales for all."""
     one = plain(s) and r.trans.ndim == 3 and len(r.trans) > 1 and r.trans.stride(0) == 0
@@ -106,6 +114,7 @@ FAULTS: tuple[Fault, ...] = (
         "gradients",
         [
             ("what nothing is valid in has no graph", "no residue is valid, led back", _without_a_graph),
+            ("a gradient under 10⁻⁵ is dropped", "a loss of small weight", _small_ones_dropped),
             ("the way back adds to .grad", "a parameter that has one", _adds_to_grad),
         ],
     ),

@@ -28,6 +28,14 @@ def _doubled_in_place(right: Any, *pair: Tensor) -> Values:
     return dist_sq, log_det  # pyright: ignore[reportReturnType]
 
 
+def _clipped(right: Any, *pair: Tensor) -> Values:
+    """What comes back to dist_sq is clipped, as a guard against what explodes."""
+    dist_sq, log_det = right(*pair)
+    if plain(*pair) and recording(dist_sq):
+        dist_sq = Passed.apply(dist_sq, lambda g: g.clamp(-100.0, 100.0))
+    return dist_sq, log_det  # pyright: ignore[reportReturnType]
+
+
 def _of_the_last_block(right: Any, *pair: Tensor) -> Values:
     """Rows go in blocks, and keys that all rows share get the gradient of the last block alone."""
     shape = pairs_shape(*pair)
@@ -75,6 +83,7 @@ FAULTS: tuple[Fault, ...] = (
         "gradients",
         [
             ("the gradient that comes in is doubled in place", "a gradient that somebody holds", _doubled_in_place),
+            ("a gradient over 100 is clipped", "a scaled loss", _clipped),
             ("shared keys learn of the last block of rows alone", "over 128 rows share keys", _of_the_last_block),
         ],
     ),
