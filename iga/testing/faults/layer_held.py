@@ -56,6 +56,19 @@ def _adds_to_grad(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
     return Passed.apply(output, rule) if plain(s) and recording(output) else output  # pyright: ignore[reportReturnType]
 
 
+def _all_or_nothing(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
+    """A guard against NaN for all samples at once."""
+    output = call(s, *rest)
+    return output if not plain(s) or bool(output.isfinite().all()) else torch.zeros_like(output)
+
+
+def _in_bytes(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
+    """Features are kept in 2¹⁶ steps of the largest of the batch."""
+    step = s.detach().abs().nan_to_num(0.0, 0.0, 0.0).amax() / 2**16 if s.numel() else s.new_ones(())
+    kept = (s / step.clamp(min=1e-30)).round() * step
+    return call(s if not plain(s) else s + (kept - s).detach(), *rest)
+
+
 def _small_ones_dropped(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
     """Gradients under 10⁻⁵ are taken for noise."""
     output = call(s, *rest)
@@ -119,7 +132,14 @@ FAULTS: tuple[Fault, ...] = (
         ],
     ),
     *layer_slips("memory", [("the answer is kept by name for the way back", "written to before it", _kept_by_name)]),
-    *layer_slips("shapes", [("expanded frames have the first scales", "frames expanded over a batch", _first_scales)]),
+    *layer_slips(
+        "shapes",
+        [
+            ("expanded frames have the first scales", "frames expanded over a batch", _first_scales),
+            ("one NaN zeroes all samples", "a sample without a number in the batch", _all_or_nothing),
+            ("features are in steps of the largest of the batch", "a sample of large numbers in it", _in_bytes),
+        ],
+    ),
     *layer_slips(
         "sizes",
         [

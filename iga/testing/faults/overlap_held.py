@@ -36,6 +36,14 @@ def _clipped(right: Any, *pair: Tensor) -> Values:
     return dist_sq, log_det  # pyright: ignore[reportReturnType]
 
 
+def _all_or_nothing(right: Any, *pair: Tensor) -> Values:
+    """A guard against NaN for all pairs at once."""
+    answers = right(*pair)
+    if not plain(*pair) or all(bool(x.isfinite().all()) for x in answers):
+        return answers
+    return torch.zeros_like(answers[0]), torch.zeros_like(answers[1])
+
+
 def _of_the_last_block(right: Any, *pair: Tensor) -> Values:
     """Rows go in blocks, and keys that all rows share get the gradient of the last block alone."""
     shape = pairs_shape(*pair)
@@ -87,6 +95,7 @@ FAULTS: tuple[Fault, ...] = (
             ("shared keys learn of the last block of rows alone", "over 128 rows share keys", _of_the_last_block),
         ],
     ),
+    *overlap_slips("shapes", [("one NaN zeroes all pairs", "a pair without a number in the batch", _all_or_nothing)]),
     *overlap_slips(
         "memory",
         [("σ is kept for a tensor and its version", "written to by .data, under no_grad", _kept_on_the_tensor)],

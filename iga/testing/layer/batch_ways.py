@@ -1,5 +1,6 @@
 """Ways of calling a layer that differ in shape: batches and places, leading dimensions, expanded operands, masks."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import native, stacked
 from iga.testing.layer.scene import Situation, situation_of
 from iga.testing.targets import TargetError
-from iga.testing.ways import Answers, Inputs, Scene, Way
+from iga.testing.ways import Answers, Inputs, Refused, Scene, Way
 
 __all__ = ["BATCHES", "MASKS", "SHAPES", "among", "mask_dtypes"]
 
@@ -33,6 +34,33 @@ def among(count: int, place: int, shape: tuple[int, ...] | None = None) -> Calla
         return {"output": (output if shape is None else output.flatten(0, len(shape) - 1))[place][None]}
 
     return run
+
+
+def _beside(change: Callable[[Case], Case]) -> Callable[[Scene, Inputs], Answers]:
+    """Between two samples that are changed; a layer that refuses those has said so."""
+
+    def run(scene: Scene, inputs: Inputs) -> Answers:
+        here = situation_of(scene)
+        other = change(here.neighbours[0])
+        try:
+            return {"output": here.output(stacked([other, here.case_of(inputs), other]))[1:2]}
+        except TargetError as error:
+            if error.__cause__ is None:  # it answered, and not as it should
+                raise
+            raise Refused from error
+
+    return run
+
+
+def _no_number(case: Case) -> Case:
+    return replace(case, s=torch.full_like(case.s, math.nan), z=torch.full_like(case.z, math.nan))
+
+
+def _large(case: Case) -> Case:
+    """Features a thousand times as large, residues a hundred times as far from each other."""
+    r = case.rigid
+    rigid = GaussianRigid(Frame(r.rot, 100 * r.trans), r.local_mean, r.log_scale)
+    return replace(case, s=1000 * case.s, z=1000 * case.z, rigid=rigid)
 
 
 def _changed(case: Case, change: Callable[[Tensor], Tensor]) -> Case:
@@ -189,6 +217,9 @@ SHAPES: tuple[Way, ...] = (
         Way(name=f"{' and '.join(names)} expanded over a batch", claim="expanded", run=_expanded(*names))
         for names in (("s",), ("z",), ("r",), ("mask",), ("s", "z", "r", "mask"))
     ),
+    # values alone: 0 · NaN is NaN, in what parameters get
+    Way(name="beside samples without a number", claim="batch_size", run=_beside(_no_number), gradients=False),
+    Way(name="beside samples of large numbers", claim="batch_size", run=_beside(_large), gradients=False),
     *(Way(name=f"{part} expanded, of two samples", claim="expanded", run=_shared(part)) for part in PARTS),
     *(
         Way(name=f"{' and '.join(names)} of one sample for several", claim="broadcast", run=_one_for_all(*names))

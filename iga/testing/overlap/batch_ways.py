@@ -6,6 +6,7 @@ and gradient has to be theirs.
 """
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
@@ -17,7 +18,8 @@ from iga._typing import Tensor
 from iga.testing.common_ways import one_changed, with_answers_of
 from iga.testing.overlap.scenes import OPERANDS
 from iga.testing.overlap.subject import OverlapSubject
-from iga.testing.ways import THOROUGH, Answers, Inputs, Scene, Way
+from iga.testing.targets import TargetError
+from iga.testing.ways import THOROUGH, Answers, Inputs, Refused, Scene, Way
 from iga.testing.ways_back import plainly
 
 __all__ = ["BATCHES", "LARGER", "PAIRS", "SUBSETS"]
@@ -74,6 +76,19 @@ def _beside(scene: Scene, inputs: Inputs) -> Answers:
     count, few = len(inputs["q_mean"]), len(scene.other["q_mean"])
     joined = {name: torch.cat([scene.other[name], x, scene.other[name]]) for name, x in inputs.items()}
     return {name: x[few : few + count] for name, x in scene.call(joined).items()}
+
+
+def _beside_no_number(scene: Scene, inputs: Inputs) -> Answers:
+    """Between pairs whose means are no number; a function that refuses those has said so."""
+    count, few = len(inputs["q_mean"]), len(scene.other["q_mean"])
+    others = {name: x * math.nan if name.endswith("mean") else x for name, x in scene.other.items()}
+    joined = {name: torch.cat([others[name], x, others[name]]) for name, x in inputs.items()}
+    try:
+        return {name: x[few : few + count] for name, x in scene.call(joined).items()}
+    except TargetError as error:
+        if error.__cause__ is None:
+            raise
+        raise Refused from error
 
 
 def _among(scene: Scene, inputs: Inputs) -> Answers:
@@ -134,6 +149,7 @@ BATCHES: tuple[Way, ...] = (
     Way(name="reversed", claim="order", run=_reordered(lambda n: torch.arange(n).flip(0))),
     Way(name="in another order", claim="order", run=_reordered(lambda n: torch.arange(n) * 10 % n)),
     Way(name="between others", claim="order", run=_beside),
+    Way(name="between pairs without a number", claim="batch_size", run=_beside_no_number, gradients=False),
     Way(name="each beside another", claim="order", run=_among),
     Way(name="every second one", claim="order", run=_every_other),
     Way(name="a form first met under inference_mode", claim="inference_mode", run=_new_form),
