@@ -159,7 +159,26 @@ def _tied(scene: LayerScene, single: nn.Module, points: int) -> nn.Module:
     if scene.subject.claims.tie_points is not None:
         scene.subject.claims.tie_points(layer, single, points)
         return layer
-    return tie_points(layer, single, points)
+    two = scene.subject.fresh(2, scene.genome.seed)
+    shapes = {name: x.shape for name, x in two.named_parameters()}
+    try:  # one point is tied to itself, whatever the layout
+        tie_points(two, single, 2)
+        return tie_points(layer, single, points)
+    except TargetError:
+        return _alike(layer, single, shapes)
+
+
+def _alike(layer: nn.Module, single: nn.Module, shapes: dict[str, torch.Size]) -> nn.Module:
+    """All points alike, however a layer lays them out: what has another shape for each P is one number throughout.
+    `shapes`: those with two points."""
+    source = dict(single.named_parameters())
+    if shapes.keys() != source.keys() or source.keys() != dict(layer.named_parameters()).keys():
+        raise TargetError("points cannot be made equal: the layer has other parameters with another number of them")
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            one = source[name]
+            parameter.copy_(one if one.shape == shapes[name] else one.square().mean().sqrt().expand_as(parameter))
+    return layer
 
 
 # --- continuity ----------------------------------------------------------------------------------------------

@@ -99,6 +99,35 @@ def test_a_layer_of_its_own_design_has_no_twin_and_is_held_to_its_own_laws() -> 
         assert not held.broken and held.finding.examples, held.finding
 
 
+class _Widths(Plain):
+    """Distances in a width of each point's own, [P, H], which no layout of points ties to those of one point."""
+
+    heavy_at = 0
+
+    def __init__(self, **sizes: int) -> None:
+        super().__init__(**sizes)
+        self.count, self.width = sizes["no_qk_points"], nn.Parameter(torch.rand(sizes["no_qk_points"], 1) + 0.5)
+
+    def forward(self, s, z, r, mask):  # noqa: ANN001, ANN201
+        d = (r.trans[..., :, None, :] - r.trans[..., None, :, :]).square().sum(-1)
+        share = (10.0 if self.count == self.heavy_at else 1.0) / self.count
+        logits = -share * (d[..., None] * self.width.square().sum(-1)).log1p().sum(-1)
+        weights = logits.masked_fill(~mask.bool()[..., None, :], -torch.inf).softmax(-1).nan_to_num(0.0)
+        return weights.to(s) @ super().forward(s, z, r, mask)
+
+
+class _HeavyAtSeven(_Widths):
+    heavy_at = 7
+
+
+def test_points_of_a_layout_of_their_own_are_made_alike() -> None:
+    genome = ONE.sized(no_qk_points=7)
+    right, wrong = asked(foreign(_Widths)), asked(foreign(_HeavyAtSeven))
+    held, found = (one.measure("equal_points", one.scene(genome)) for one in (right, wrong))
+    assert held.finding.examples and not held.broken, held.finding
+    assert found.broken, found.finding
+
+
 def test_a_law_that_a_layer_does_not_have_is_not_asked_of_it() -> None:
     class Sink(Plain):
         """A number that does not depend on N is in every sum: copies change the rest's share."""
