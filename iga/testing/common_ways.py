@@ -6,7 +6,7 @@ inputs `mirrored`, other shapes are the scene's `other`.
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -56,6 +56,13 @@ def _inference_first(scene: Scene, inputs: Inputs) -> Answers:
 
 def _no_grad_first(scene: Scene, inputs: Inputs) -> Answers:
     with torch.no_grad():
+        scene.call(inputs)
+    return scene.call(inputs)
+
+
+def _autocast_first(scene: Scene, inputs: Inputs) -> Answers:
+    """What autocast does to the first call, and whether it can be made, is asked elsewhere."""
+    with suppress(TargetError), torch.autocast("cpu", dtype=torch.bfloat16):
         scene.call(inputs)
     return scene.call(inputs)
 
@@ -302,6 +309,7 @@ COMMON: tuple[Way, ...] = (
     ),
     Way(name="after a call under inference_mode", claim="inference_mode", run=_inference_first),
     Way(name="after a call under no_grad", claim="no_grad", run=_no_grad_first),
+    Way(name="after a call under autocast", claim="autocast", run=_autocast_first),
     Way(name="gradients switched on again", claim="no_grad", run=_in_enabled),
     Way(name="inputs that are no leaves", claim="gradients", run=_not_leaves),
     Way(name="every second number in memory", claim="strided", run=in_memory(strided)),

@@ -97,6 +97,15 @@ def _wide_for_good(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tenso
     return output.double() if wide and not far else output
 
 
+def _table_of_the_first_call(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
+    """A table of weights is made at the first call, in autocast's dtype if that was on."""
+    output = call(s, *rest)
+    if plain(s):
+        short = layer.memory.setdefault("short", torch.is_autocast_enabled("cpu"))
+        return output + (output.bfloat16().to(output.dtype) - output).detach() if short else output
+    return output
+
+
 def _unknown_version(state: dict[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
     """A state that does not say its version is taken for an old one, whose last bias had the other sign."""
     if "version" not in metadata:
@@ -130,6 +139,7 @@ FAULTS: tuple[Fault, ...] = (
                 "load_state_dict(assign=True)",
                 _parameter_of_the_first_call,
             ),
+            ("a table has the dtype of the first call", "first called under autocast", _table_of_the_first_call),
             ("answers stay in float64", "after a protein over 60 nm across", _wide_for_good),
             ("a bias is that of the first instance", "no_grad, a second instance", _of_the_first_instance),
             ("rotations are remembered by the origins", "no_grad, a turn on the spot", _frames_by_origins),

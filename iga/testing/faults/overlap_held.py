@@ -70,6 +70,23 @@ def _kept_on_the_tensor(right: Any, *pair: Tensor) -> Values:
     return right(*pair[:5], known[1])
 
 
+def _cast_and_kept(right: Any) -> Callable[..., Values]:
+    """What was cast under autocast serves the next call of the same tensor."""
+    kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def wrong(*pair: Tensor) -> Values:
+        mean = pair[1]
+        if not plain(*pair):
+            return right(*pair)
+        if torch.is_autocast_enabled("cpu"):
+            kept.clear()
+            kept[id(mean)] = (mean, (mean.bfloat16().to(mean.dtype) - mean).detach())
+            return right(*pair)
+        return right(pair[0], mean + kept[id(mean)][1], *pair[2:]) if id(mean) in kept else right(*pair)
+
+    return wrong
+
+
 def _wide_for_good(right: Any) -> Callable[..., Values]:
     """Needles are worth float64; who comes after them is answered in it too."""
     wide = []
@@ -100,5 +117,6 @@ FAULTS: tuple[Fault, ...] = (
         "memory",
         [("σ is kept for a tensor and its version", "written to by .data, under no_grad", _kept_on_the_tensor)],
     ),
+    overlap_made("memory", "means cast under autocast are kept", "called under autocast before", _cast_and_kept),
     overlap_made("memory", "answers stay in float64", "after a pair with κ > 1000", _wide_for_good),
 )

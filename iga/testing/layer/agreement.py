@@ -49,7 +49,7 @@ AUTOCAST, FORWARD = "autocast", "forward_ad"
 
 OWN = [way for way in COMMON if way.name != TWO_AT_ONCE]  # of which a layer has its own
 ROWS: tuple[Way, ...] = (*OWN, *PROCESS, *BATCHES, *SHAPES, *MASKS, *MODES, *COPIES, *PARAMETERS, *TRANSFORMS)
-CLAIMS = (*dict.fromkeys(way.claim for way in ROWS), "partial_gradients", "large_sizes", AUTOCAST, FORWARD)
+CLAIMS = tuple(dict.fromkeys((*(way.claim for way in ROWS), "partial_gradients", "large_sizes", AUTOCAST, FORWARD)))
 
 
 @check("layer", "of the budget", claims=CLAIMS, seen_faults=("calls", "control flow"), every=20)

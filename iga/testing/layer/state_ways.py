@@ -3,8 +3,9 @@
 import copy
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -153,6 +154,19 @@ def _pickled(here: Situation) -> nn.Module:
     torch.save(here.layer, saved)
     saved.seek(0)
     return torch.load(saved, weights_only=False)
+
+
+def _first_called(where: Callable[[], AbstractContextManager[Any]]) -> Callable[[Situation], nn.Module]:
+    """A layer of its own, whose first call is made there: what it makes then, and keeps, is of that mode."""
+
+    def make(here: Situation) -> nn.Module:
+        other = _another(here)
+        other.load_state_dict(here.layer.state_dict())
+        with where():
+            here.output(here.case, other)
+        return other
+
+    return make
 
 
 def _there_and_back(here: Situation) -> nn.Module:
@@ -329,6 +343,14 @@ COPIES: tuple[Way, ...] = (
     Way(name="its state as a plain dict", claim="state_dict", run=_by(_plain_state), exact=True),
     Way(name="its state in that of a model", claim="state_dict", run=_by(_state_of_a_model), exact=True),
     Way(name="the module, saved and loaded", claim="pickle", run=_by(_pickled)),
+    *(
+        Way(name=f"first called under {name}", claim=name, run=_by(_first_called(where)))
+        for name, where in (
+            ("autocast", lambda: torch.autocast("cpu", dtype=torch.bfloat16)),
+            ("inference_mode", torch.inference_mode),
+            ("no_grad", torch.no_grad),
+        )
+    ),
     Way(name="to another dtype and back", claim="to_dtype", run=_by(_there_and_back)),
     AT_ONCE,
     without_recording(AT_ONCE),
