@@ -59,7 +59,8 @@ class Folder:
 
     def _same(self, facts: dict[str, Any]) -> None:
         file = self.path / "campaign.json"
-        if file.exists():
+        # of a target that could not be searched the folder has nothing but this file
+        if file.exists() and any((self.path / name).exists() for name in ("streams", "found")):
             known = _read(file, {"schema", "facts"})["facts"]
             for name, value in facts.items():
                 if known.get(name) != value:

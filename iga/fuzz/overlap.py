@@ -314,7 +314,8 @@ class OverlapStream:
     def _raised(self, words: str, pairs: Pairs | None = None) -> None:
         """The accused raised: the first check of values says so, if it is the accused's fault."""
         if pairs is not None and "accuracy" in self.checks:
-            call = Call("overlap", dict(zip(ARGUMENTS, pairs, strict=True)))
+            few = sampling.least_raising(self.subject.function, pairs, self.alive)
+            call = Call("overlap", dict(zip(ARGUMENTS, few, strict=True)))
             self._candidate("accuracy", call, math.inf, "a batch", f"it raised {words}")
 
     def _cover(self, genome: Tensor, dtype: torch.dtype, *, sampled: bool) -> None:

@@ -175,6 +175,21 @@ def odd_sizes(
     return found
 
 
+def least_raising(function: Callable[..., Any], given: Pairs, alive: Callable[[], None]) -> Pairs:
+    """The fewest of the first pairs of a list at which the function raises, as halving finds them."""
+    right, wrong = 0, len(given[0])
+    with torch.no_grad():
+        while wrong - right > 1:
+            alive()
+            middle = (right + wrong) // 2
+            try:
+                function(*(x[:middle].clone() for x in given))
+                right = middle
+            except Exception:
+                wrong = middle
+    return tuple(x[:wrong] for x in given)  # pyright: ignore[reportReturnType] - six of them
+
+
 def picked(given: Pairs, index: Tensor) -> Pairs:
     """The pairs at these places of the flattened batch, [m]."""
     batch = torch.broadcast_shapes(*(x.shape[: x.ndim - c] for x, c in zip(given, _CORES, strict=True)))

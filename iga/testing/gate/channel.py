@@ -47,11 +47,15 @@ class Lines:
     """The end at the gate: bytes as they come, in; the messages of process `pid`, out."""
 
     def __init__(self, pid: int) -> None:
-        self._pid, self._rest = pid, b""
+        self._pid, self._rest = pid, bytearray()
 
     def messages(self, data: bytes) -> Iterator[dict[str, Any]]:
         """The messages that `data` completes. Raises Garbled at what is none, or too long for one."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest += data  # in place: a long message comes in thousands of pieces
+        lines = []
+        if b"\n" in data:
+            *lines, rest = bytes(self._rest).split(b"\n")
+            self._rest = bytearray(rest)
         for line in lines:
             try:
                 message = json.loads(line)

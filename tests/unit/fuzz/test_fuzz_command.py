@@ -238,6 +238,12 @@ def test_a_folder_has_one_campaign_at_a_time_and_a_spoiled_record_is_named(tmp_p
         Folder(tmp_path, {"target": "b"})
 
 
+def test_a_folder_of_a_target_that_could_not_be_searched_is_nobody_s(tmp_path: Path) -> None:
+    Folder(tmp_path, {"target": "a", "kind": None}).close()
+    Folder(tmp_path, {"target": "a", "kind": "overlap"}).close()
+    assert "overlap" in (tmp_path / "campaign.json").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90.0), ("10m", 600.0), ("1h", 3600.0), ("1.5m", 90.0), ("7", 7.0)]
 )

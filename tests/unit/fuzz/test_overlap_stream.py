@@ -115,6 +115,21 @@ def test_what_raises_on_a_larger_batch_alone_is_a_candidate_and_ends_no_round() 
     assert stream._candidates
 
 
+def test_of_a_function_that_raises_on_many_pairs_the_fewest_are_handed_on() -> None:
+    """A batch of 10⁵ pairs is a message of tens of megabytes, and nobody reads it."""
+
+    def wrong(*pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if pair[1].ndim == 2 and len(pair[1]) > 50:
+            raise RuntimeError("too many")
+        return gaussian_overlap(*pair)
+
+    stream = OverlapStream(OverlapSubject("wrong", wrong), checks=QUICK, engines=("sampling",))
+    raised = [one for one in stream.round().candidates if one.check == "accuracy"]
+    assert len(raised) == 1 and "too many" in raised[0].note
+    assert len(raised[0].call.inputs["q_mean"]) == 51
+    assert stream.judge(raised[0]).verdict == "broken"
+
+
 @pytest.mark.parametrize("index", range(len(CORNERS)))
 def test_a_corner_is_right_elsewhere(index: int) -> None:
     fault = CORNERS[index]
