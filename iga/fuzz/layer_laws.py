@@ -25,16 +25,13 @@ from iga.fuzz.layer_relations import Relation
 from iga.fuzz.layer_scene import LayerScene
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import stacked
-from iga.testing.layer.guards import rolled
-from iga.testing.layer.subject import tie_points
+from iga.testing.layer.equal_points import FEW_PLACES, POWERS, asked_of, magnitude, off_a_power
 from iga.testing.tally import Tally
-from iga.testing.targets import TargetError
 
 __all__ = ["LAWS", "learnt"]
 
 LEARNT = (("residues", 4), ("residues", 6), ("no_qk_points", 1), ("no_qk_points", 2), ("no_qk_points", 4))
 OTHER_POINTS = (2, 4)  # what another number of points is compared with
-POWERS = (1, 2, 4, 8)  # of which a power law is read
 STATIONS, WIDE = 32, 6  # of a line; halvings after which fewer of its intervals are kept
 LEVELS, EARLY = 48, 20  # halvings of the intervals that bend most, and when a smooth one is given up
 FEW = 4  # residues of a line
@@ -93,58 +90,25 @@ def _with_parameters(layer: nn.Module, given: nn.Module) -> nn.Module:
 
 
 def equal_points(scene: LayerScene, tally: Tally) -> None:
-    """Logits of equal points, as far as frames make them, are G(P) = G(1) · P^a with one a.
-
-    In float64, where they err by less than 2⁻²⁴ of their size: p · u of some 10³ roundings times κ ≤ 5·10³.
-    """
+    """Logits of equal points are one power of P: `iga.testing.layer.equal_points`."""
     genome = scene.genome.picked(torch.tensor([0]))
-    most = scene.subject.claims.max_points or math.inf
-    if not ({"logits", "geometry_logit"} & {n for n, how in scene.subject.all_taps.items() if how != "missing"}):
+    if not asked_of(scene.subject) or genome.residues < 3:
         return
-    if torch.float64 not in scene.subject.dtypes or genome.residues < 3 or most < max(POWERS):
-        return
-    sizes = [_magnitude(scene, genome, points) for points in (*POWERS, genome.points)]
-    if None in sizes:
-        return
-    found = [x for x in sizes if x is not None]
-    if not all(math.isfinite(x) and x > 0 for x in found):
+    case = case_of(replace(_ordinary(genome), dtype=torch.float64))
+    points = (*POWERS, genome.points)
+    sizes = [magnitude(scene.subject, case, p, genome.seed, gain=genome.gain) for p in points]
+    found = {p: size for p, size in zip(points, sizes, strict=True) if size is not None and math.isfinite(size)}
+    if any(p not in found for p in points) or min(found.values()) == 0:
         return  # no logit depends on the frames, or none is a number: of that other relations speak
-    logs = torch.tensor(found, dtype=torch.float64).log2()
-    exponent = (logs[1] - logs[0]).item()
-    off = (logs - logs[0] - exponent * torch.tensor([*POWERS, genome.points]).log2()).abs()
-    limit = bounds.unit_roundoff(torch.float32) / math.log(2)
-    tally.add(
-        off, limit, lambda index: f"logits of {(*POWERS, genome.points)[index[0]]} equal points, P^{exponent:.3f}"
-    )
-
-
-def _magnitude(scene: LayerScene, genome: LayerGenome, points: int) -> float | None:
-    """Root mean square of what the frames do to logits, centred by rows; None where points cannot be made equal."""
-    subject = scene.subject
-    few = replace(_ordinary(genome), dtype=torch.float64)
-    case = case_of(few)
-    try:
-        single = subject.random(1, genome.seed, gain=genome.gain)
-        layer = _tied(scene, single, points).double()
-    except TargetError:
-        return None
-    with torch.no_grad():
-        if subject.traced:
-            here, there = (subject.trace(layer, one).geo_raw for one in (case, rolled(case)))
-            return float((here - there).square().mean().sqrt())
-        here, there = (subject.seen(layer, one) for one in (case, rolled(case)))
-        name = "geometry_logit" if "geometry_logit" in subject.taps else "logits"
-        if not (here.has(name) and there.has(name)):
-            return None
-        change = here.all(name)[0] - there.all(name)[0]
-    return float((change - change.mean(dim=-1, keepdim=True)).square().mean().sqrt())
+    exponent, off, limit = off_a_power(found)
+    tally.add(off, limit, lambda index: f"logits of {[*found][index[0]]} equal points, P^{exponent:.3f}")
 
 
 def _ordinary(genome: LayerGenome) -> LayerGenome:
     """A few valid residues, nm apart, a tenth of a nm wide: logits far from what float64 loses."""
     few = genome.kept(torch.arange(min(FEW, genome.residues)))
     n = few.residues
-    places = torch.tensor([[0.0, 0.0, 0.0], [0.4, 0.0, 0.0], [0.1, 0.5, 0.0], [0.0, 0.3, 0.6]], dtype=torch.float64)
+    places = torch.tensor(FEW_PLACES, dtype=torch.float64)
     return replace(
         few,
         trans=places[None, :n],
@@ -152,33 +116,6 @@ def _ordinary(genome: LayerGenome) -> LayerGenome:
         log_scale=torch.full_like(few.log_scale, math.log(0.2)),
         mask=torch.ones_like(few.mask),
     )
-
-
-def _tied(scene: LayerScene, single: nn.Module, points: int) -> nn.Module:
-    layer = scene.subject.fresh(points, scene.genome.seed)
-    if scene.subject.claims.tie_points is not None:
-        scene.subject.claims.tie_points(layer, single, points)
-        return layer
-    two = scene.subject.fresh(2, scene.genome.seed)
-    shapes = {name: x.shape for name, x in two.named_parameters()}
-    try:  # one point is tied to itself, whatever the layout
-        tie_points(two, single, 2)
-        return tie_points(layer, single, points)
-    except TargetError:
-        return _alike(layer, single, shapes)
-
-
-def _alike(layer: nn.Module, single: nn.Module, shapes: dict[str, torch.Size]) -> nn.Module:
-    """All points alike, however a layer lays them out: what has another shape for each P is one number throughout.
-    `shapes`: those with two points."""
-    source = dict(single.named_parameters())
-    if shapes.keys() != source.keys() or source.keys() != dict(layer.named_parameters()).keys():
-        raise TargetError("points cannot be made equal: the layer has other parameters with another number of them")
-    with torch.no_grad():
-        for name, parameter in layer.named_parameters():
-            one = source[name]
-            parameter.copy_(one if one.shape == shapes[name] else one.square().mean().sqrt().expand_as(parameter))
-    return layer
 
 
 # --- continuity ----------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from iga.testing.check import Check
 from iga.testing.checks import checks_of
 from iga.testing.latest import Call
 from iga.testing.overlap.subject import ARGUMENTS, OverlapSubject
-from iga.testing.state.watch import Watch, watching
+from iga.testing.state.watch import Watch, left_alone, watching
 from iga.testing.targets import one_line
 
 __all__ = ["ENGINES", "OverlapStream"]
@@ -98,10 +98,15 @@ class OverlapStream:
         engine = self.bandit.choose(self.generator)
         self.chosen(engine)
         self._begin(engine)
-        with threads(1), watching(Watch()):
+        watch = Watch()
+        with threads(1), watching(watch), left_alone("a round", whole=True):  # its calls are not those of a check
             if self.halvings < 0:
                 self.halvings = sampling.slowness(self.subject.function, self.space, self.subject.dtypes[0], self.alive)
             {"sampling": self._sampling, "climb": self._climbing, "branches": self._branching}[engine]()
+        for words in watch.changes:
+            pair = self.space.decode(self.space.draw(1, self.generator), self.subject.dtypes[0])
+            call = Call("overlap", dict(zip(ARGUMENTS, pair, strict=True)))
+            self._candidate("process_state", call, math.inf, "a call", words)
         gain = self._seen.gain + 5 * len(self._candidates)
         for name, value in self._worst.items():
             known = self.worst.get(name, 0.0)
@@ -216,8 +221,6 @@ class OverlapStream:
             reached = reached[torch.randperm(len(reached), generator=self.generator)[: 2 * self._population]]
             self._keep(reached[:128])
             self._judged(reached)
-
-    # what all rounds share
 
     @property
     def _row_checks(self) -> list[str]:
@@ -344,8 +347,6 @@ class OverlapStream:
     def covered(self) -> Covered:
         """The sides of sites, and cells of κ × angle × |δ|."""
         return Covered(self.coverage.sides, int((self.cells > 0).sum()), CELLS, tuple(sorted(self.coverage.blind)))
-
-    # of candidates
 
     def judge(self, candidate: Candidate) -> Judgement:
         """The candidate's check on its exact inputs alone."""

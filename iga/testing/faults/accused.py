@@ -54,6 +54,7 @@ class Slip:
     preset: str = "bounded"
     claims: Claims = field(default_factory=Claims)
     loads: Callable[[dict[str, Any], str, Mapping[str, Any]], None] | None = None
+    caught: bool = False  # judged as a user's layer is: by what is seen of its calls
 
 
 BOUNDED = Claims(reference="iga:bounded")
@@ -160,11 +161,12 @@ def layer_slip(
     claims: Claims | None = None,
     missed: str = "",
     loads: Callable[[dict[str, Any], str, Mapping[str, Any]], None] | None = None,
+    caught: bool = False,
 ) -> Fault:
     """A layer that makes the slip: in a Module without a trace, or, if `traced`, in a subclass that has one."""
     expected = () if missed else expected or CALLS
     named = BOUNDED if "reference_agrees" in expected else Claims()
-    SLIPS[name] = Slip(wrong, logits, preset, claims or named, loads)
+    SLIPS[name] = Slip(wrong, logits, preset, claims or named, loads, caught)
     return Fault(name, kind, partial(_planted, name, traced), expected, region=region, traced=traced, missed=missed)
 
 
@@ -191,7 +193,7 @@ def _planted(name: str, traced: bool, clean: Subject, size: float) -> Subject:
         shown = replace(clean, layer=partial(TracedAccused, slip=name), claims=claims)
         return shown if claims.reference is None else with_reference(shown)
     bare = replace(clean, config=None, layer=partial(Accused, slip=name), foreign=True, claims=claims)
-    if SLIPS[name].preset != "bounded":  # a layer that obeys no law is judged by what it shows, as a user's is
+    if SLIPS[name].caught:
         probe = make_case(synthetic_structures(1, seed=0)[0], clean.profile, residues=6, seed=0)
         bare = layer_subject(Target(name, "layer", bare.layer, claims=claims), clean.profile, probe)
     return bare if claims.reference is None else with_reference(bare)

@@ -5,9 +5,10 @@ import math
 from typing import Any
 
 import torch
+from torch.nn.functional import softplus
 
 from iga._typing import Tensor
-from iga.testing.faults.accused import layer_slips, of_logits
+from iga.testing.faults.accused import layer_slip, layer_slips, of_logits, swapped
 from iga.testing.faults.fault import Fault
 from iga.testing.faults.slips import Passed, plain, recording
 
@@ -115,6 +116,18 @@ def _by_length(layer: Any, trace: Any, *inputs: Any) -> Tensor:
     return trace.logits * (n.log() / math.log(LONG))[..., None, None, None]
 
 
+def _by_eights(call: Any, layer: Any, *inputs: Any) -> Tensor:
+    points = call.no_qk_points
+    lost = points % 8 if points > 8 else 0
+    if not lost:
+        return call(*inputs)
+
+    def lighter(inner: Any) -> dict[str, Tensor]:
+        return {"geo_scale": (softplus(inner.geo_scale) * (1 - lost / points)).expm1().log()}
+
+    return swapped(call, layer, lighter, *inputs)
+
+
 def _no_angle_at_a_half_turn(layer: Any, trace: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
     """Of a logarithm of Rᵢᵀ Rⱼ that is θ/(2 sin θ) times what is antisymmetric, nothing is left where sin θ is 0."""
     tr = torch.einsum("...iab,...jab->...ij", r.rot, r.rot)
@@ -154,6 +167,14 @@ FAULTS: tuple[Fault, ...] = (
         "frames exactly half a turn apart",
         _no_angle_at_a_half_turn,
         "reference_agrees",
+    ),
+    layer_slip(
+        "sizes",
+        "points go by eights, and the rest beyond eight is lost",
+        "P = 9, 12",
+        _by_eights,
+        "growth_with_points",
+        caught=True,
     ),
     of_logits("geometry", "logits grow with the length", "over 128 valid residues", _by_length, "reference_agrees"),
 )

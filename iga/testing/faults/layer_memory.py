@@ -354,6 +354,7 @@ LAWS = [
         "log_det_floor",
         "growth_with_points",
         preset=name,
+        caught=True,  # they obey no law
     )
     for name in ("pre_fix", "sigma_floor")
 ]

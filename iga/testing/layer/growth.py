@@ -13,6 +13,7 @@ from iga.testing.check import TRACE, check
 from iga.testing.contract import Contract
 from iga.testing.layer import budgets
 from iga.testing.layer.cases import Case
+from iga.testing.layer.equal_points import judge_other_points
 from iga.testing.layer.growth_seen import growth_curve, judge_growth, slope
 from iga.testing.layer.scores import varies
 from iga.testing.layer.subject import Subject
@@ -38,6 +39,7 @@ def growth_with_points(subject: Subject, cases: list[Case], contract: Contract, 
     limit = math.log2(GROWTH_LIMIT) / octaves
     if not subject.traced:
         judge_growth(subject, cases, points, limit, STANDARD_ERRORS, seed, tally)
+        judge_other_points(subject, cases[0], seed, tally)
         return
     scaling = subject.iga_config.point_scaling
     for name, build in (("equal points", subject.coherent), ("initialisation", subject.fresh)):
@@ -58,6 +60,7 @@ def growth_with_points(subject: Subject, cases: list[Case], contract: Contract, 
         )
         first, last = float(share[..., 0].mean()), float(share[..., -1].mean())
         tally.note(f"saturated rows {first:.2f} at P = {points[0]}, {last:.2f} at P = {points[-1]}")
+    judge_other_points(subject, cases[0], seed, tally)
 
 
 @check("layer", "nat", needs=TRACE)

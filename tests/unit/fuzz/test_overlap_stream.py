@@ -130,6 +130,20 @@ def test_of_a_function_that_raises_on_many_pairs_the_fewest_are_handed_on() -> N
     assert stream.judge(raised[0]).verdict == "broken"
 
 
+def test_what_every_call_sets_in_the_process_is_a_candidate_and_put_back() -> None:
+    """The engines call the function by itself: what it sets there is there already when a check looks."""
+
+    def wrong(*pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        torch.set_default_dtype(torch.float64)
+        return gaussian_overlap(*pair)
+
+    stream = OverlapStream(OverlapSubject("wrong", wrong), checks=[checks_of("overlap")["process_state"]])
+    (found,) = stream.round().candidates
+    assert torch.get_default_dtype() == torch.float32
+    assert found.check == "process_state" and stream.judge(found).verdict == "broken"
+    assert torch.get_default_dtype() == torch.float32
+
+
 @pytest.mark.parametrize("index", range(len(CORNERS)))
 def test_a_corner_is_right_elsewhere(index: int) -> None:
     fault = CORNERS[index]
