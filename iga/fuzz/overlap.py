@@ -37,7 +37,7 @@ from iga.testing.targets import one_line
 
 __all__ = ["ENGINES", "OverlapStream"]
 
-ENGINES = ("sampling", "climb", "branches")
+ENGINES, A_ROUND = ("sampling", "climb", "branches"), "a round"
 NEAR = 0.7  # of a budget: from there on all checks look
 POOL, POPULATION = 2048, 512
 LEADS = 16  # of each grid in float64: what stands out most, for the climb
@@ -99,12 +99,13 @@ class OverlapStream:
         self.chosen(engine)
         self._begin(engine)
         watch = Watch()
-        with threads(1), watching(watch), left_alone("a round", whole=True):  # its calls are not those of a check
+        with threads(1), watching(watch), left_alone(A_ROUND, whole=True):  # its calls are not those of a check
             if self.halvings < 0:
                 self.halvings = sampling.slowness(self.subject.function, self.space, self.subject.dtypes[0], self.alive)
             {"sampling": self._sampling, "climb": self._climbing, "branches": self._branching}[engine]()
-        for words in watch.changes:
-            pair = self.space.decode(self.space.draw(1, self.generator), self.subject.dtypes[0])
+        for words in (words for words, (_, where) in watch.changes.items() if where == A_ROUND):
+            # not of the stream's own generator: what it draws is the same with and without such a finding
+            pair = self.space.decode(self.space.draw(1, torch.Generator().manual_seed(0)), self.subject.dtypes[0])
             call = Call("overlap", dict(zip(ARGUMENTS, pair, strict=True)))
             self._candidate("process_state", call, math.inf, "a call", words)
         gain = self._seen.gain + 5 * len(self._candidates)

@@ -64,8 +64,8 @@ def _all_or_nothing(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
 
 
 def _in_bytes(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
-    """Features are kept in 2¹⁶ steps of the largest of the batch."""
-    step = s.detach().abs().nan_to_num(0.0, 0.0, 0.0).amax() / 2**16 if s.numel() else s.new_ones(())
+    """Features are kept in 2²² steps of the largest of the batch."""
+    step = s.detach().abs().nan_to_num(0.0, 0.0, 0.0).amax() / 2**22 if s.numel() else s.new_ones(())
     kept = (s / step.clamp(min=1e-30)).round() * step
     return call(s if not plain(s) else s + (kept - s).detach(), *rest)
 
