@@ -359,8 +359,6 @@ class OverlapStream:
         with threads(1):
             return shrunk(self.subject, self._checks[candidate.check], candidate, seconds, self.digits)
 
-    # what goes on after a stop
-
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, as JSON."""
         return {
