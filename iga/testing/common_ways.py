@@ -61,7 +61,7 @@ def _no_grad_first(scene: Scene, inputs: Inputs) -> Answers:
 
 
 def _autocast_first(scene: Scene, inputs: Inputs) -> Answers:
-    """What autocast does to the first call, and whether it can be made, is asked elsewhere."""
+    """The first call may fail: autocast itself is asked elsewhere."""
     with suppress(TargetError), torch.autocast("cpu", dtype=torch.bfloat16):
         scene.call(inputs)
     return scene.call(inputs)

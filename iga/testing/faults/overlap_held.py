@@ -29,7 +29,7 @@ def _doubled_in_place(right: Any, *pair: Tensor) -> Values:
 
 
 def _clipped(right: Any, *pair: Tensor) -> Values:
-    """What comes back to dist_sq is clipped, as a guard against what explodes."""
+    """The gradient of dist_sq is clipped, as a guard against explosions."""
     dist_sq, log_det = right(*pair)
     if plain(*pair) and recording(dist_sq):
         dist_sq = Passed.apply(dist_sq, lambda g: g.clamp(-100.0, 100.0))
@@ -71,7 +71,7 @@ def _kept_on_the_tensor(right: Any, *pair: Tensor) -> Values:
 
 
 def _cast_and_kept(right: Any) -> Callable[..., Values]:
-    """What was cast under autocast serves the next call of the same tensor."""
+    """A cast that autocast made serves the next call of the same tensor."""
     kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def wrong(*pair: Tensor) -> Values:

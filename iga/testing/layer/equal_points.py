@@ -31,7 +31,7 @@ WIDTH = 0.2
 
 
 def asked_of(subject: Subject) -> bool:
-    """Whether logits are seen, in float64, at as many points as POWERS has."""
+    """True if logits are seen, in float64, at as many points as POWERS has."""
     seen = {name for name, how in subject.all_taps.items() if how != "missing"}
     most = subject.claims.max_points or math.inf
     shown = subject.traced or bool({"logits", "geometry_logit"} & seen)
