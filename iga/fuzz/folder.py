@@ -59,9 +59,9 @@ class Folder:
 
     def _same(self, facts: dict[str, Any]) -> None:
         file = self.path / "campaign.json"
+        known = _read(file, {"schema", "facts"})["facts"] if file.exists() else None
         # of a target that could not be searched the folder has nothing but this file
-        if file.exists() and any((self.path / name).exists() for name in ("streams", "found")):
-            known = _read(file, {"schema", "facts"})["facts"]
+        if known is not None and any((self.path / name).exists() for name in ("streams", "found")):
             for name, value in facts.items():
                 if known.get(name) != value:
                     other = f"a campaign with {name} {known.get(name)!r}, not {value!r}"

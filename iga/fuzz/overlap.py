@@ -37,7 +37,8 @@ from iga.testing.targets import one_line
 
 __all__ = ["ENGINES", "OverlapStream"]
 
-ENGINES, A_ROUND = ("sampling", "climb", "branches"), "a round"
+ENGINES = ("sampling", "climb", "branches")
+HERE = "a round of the search"  # where a change of the process is noted, unless a check saw it
 NEAR = 0.7  # of a budget: from there on all checks look
 POOL, POPULATION = 2048, 512
 LEADS = 16  # of each grid in float64: what stands out most, for the climb
@@ -99,11 +100,11 @@ class OverlapStream:
         self.chosen(engine)
         self._begin(engine)
         watch = Watch()
-        with threads(1), watching(watch), left_alone(A_ROUND, whole=True):  # its calls are not those of a check
+        with threads(1), watching(watch), left_alone(HERE, whole=True):  # its calls are not those of a check
             if self.halvings < 0:
                 self.halvings = sampling.slowness(self.subject.function, self.space, self.subject.dtypes[0], self.alive)
             {"sampling": self._sampling, "climb": self._climbing, "branches": self._branching}[engine]()
-        for words in (words for words, (_, where) in watch.changes.items() if where == A_ROUND):
+        for words in (words for words, (_, where) in watch.changes.items() if where == HERE):
             # not of the stream's own generator: what it draws is the same with and without such a finding
             pair = self.space.decode(self.space.draw(1, torch.Generator().manual_seed(0)), self.subject.dtypes[0])
             call = Call("overlap", dict(zip(ARGUMENTS, pair, strict=True)))

@@ -185,7 +185,7 @@ def least_raising(function: Callable[..., Any], given: Pairs, alive: Callable[[]
             try:
                 function(*(x[:middle].clone() for x in given))
                 right = middle
-            except Exception:
+            except Exception:  # that it raises is what is asked
                 wrong = middle
     return tuple(x[:wrong] for x in given)  # pyright: ignore[reportReturnType] - six of them
 

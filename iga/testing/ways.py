@@ -7,7 +7,8 @@ ends is told apart: a *value* or a *gradient* is off, or the accused lacks the *
 said that it would.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,7 @@ __all__ = [
     "Scene",
     "Way",
     "judge_ways",
+    "may_refuse",
     "named",
     "plain_call",
     "slopes",
@@ -44,6 +46,20 @@ Answers = dict[str, Tensor]
 
 class Refused(Exception):
     """The accused declines this way of calling with an error of the right kind: as good as an answer."""
+
+
+@contextmanager
+def may_refuse() -> Iterator[None]:
+    """Calls that the accused may answer with an exception of its own: raises Refused then.
+
+    An answer that is none, of a wrong shape say, stays what it is.
+    """
+    try:
+        yield
+    except TargetError as error:
+        if error.__cause__ is None:
+            raise
+        raise Refused from error
 
 
 @dataclass(frozen=True, eq=False)

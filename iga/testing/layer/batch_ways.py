@@ -13,7 +13,7 @@ from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import native, stacked
 from iga.testing.layer.scene import Situation, situation_of
 from iga.testing.targets import TargetError
-from iga.testing.ways import Answers, Inputs, Refused, Scene, Way
+from iga.testing.ways import Answers, Inputs, Scene, Way, may_refuse
 
 __all__ = ["BATCHES", "MASKS", "SHAPES", "among", "mask_dtypes"]
 
@@ -42,12 +42,8 @@ def _beside(change: Callable[[Case], Case]) -> Callable[[Scene, Inputs], Answers
     def run(scene: Scene, inputs: Inputs) -> Answers:
         here = situation_of(scene)
         other = change(here.neighbours[0])
-        try:
+        with may_refuse():
             return {"output": here.output(stacked([other, here.case_of(inputs), other]))[1:2]}
-        except TargetError as error:
-            if error.__cause__ is None:  # it answered, and not as it should
-                raise
-            raise Refused from error
 
     return run
 

@@ -16,8 +16,9 @@ from iga.frame import Frame
 from iga.gaussian import GaussianRigid
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import cast, kept
+from iga.testing.layer.growth_seen import moved_logits
 from iga.testing.layer.guards import rolled
-from iga.testing.layer.subject import Subject, tie_points
+from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
 
@@ -84,21 +85,20 @@ def magnitude(subject: Subject, case: Case, points: int, seed: int, *, gain: flo
         name = "geometry_logit" if "geometry_logit" in subject.taps else "logits"
         if not (here.has(name) and there.has(name)):
             return None
-        changes = [x - y for x, y in zip(here.all(name), there.all(name), strict=True)]  # of each softmax of the call
-    centred = [(x - x.mean(dim=-1, keepdim=True)).square().mean() for x in changes]
-    return float(torch.stack(centred).sum().sqrt())
+        both = here.all(name), there.all(name)  # of each softmax of the call
+    if [x.shape for x in both[0]] != [x.shape for x in both[1]]:
+        return None
+    moved = [moved_logits(*one).square().mean() for one in zip(*both, strict=True)]
+    return float(torch.stack(moved).sum().sqrt())
 
 
 def _tied(subject: Subject, points: int, seed: int, gain: float) -> nn.Module:
     single, layer = subject.random(1, seed, gain=gain), subject.fresh(points, seed)
-    if subject.claims.tie_points is not None:
-        subject.claims.tie_points(layer, single, points)
-        return layer
     two = subject.fresh(2, seed)
     shapes = {name: x.shape for name, x in two.named_parameters()}
     try:  # one point is tied to itself, whatever the layout
-        tie_points(two, single, 2)
-        return tie_points(layer, single, points)
+        subject.tied(two, single, 2)
+        return subject.tied(layer, single, points)
     except TargetError:
         return _alike(layer, single, shapes)
 

@@ -27,11 +27,11 @@ from iga._typing import Tensor
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import cast, kept, native
 from iga.testing.layer.guards import rolled
-from iga.testing.layer.subject import Subject, tie_points
+from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
 
-__all__ = ["GAUSSIANS", "SATURATED_ROWS", "SHELL", "caught_on", "growth_curve", "judge_growth", "slope"]
+__all__ = ["GAUSSIANS", "SATURATED_ROWS", "SHELL", "caught_on", "growth_curve", "judge_growth", "moved_logits", "slope"]
 
 # What only a layer of Gaussians has.
 GAUSSIANS = ("log_det", "dist_sq", "score")
@@ -141,12 +141,12 @@ def _measured(subject: Subject, layer: nn.Module, case: Case, near: Tensor) -> t
     saturated = (logits.softmax(dim=-1).amax(dim=-1) > diagnostics.SATURATION).double()[:, near].mean(dim=-1)
     if "geometry_logit" in subject.taps:
         return seen.heads("geometry_logit")[0].double().abs().amax(dim=(-1, -2)), saturated
-    return _moved(logits, subject.seen(layer, rolled(case)).heads("logits")[0]).square().mean(
+    return moved_logits(logits, subject.seen(layer, rolled(case)).heads("logits")[0]).square().mean(
         dim=(-1, -2)
     ).sqrt(), saturated
 
 
-def _moved(logits: Tensor, other: Tensor) -> Tensor:
+def moved_logits(logits: Tensor, other: Tensor) -> Tensor:
     """What the frames do to logits, [h, q, k], in the eyes of softmax; 0 where one excludes the key (−∞)."""
     shut = logits.isneginf() | other.isneginf()
     difference = (logits.double() - other.double()).masked_fill(shut, 0.0)
@@ -158,14 +158,9 @@ def _equal_points(
     subject: Subject, cases: list[Case], points: list[int], seed: int, tally: Tally
 ) -> Iterator[tuple[str, Callable[[int, int], nn.Module]]]:
     """The state of equal points, if they can be made equal: what P points do is then a multiple of what one does."""
-    tie = subject.claims.tie_points
 
     def build(p: int, s: int) -> nn.Module:
-        layer, single = subject.fresh(p, s), subject.fresh(1, s)
-        if tie is None:
-            return tie_points(layer, single, p)
-        tie(layer, single, p)
-        return layer
+        return subject.tied(subject.fresh(p, s), subject.fresh(1, s), p)
 
     try:
         with torch.no_grad():
@@ -178,11 +173,11 @@ def _equal_points(
     else:
         tally.note(
             "points were not made equal: @target(tie_points=…) says how"
-            if tie is None
+            if subject.claims.tie_points is None
             else "tie_points: its points are not equal"
         )
 
 
 def _pattern(subject: Subject, layer: nn.Module, case: Case) -> Tensor:
     layer = layer.to(native(subject))
-    return _moved(*(subject.seen(layer, one).heads("logits")[0] for one in (case, rolled(case))))
+    return moved_logits(*(subject.seen(layer, one).heads("logits")[0] for one in (case, rolled(case))))

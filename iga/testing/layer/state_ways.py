@@ -18,7 +18,7 @@ from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import native
 from iga.testing.layer.scene import Situation, situation_of
 from iga.testing.targets import TargetError
-from iga.testing.ways import Answers, Back, Inputs, Refused, Scene, Way
+from iga.testing.ways import Answers, Back, Inputs, Scene, Way, may_refuse
 from iga.testing.ways_back import backward, in_thread, mirrored, stepwise
 
 __all__ = ["COPIES", "MODES", "PARAMETERS", "TWO_AT_ONCE", "moved", "wanting"]
@@ -252,12 +252,8 @@ def _two_at_once(scene: Scene, inputs: Inputs) -> Answers:
                 raise
         return torch.stack(rounds)
 
-    try:
+    with may_refuse():
         return {"output": _handed(scene, inputs, other, call)}
-    except TargetError as error:
-        if error.__cause__ is None:  # it answered, and not as it should
-            raise
-        raise Refused from error
 
 
 def _hidden(case: Case) -> Case:

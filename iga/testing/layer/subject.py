@@ -162,6 +162,13 @@ class Subject:
         self._note("random", points, seed, gain)
         return layer
 
+    def tied(self, layer: nn.Module, single: nn.Module, points: int) -> nn.Module:
+        """`layer` with all points equal to that of `single`, as the target says or by `tie_points`, in place."""
+        if self.claims.tie_points is None:
+            return tie_points(layer, single, points)
+        self.claims.tie_points(layer, single, points)
+        return layer
+
     def coherent(self, points: int, seed: int) -> nn.Module:
         """The layer with all points equal, and the same for every number of points."""
         layer = tie_points(self.fresh(points, seed), self.fresh(1, seed), points)

@@ -18,8 +18,7 @@ from iga._typing import Tensor
 from iga.testing.common_ways import one_changed, with_answers_of
 from iga.testing.overlap.scenes import OPERANDS
 from iga.testing.overlap.subject import OverlapSubject
-from iga.testing.targets import TargetError
-from iga.testing.ways import THOROUGH, Answers, Inputs, Refused, Scene, Way
+from iga.testing.ways import THOROUGH, Answers, Inputs, Scene, Way, may_refuse
 from iga.testing.ways_back import plainly
 
 __all__ = ["BATCHES", "LARGER", "PAIRS", "SUBSETS"]
@@ -71,24 +70,22 @@ def _reordered(order: Callable[[int], Tensor]) -> Callable[[Scene, Inputs], Answ
     return run
 
 
+def _between(scene: Scene, inputs: Inputs, others: Inputs) -> Answers:
+    count, few = len(inputs["q_mean"]), len(others["q_mean"])
+    joined = {name: torch.cat([others[name], x, others[name]]) for name, x in inputs.items()}
+    return {name: x[few : few + count] for name, x in scene.call(joined).items()}
+
+
 def _beside(scene: Scene, inputs: Inputs) -> Answers:
     """Between others, of another size of σ and far away."""
-    count, few = len(inputs["q_mean"]), len(scene.other["q_mean"])
-    joined = {name: torch.cat([scene.other[name], x, scene.other[name]]) for name, x in inputs.items()}
-    return {name: x[few : few + count] for name, x in scene.call(joined).items()}
+    return _between(scene, inputs, scene.other)
 
 
 def _beside_no_number(scene: Scene, inputs: Inputs) -> Answers:
     """Between pairs whose means are no number; a function that refuses those has said so."""
-    count, few = len(inputs["q_mean"]), len(scene.other["q_mean"])
     others = {name: x * math.nan if name.endswith("mean") else x for name, x in scene.other.items()}
-    joined = {name: torch.cat([others[name], x, others[name]]) for name, x in inputs.items()}
-    try:
-        return {name: x[few : few + count] for name, x in scene.call(joined).items()}
-    except TargetError as error:
-        if error.__cause__ is None:
-            raise
-        raise Refused from error
+    with may_refuse():
+        return _between(scene, inputs, others)
 
 
 def _among(scene: Scene, inputs: Inputs) -> Answers:

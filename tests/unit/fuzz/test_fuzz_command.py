@@ -241,7 +241,12 @@ def test_a_folder_has_one_campaign_at_a_time_and_a_spoiled_record_is_named(tmp_p
 def test_a_folder_of_a_target_that_could_not_be_searched_is_nobody_s(tmp_path: Path) -> None:
     Folder(tmp_path, {"target": "a", "kind": None}).close()
     Folder(tmp_path, {"target": "a", "kind": "overlap"}).close()
-    assert "overlap" in (tmp_path / "campaign.json").read_text(encoding="utf-8")
+    file = tmp_path / "campaign.json"
+    assert "overlap" in file.read_text(encoding="utf-8")
+    file.write_text('{"of": "another program"}', encoding="utf-8")
+    with pytest.raises(ValueError, match="campaign.json"):  # a stranger's file is not written over
+        Folder(tmp_path, {"target": "a", "kind": "overlap"})
+    assert "another program" in file.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
