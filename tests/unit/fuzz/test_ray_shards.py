@@ -219,7 +219,8 @@ def test_two_workers_of_which_one_is_killed_find_what_the_same_shards_find_here(
             if list(out.glob("streams/*.json")):
                 killed = next(iter(tasks_of(process.pid, "searched")), 0)
             time.sleep(0.1)
-        os.kill(killed, signal.SIGKILL)
+        if killed:  # 0 would be this process and all of its group
+            os.kill(killed, signal.SIGKILL)
         printed, said = process.communicate(timeout=400)
     finally:
         process.kill()
