@@ -11,6 +11,8 @@ config, is judged as well. Misuse is a ValueError with one line that names it.
 import importlib
 import importlib.util
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -34,6 +36,7 @@ __all__ = [
     "load_target",
     "one_line",
     "own_layer",
+    "place_of",
     "resolve",
     "staying",
     "target",
@@ -43,6 +46,8 @@ KINDS = ("overlap", "layer")
 DTYPES = (torch.float32, torch.float64)
 SIGMA_RANGE = (0.03, 150.0)  # nm, of the product's contract
 SIZES = ("c_s", "c_z", "c_hidden", "no_heads", "no_v_points")  # that a layer is built with, beside its points
+LIBRARIES = (sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+INSTALLED = (str(Path(__file__).parents[1]), *LIBRARIES, "<")  # files that are not the accused's
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,7 +71,7 @@ def staying(what: str) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, Exception) and not isinstance(error, MemoryError):
             raise
-        raise Unloadable(f"{what}: it raised {one_line(error)}") from error
+        raise Unloadable(f"{what}: it raised {one_line(error)}{place_of(error)}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +275,14 @@ def one_line(error: BaseException) -> str:
     """An exception's type and the first line of its message."""
     lines = str(error).strip().splitlines()
     return type(error).__name__ + (f": {lines[0].strip()}" if lines else "")
+
+
+def place_of(error: BaseException) -> str:
+    """The line that raised it: the deepest one of neither this package nor an installed one, or else the deepest."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(INSTALLED)]
+    frame = (theirs or frames)[-1]
+    return f" ({Path(frame.filename).name}:{frame.lineno}, in {frame.name})"
 
 
 def _from_file(place: str) -> Any:

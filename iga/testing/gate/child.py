@@ -4,7 +4,6 @@ import importlib
 import json
 import os
 import sys
-import traceback
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,7 +11,7 @@ from iga.testing.checks import LAST, share_of
 from iga.testing.gate.channel import Channel
 from iga.testing.run import Run
 from iga.testing.state.watch import Watch
-from iga.testing.targets import Unloadable, load_target, one_line, own_layer
+from iga.testing.targets import Unloadable, load_target, one_line, own_layer, place_of
 from iga.testing.verify import prepare
 
 __all__ = ["main", "serve"]
@@ -77,8 +76,7 @@ def main(descriptor: int, request: str, number: int) -> None:
         module, _, name = given.pop("serve", f"{__name__}:serve").partition(":")
         getattr(importlib.import_module(module), name)(channel, **given)
     except BaseException as error:  # of the accused, or of the suite in what the accused made of the process
-        traceback.print_exc()
-        channel.send(ended=one_line(error))
+        channel.send(ended=one_line(error) + place_of(error))
     finally:
         try:
             sys.stdout.flush()

@@ -38,6 +38,11 @@ def ends(*pair):
         os._exit(0)
     return right(*pair)
 
+def exits(*pair):
+    if pair[0].ndim == 3 and len(pair[0]) > 100:
+        raise SystemExit(0)
+    return right(*pair)
+
 def layer(**sizes):
     return torch.nn.Linear(1, 1)
 """
@@ -108,8 +113,9 @@ def test_cases_are_fixed_still_broken_or_cannot_run(
 def test_a_function_that_ends_the_process_costs_its_round_and_is_a_finding(
     mine: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    ended = _fuzz(capfd, f"{mine}:ends", "--max-time", "30s")
-    assert ended.code == 1 and "exit code 0" in ended.out and "Traceback" not in ended.err
+    for name, words in (("ends", "exit code 0"), ("exits", f"SystemExit: 0 ({mine.name}:")):
+        ended = _fuzz(capfd, f"{mine}:{name}", "--max-time", "30s")
+        assert ended.code == 1 and words in ended.out and "Traceback" not in ended.out + ended.err
 
 
 @pytest.mark.process
