@@ -42,7 +42,6 @@ HERE = "a round of the search"  # where a change of the process is noted, unless
 NEAR = 0.7  # of a budget: from there on all checks look
 POOL, POPULATION = 2048, 512
 LEADS = 16  # of each grid in float64: what stands out most, for the climb
-FEW, STRIDE = 65, 7  # batches up to so many pairs cost little; through larger sizes in strides
 DRAWN_AT = (15, 60)  # checks that draw inputs of their own cost seconds: the first such round, and how many lie between
 PATIENCE = 8  # candidates of a check, none of which was believed, after which it raises no more
 
@@ -147,18 +146,17 @@ class OverlapStream:
             if turn % 2 or self._flat:
                 pairs = sampling.picked(pairs, torch.arange(pairs[0].shape[0] * pairs[3].shape[0]))
             self._screened(pairs, dtype)
-        small, large = ([n for n in sampling.SIZES if (n <= FEW) == few] for few in (True, False))
-        # a stride that shares no factor with their number, so that very large ones come early
-        sizes = [small[(4 * turn + k) % len(small)] for k in range(4)]
-        sizes += [large[(2 * turn + k) * STRIDE % len(large)] for k in range(2)]
-        for size in (size for size in sizes if size <= sampling.SIZES[-1] >> 2 * self.halvings):
-            dtype = dtypes[turn % len(dtypes)]
-            self._screened(sampling.repeated(self.space, self.generator, size, dtype), dtype, batch=True)
+        self._sizes(turn, dtypes[turn % len(dtypes)])
         self._every_size(turn, dtypes[turn % len(dtypes)])
         self._judged(self.space.draw(self._population, self.generator, 0.8))
         first, every = DRAWN_AT
         if turn >= first and (turn - first) % every == 0:
             self._own_draws((turn - first) // every)
+
+    def _sizes(self, turn: int, dtype: torch.dtype) -> None:
+        """Batches of a few sizes of the table, small and large."""
+        for size in sampling.table_in_turn(turn, self.halvings):
+            self._screened(sampling.repeated(self.space, self.generator, size, dtype), dtype, batch=True)
 
     def _every_size(self, turn: int, dtype: torch.dtype) -> None:
         sizes = sampling.sizes_in_turn(turn, self.seed, self.halvings)

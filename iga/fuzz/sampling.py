@@ -35,6 +35,7 @@ __all__ = [
     "screen",
     "sizes_in_turn",
     "slowness",
+    "table_in_turn",
 ]
 
 ENDS = 512  # of a grid, on each side
@@ -63,8 +64,11 @@ SIZES = (
         65535,
         65537,
     ),
-    *(100_000, 131_071, 131_073, 262_143, 262_145),
+    *(100_000, 131_071, 131_073),
+    *(239_999, 240_001),  # beside whole blocks of 1000, 5000, 20 000, 384, 480 and their like
+    *(262_143, 262_145),
 )
+FEW, STRIDE = 65, 8  # batches up to so many pairs cost little; the larger ones' number and the stride are coprime
 EVERY, A_ROUND = 2048, 64  # all batch sizes up to the one, so many in a round
 _CORES = (2, 1, 1, 2, 1, 1)
 
@@ -138,6 +142,15 @@ def repeated(space: PairSpace, generator: torch.Generator, size: int, dtype: tor
     if size > len(base):
         base = base[torch.randint(0, len(base), (size,), generator=generator)]
     return space.decode(base, dtype)
+
+
+def table_in_turn(turn: int, halvings: int) -> list[int]:
+    """Four small sizes of the table in a round and two large ones, in strides, so that very large ones come early;
+    none that is too large for a slow function."""
+    small, large = ([n for n in SIZES if (n <= FEW) == few] for few in (True, False))
+    sizes = [small[(4 * turn + k) % len(small)] for k in range(4)]
+    sizes += [large[(2 * turn + k) * STRIDE % len(large)] for k in range(2)]
+    return [n for n in sizes if n <= SIZES[-1] >> 2 * halvings]
 
 
 def sizes_in_turn(turn: int, seed: int, halvings: int) -> list[int]:

@@ -301,6 +301,12 @@ BATCHES = (
         0.0,
         _batch(lambda n: slice(-1, None) if n > 384 and n % 384 == 1 else None),
     ),
+    _corner(
+        "batch",
+        "the last of 5000 k + 1 pairs",
+        0.0,
+        _batch(lambda n: slice(-1, None) if n > 5000 and n % 5000 == 1 else None),
+    ),
     _corner("batch", "pairs from the 65 537th on", 0.0, _batch(lambda n: slice(65536, None) if n > 65536 else None)),
     _corner("batch", "the first of exactly 300", 0.0, _batch(lambda n: slice(0, 1) if n == 300 else None)),
 )

@@ -27,7 +27,7 @@ PAIRS = 37  # of the list; no power of two is near a multiple of it
 NEW = 23  # of them, and the 14 that are left
 SIZES = (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 512, 513, 1025)
 LARGE = (1000, 1023, 1024, 2047, 2048, 2049, 4095, 4096, 4097, 16_385, 65_535, 65_537)
-OVER_A_MILLION = 1_050_011  # and over 2²⁰
+OVER_A_MILLION = 1_152_001  # and over 2²⁰, and one more than whole blocks of 2¹⁰, 1000, 768, 720 and their like
 PARALLEL = 40_001  # torch divides a loop among threads from 32 768 numbers on
 
 

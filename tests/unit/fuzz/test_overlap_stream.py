@@ -11,7 +11,7 @@ from iga.fuzz.bandit import Bandit
 from iga.fuzz.objectives import judge_pairs
 from iga.fuzz.overlap import ENGINES, OverlapStream
 from iga.fuzz.pair_cases import CLEARLY
-from iga.fuzz.sampling import by_pivots, grid, picked, screen, sizes_in_turn
+from iga.fuzz.sampling import SIZES, by_pivots, grid, picked, screen, sizes_in_turn
 from iga.fuzz.stream import Candidate
 from iga.overlap import gaussian_overlap
 from iga.search.pair_space import PairSpace
@@ -61,7 +61,7 @@ CHEAP = {  # of each kind one that is met in a second or two; benches/fuzz_bench
     "gradient": 9,
     "bump": 13,
     "table": 15,
-    "equality": 21,
+    "equality": 22,
 }
 
 
@@ -101,6 +101,19 @@ def test_a_batch_size_that_is_wrong_alone_is_met_in_a_few_rounds() -> None:
     assert len(stream._candidates["accuracy"].call.inputs["q_rot"]) in (385, 769)
     met = [size for turn in range(32) for size in sizes_in_turn(turn, 7, 0)]
     assert sorted(met) == list(range(1, 2049))
+
+
+def test_a_tail_of_one_pair_is_met_early_whatever_the_usual_block() -> None:
+    (fault,) = (one for one in CORNERS if one.name.startswith("the last of 5000"))
+    stream = OverlapStream(fault.planted(CLEAN), checks=QUICK)
+    stream.halvings = 0
+    stream._begin("sampling")
+    for turn in range(3):
+        stream._sizes(turn, torch.float32)
+    assert len(stream._candidates["accuracy"].call.inputs["q_rot"]) % 5000 == 1
+    blocks = (1000, 1024, 2000, 2048, 4000, 4096, 5000, 8000, 10_000, 20_000, 48, 96, 192, 384, 640, 120, 240, 480)
+    for block in blocks:
+        assert {1, block - 1} <= {size % block for size in SIZES if size > block}
 
 
 def test_what_raises_on_a_larger_batch_alone_is_a_candidate_and_ends_no_round() -> None:
