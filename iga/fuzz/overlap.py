@@ -84,14 +84,11 @@ class OverlapStream:
         self.leads = self.pool[:0]  # pairs whose float64 error stands out, the latest last
         self.coverage, self.bandit = Coverage(), Bandit(engines)
         self.cells = torch.zeros(CELLS, dtype=torch.long)
-        self.worst: dict[str, float] = {}
-        self.raised: dict[str, int] = {}
+        self.worst, self.raised = dict[str, float](), dict[str, int]()
         self.alive: Callable[[], None] = lambda: None  # called between calls of the accused
         self.chosen: Callable[[str], None] = lambda engine: None
         self.halvings = -1  # of the ends of a grid and of a population, for a slow function; −1: not known yet
         self._flat = bool({"broadcasting", "leading_dimensions"} & subject.claims.lacking)
-
-    # rounds
 
     def round(self) -> Round:
         """The next round, of the engine whose turn it is."""
@@ -106,8 +103,7 @@ class OverlapStream:
         for words in (words for words, (_, where) in watch.changes.items() if where == HERE):
             # not of the stream's own generator: what it draws is the same with and without such a finding
             pair = self.space.decode(self.space.draw(1, torch.Generator().manual_seed(0)), self.subject.dtypes[0])
-            call = Call("overlap", dict(zip(ARGUMENTS, pair, strict=True)))
-            self._candidate("process_state", call, math.inf, "a call", words)
+            self._candidate("process_state", _call(pair), math.inf, "a call", words)
         gain = self._seen.gain + 5 * len(self._candidates)
         for name, value in self._worst.items():
             known = self.worst.get(name, 0.0)
@@ -115,8 +111,7 @@ class OverlapStream:
             self.worst[name] = max(known, value)
         self.bandit.reward(engine, gain)
         self._meet_constants()
-        found = list(self._candidates.values())
-        return Round(engine, self._seen.examples, self._worst, found)
+        return Round(engine, self._seen.examples, self._worst, list(self._candidates.values()))
 
     def skip(self, number: int) -> None:
         """Pass over a round that did not come back: the next one draws otherwise."""
@@ -124,8 +119,7 @@ class OverlapStream:
 
     def _begin(self, engine: str) -> None:
         self._now, self._seen = engine, _Found()
-        self._candidates: dict[str, Candidate] = {}
-        self._worst: dict[str, float] = {}
+        self._candidates, self._worst = dict[str, Candidate](), dict[str, float]()
 
     @property
     def _population(self) -> int:
@@ -156,7 +150,10 @@ class OverlapStream:
     def _sizes(self, turn: int, dtype: torch.dtype) -> None:
         """Batches of a few sizes of the table, small and large."""
         for size in sampling.table_in_turn(turn, self.halvings):
-            self._screened(sampling.repeated(self.space, self.generator, size, dtype), dtype, batch=True)
+            many = sampling.repeated(self.space, self.generator, size, dtype)
+            self._screened(many, dtype, batch=True)
+            for _ in sampling.odd_gradients(self.subject.function, many, [size], self.alive):
+                self._whole("gradient_values", many, dtype)
 
     def _every_size(self, turn: int, dtype: torch.dtype) -> None:
         sizes = sampling.sizes_in_turn(turn, self.seed, self.halvings)
@@ -164,6 +161,15 @@ class OverlapStream:
         self._seen.examples += sum(sizes)
         for size in sampling.odd_sizes(self.subject.function, many, sizes, dtype, self.alive)[:4]:
             self._screened(tuple(x[:size] for x in many), dtype, batch=True)  # pyright: ignore[reportArgumentType]
+        for size in sampling.odd_gradients(self.subject.function, many, sizes, self.alive)[:1]:
+            self._whole("gradient_values", tuple(x[:size] for x in many), dtype)  # pyright: ignore[reportArgumentType]
+
+    def _whole(self, name: str, pairs: Pairs, dtype: torch.dtype) -> None:
+        """The check of this name on a batch as it is."""
+        if name not in self.checks:
+            return
+        found = judge_pairs([self._checks[name]], self.subject, _as(pairs), len(pairs[0]), dtypes=[dtype])
+        self._note(found, _call(pairs))
 
     def _climbing(self) -> None:
         turn = self.bandit.rounds.get("climb", 0)
@@ -198,7 +204,6 @@ class OverlapStream:
     def _branching(self) -> None:
         turn = self.bandit.rounds.get("branches", 0)
         dtype = self.subject.dtypes[turn % len(self.subject.dtypes)]
-        function = self.subject.function
         if turn == 0:
             self._cover(self.space.draw(8192, self.generator), dtype, sampled=True)
         if not self.coverage.taken and not self.coverage.ranges:
@@ -207,9 +212,8 @@ class OverlapStream:
         before = {side for side, count in self.coverage.taken.items() if count}
         met = []
         try:
-            for _, genome in seek(
-                function, self.space, self._from_pool(self._population), dtype, self.coverage, self.generator
-            ):
+            start = self._from_pool(self._population)
+            for _, genome in seek(self.subject.function, self.space, start, dtype, self.coverage, self.generator):
                 self.alive()
                 met.append(genome[: self._population // 4])
         except Exception as error:  # the accused's own, at inputs that no other engine went to
@@ -248,8 +252,6 @@ class OverlapStream:
 
     def _judged(self, genome: Tensor) -> None:
         """All checks on these pairs; those nearest to a limit are kept."""
-        if not len(genome):
-            return
         new = int((self.cells > 0).sum())
         found = self._verdicts(genome, [self._checks[name] for name in self._row_checks if name in self.checks])
         self._seen.gain += 0.1 * (int((self.cells > 0).sum()) - new)
@@ -280,10 +282,8 @@ class OverlapStream:
         chosen = _as(sampling.picked(pairs, near))
         found = judge_pairs(checks, self.subject, chosen, len(near), dtypes=[dtype], digits=self.digits)
         self._note(found)
-        if batch and "accuracy" in self.checks and not any(x.finding.verdict == "broken" for x in found.values()):
-            # alone they are right: it is the batch
-            whole = judge_pairs([self._checks["accuracy"]], self.subject, _as(pairs), len(pairs[0]), dtypes=[dtype])
-            self._note(whole, inputs=dict(zip(ARGUMENTS, pairs, strict=True)))
+        if batch and not any(one.finding.verdict == "broken" for one in found.values()):
+            self._whole("accuracy", pairs, dtype)  # alone they are right: it is the batch
 
     def _own_draws(self, turn: int) -> None:
         """The costly checks, as a run has them, with a seed of this round."""
@@ -295,16 +295,15 @@ class OverlapStream:
         if finding.shown:
             self._worst[check.name] = max(self._worst.get(check.name, 0.0), min(ratio, 1e300))
         if finding.verdict == "broken" and call is not None:
-            self._candidate(
-                check.name, replace(call, layer={DRAWN: seed}), math.inf, finding.worst_example, finding.note
-            )
+            again = replace(call, layer={DRAWN: seed})
+            self._candidate(check.name, again, math.inf, finding.worst_example, finding.note)
 
-    def _note(self, found: dict[str, Verdict], inputs: dict[str, Tensor] | None = None) -> None:
+    def _note(self, found: dict[str, Verdict], batch: Call | None = None) -> None:
         for name, verdict in found.items():
             worst = float(verdict.ratio.max()) if len(verdict.ratio) else 0.0
             if verdict.finding.shown:
                 self._worst[name] = max(self._worst.get(name, 0.0), min(worst, 1e300))
-            call = verdict.call if inputs is None else Call("overlap", inputs)
+            call = batch or verdict.call
             if verdict.finding.verdict == "broken" and call is not None:
                 self._candidate(name, call, worst, verdict.finding.worst_example, verdict.finding.note)
 
@@ -318,8 +317,7 @@ class OverlapStream:
         """The accused raised: the first check of values says so, if it is the accused's fault."""
         if pairs is not None and "accuracy" in self.checks:
             few = sampling.least_raising(self.subject.function, pairs, self.alive)
-            call = Call("overlap", dict(zip(ARGUMENTS, few, strict=True)))
-            self._candidate("accuracy", call, math.inf, "a batch", f"it raised {words}")
+            self._candidate("accuracy", _call(few), math.inf, "a batch", f"it raised {words}")
 
     def _cover(self, genome: Tensor, dtype: torch.dtype, *, sampled: bool) -> None:
         from iga.fuzz.branches import watch_branches
@@ -391,6 +389,10 @@ class OverlapStream:
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(f"no state of a search of pairs: {error}") from error
         self._meet_constants()
+
+
+def _call(pairs: Pairs) -> Call:
+    return Call("overlap", dict(zip(ARGUMENTS, pairs, strict=True)))
 
 
 def _as(pairs: Pairs) -> Callable[[torch.dtype], Pairs]:

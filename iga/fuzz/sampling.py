@@ -29,6 +29,7 @@ __all__ = [
     "Suspects",
     "by_pivots",
     "grid",
+    "odd_gradients",
     "odd_sizes",
     "picked",
     "repeated",
@@ -70,6 +71,7 @@ SIZES = (
 )
 FEW, STRIDE = 65, 8  # batches up to so many pairs cost little; the larger ones' number and the stride are coprime
 EVERY, A_ROUND = 2048, 64  # all batch sizes up to the one, so many in a round
+PIECE, CLEAR = 700, 2.0**-6  # pairs, one of them beside no usual block; share of a gradient's largest entry
 _CORES = (2, 1, 1, 2, 1, 1)
 
 
@@ -185,6 +187,37 @@ def odd_sizes(
                 same = False
             if not same:
                 found.append(n)
+    return found
+
+
+def odd_gradients(
+    function: Callable[..., Any], given: Pairs, sizes: Sequence[int], alive: Callable[[], None]
+) -> list[int]:
+    """The n of `sizes` at which the gradients of the first n pairs of the list `given` are clearly others than in
+    pieces of PIECE pairs; none of a function that has no gradient. What is clear is for a check to say."""
+
+    def gradients(pairs: Pairs) -> list[Tensor]:
+        alive()
+        leaves = [x.detach().clone().requires_grad_(True) for x in pairs]
+        with torch.enable_grad():
+            dist_sq, log_det = function(*leaves)
+            total = dist_sq.log1p().sum() + log_det.sum()
+        found = torch.autograd.grad(total, leaves, allow_unused=True)
+        return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
+
+    found: list[int] = []
+    try:
+        pieces = [gradients(tuple(x[k : k + PIECE] for x in given)) for k in range(0, max(sizes), PIECE)]  # pyright: ignore[reportArgumentType]
+        expected = [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+        for n in sizes:
+            for part, right in zip(gradients(tuple(x[:n] for x in given)), expected, strict=True):  # pyright: ignore[reportArgumentType]
+                rows = right[:n].flatten(1)
+                off = (part.flatten(1) - rows).abs().amax(dim=1)
+                if bool((off > CLEAR * rows.abs().amax(dim=1)).any()):
+                    found.append(n)
+                    break
+    except Exception:  # one without a gradient, or another finding
+        return found
     return found
 
 

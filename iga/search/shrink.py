@@ -213,9 +213,11 @@ def _digits(x: Tensor, digits: int) -> Tensor:
 
 
 def smallest_batch(size: int, fails: Callable[[int], bool], most: int = 200) -> int:
-    """The smallest batch, of those that were tried, that fails as one of `size` does: halves first, then one less."""
+    """The smallest batch, of those that were tried, that fails as one of `size` does: those beside a power of two, and
+    as far beside a whole block as `size` is; then one less."""
     tried = 0
-    smaller = sorted({1, 2, 3, *(2**k + d for k in range(1, 20) for d in (-1, 0, 1))})
+    blocks = {k + d for d in (-1, 0, 1) for k in range(1, size) if (size - d) % k == 0}
+    smaller = sorted({1, 2, 3, *(2**k + d for k in range(1, 20) for d in (-1, 0, 1)), *blocks} - {0})
     for candidate in (n for n in smaller if n < size):
         tried += 1
         if fails(candidate):

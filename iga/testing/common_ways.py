@@ -16,7 +16,7 @@ from iga._runtime import threads
 from iga._typing import Tensor
 from iga.testing.targets import TargetError
 from iga.testing.ways import Answers, Inputs, Scene, Way
-from iga.testing.ways_back import BACK, accumulated, in_thread, mirrored, plainly, stepwise, strided
+from iga.testing.ways_back import BACK, accumulated, in_thread, in_turn, mirrored, plainly, strided
 
 __all__ = ["COMMON", "bad_call", "in_memory", "one_changed", "with_answers_of", "without_recording"]
 
@@ -252,8 +252,8 @@ def _two_at_once(scene: Scene, inputs: Inputs) -> Answers:
     calls = 1 if torch.is_grad_enabled() else OFTEN
     with restless():
         for k in range(ROUNDS):
-            theirs = other[k % 2]
-            once, _ = in_thread(stepwise(lambda: scene.call(inputs)), stepwise(lambda t=theirs: scene.call(t)))
+            theirs = other[k // 2]  # twice those of the same shapes: what is kept by shape is there at the second time
+            once, _ = in_turn(lambda: scene.call(inputs), lambda t=theirs: scene.call(t))
             mine, _ = in_thread(
                 lambda: [scene.call(inputs) for _ in range(calls)],
                 lambda theirs=theirs: [scene.call(theirs) for _ in range(calls)],

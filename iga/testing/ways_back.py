@@ -6,47 +6,70 @@ gradients with gaps between them, from another thread.
 
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy
 import torch
 
 from iga._typing import Tensor
 from iga.testing.targets import TargetError
 from iga.testing.ways import Answers, Back, Inputs, Refused, Scene, Way, named, weighted
 
-__all__ = ["AFTERWARDS", "BACK", "accumulated", "backward", "in_thread", "mirrored", "plainly", "stepwise", "strided"]
+__all__ = ["AFTERWARDS", "BACK", "accumulated", "backward", "in_thread", "in_turn", "mirrored", "plainly", "strided"]
 
-TURN = 2e-5  # seconds: as short as sleeping is; the other thread takes the interpreter meanwhile
+PATIENCE = 0.02  # seconds: far more than a line takes
 
 
 def plainly(scene: Scene, inputs: Inputs) -> Answers:
     return scene.call(inputs)
 
 
-def _step(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
-    """A trace function: at every line outside of torch and this suite the other thread has its turn."""
-    if frame.f_code.co_filename.startswith(_NOT_ACCUSED):
-        return None
-    if event == "line":
-        time.sleep(TURN)
-    return _step
+class _InTurn:
+    """Two threads that go on in turn, each by one line of the accused's at a time, whatever else the machine does.
+
+    One whose turn does not come back within PATIENCE goes on all the same: the other waits for a lock of its.
+    """
+
+    def __init__(self) -> None:
+        self._turn, self._left = 0, {0, 1}
+        self._changed = threading.Condition()
+
+    def _give(self, mine: int) -> None:
+        with self._changed:
+            self._turn = 1 - mine
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._turn == mine or 1 - mine not in self._left, PATIENCE)
+
+    def of(self, mine: int, work: Callable[[], Any]) -> Callable[[], Any]:
+        """The work of thread `mine`, 0 or 1."""
+
+        def step(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
+            if frame.f_code.co_filename.startswith(_NOT_ACCUSED):
+                return None
+            if event == "line":
+                self._give(mine)
+            return step
+
+        def run() -> Any:
+            sys.settrace(step)
+            try:
+                return work()
+            finally:
+                sys.settrace(None)
+                with self._changed:
+                    self._left.discard(mine)
+                    self._changed.notify_all()
+
+        return run
 
 
-def stepwise(work: Callable[[], Any]) -> Callable[[], Any]:
-    """The work, for `in_thread`, so that two threads go on in turn, line by line, whatever else the machine does."""
-
-    def run() -> Any:
-        sys.settrace(_step)
-        try:
-            return work()
-        finally:
-            sys.settrace(None)
-
-    return run
+def in_turn(first: Callable[[], Any], second: Callable[[], Any]) -> list[Any]:
+    """As `in_thread`: outside of torch and this suite the two threads go on in turn, line by line."""
+    turns = _InTurn()
+    return in_thread(turns.of(0, first), turns.of(1, second))
 
 
 def in_thread(*work: Callable[[], Any]) -> list[Any]:
@@ -104,7 +127,10 @@ def mirrored(inputs: Inputs) -> dict[str, Tensor]:
 # What autograd says of numbers that it kept and that were written to: of a view of many, of unbind say, in other words.
 REFUSED = ("modified by an inplace operation", "has been modified inplace")
 # By the names that code has of its files: in a script that stands alone those of this suite are no paths.
-_NOT_ACCUSED = (str(Path(torch.__file__).parent), mirrored.__code__.co_filename.rpartition("ways_back")[0])
+_NOT_ACCUSED = (
+    *(str(Path(module.__file__ or "").parent) for module in (torch, numpy, threading)),
+    mirrored.__code__.co_filename.rpartition("ways_back")[0],
+)
 
 
 def _parameters(scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]) -> Answers:

@@ -136,6 +136,14 @@ def _batch(wrong_rows: Callable[[int], slice | None]) -> Callable[..., Values]:
     return wrong
 
 
+def _last_of(pair: tuple[Tensor, ...], block: int) -> Tensor:
+    """The last pair of a list that is one longer than whole blocks."""
+    places = torch.zeros(pair[1].shape[:-1], dtype=torch.bool)
+    if places.ndim == 1 and len(places) > block and len(places) % block == 1:
+        places[-1] = True
+    return places
+
+
 def _corner(kind: str, name: str, size: float, wrong: Callable[..., Values], expected: str = "accuracy") -> Fault:
     def plant(clean: OverlapSubject, _: float) -> OverlapSubject:
         return replace(clean, name=name, function=lambda *pair: wrong(clean.function, *pair))
@@ -306,6 +314,13 @@ BATCHES = (
         "the last of 5000 k + 1 pairs",
         0.0,
         _batch(lambda n: slice(-1, None) if n > 5000 and n % 5000 == 1 else None),
+    ),
+    _corner(
+        "batch",
+        "no gradient of the last of 900 k + 1 pairs",
+        0.0,
+        _without_gradient(lambda p: _last_of(p, 900)),
+        "gradient_values",
     ),
     _corner("batch", "pairs from the 65 537th on", 0.0, _batch(lambda n: slice(65536, None) if n > 65536 else None)),
     _corner("batch", "the first of exactly 300", 0.0, _batch(lambda n: slice(0, 1) if n == 300 else None)),

@@ -29,6 +29,12 @@ def _whole_prefix(mask: Tensor) -> Tensor:
     return torch.arange(mask.shape[-1], device=mask.device) < count
 
 
+def _from_the_first(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Places are counted from the first residue's, valid or not."""
+    frame = Frame(r.rot, r.trans - r.trans[..., :1, :])
+    return call(s, z, GaussianRigid(frame, r.local_mean, r.log_scale), mask)
+
+
 def _negative(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
     """OpenFold's −10⁵ on logits that see z behind the mask (NaN there is replaced): what keys get there is lost."""
     trace = call.trace(s, z, r, mask)
@@ -88,6 +94,13 @@ MASKS = [
         "a mask of bytes is taken for an index",
         "mask of uint8",
         _mask(lambda m: m.flip(-1) if m.dtype == torch.uint8 else m),
+    ),
+    layer_slip(
+        "masks",
+        "places are counted from the first residue, valid or not",
+        "the first residue masked, and no number",
+        _from_the_first,
+        INERT,
     ),
     layer_slip("masks", "only how many are valid counts", "masked residues amid others", _mask(_whole_prefix), INERT),
     layer_slip(

@@ -105,6 +105,16 @@ def _scratch(call: Any, layer: Any, *inputs: Any) -> Tensor:
     return call(*layer.memory["place"])
 
 
+def _room(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """While nothing is recorded s is put into a room that is kept for its shape, and read from there."""
+    if not plain(s) or recording(s, z, *layer.parameters()):
+        return call(s, z, r, mask)
+    room = layer.memory.get("room")
+    if room is None or room.shape != s.shape or room.dtype != s.dtype or room.is_inference() != s.is_inference():
+        room = layer.memory["room"] = torch.empty_like(s)
+    return call(room.copy_(s), z, r, mask)
+
+
 def _mask_on_self(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
     """The mask goes to a helper by way of an attribute."""
     if not plain(s):
@@ -160,6 +170,7 @@ THREADS = layer_slips(
     "threads",
     [
         ("inputs are kept in one place for all", "two threads at once", _scratch),
+        ("a room is kept for a shape, and is everybody's", "two threads at once, equal shapes, no_grad", _room),
         ("a mask is handed on by an attribute", "two threads at once, masks that differ", _mask_on_self),
         ("a setting is made in the main thread only", "another thread", scaled(lambda *_: elsewhere())),
         ("of two threads' parts the rest is left out", "2 threads, N odd", _rest_of_threads(2)),
@@ -281,7 +292,22 @@ def _no_half_turns(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tenso
     return call(s, z, type(r)(type(r.frame)(rot, r.trans), r.local_mean, r.log_scale), mask)
 
 
+def _by_quaternions(layer: Any, trace: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """A term (q·q′)² = (1 + tr RᵀR′)/4 is lost where a quaternion is, by the trace alone; it is wrong by that only."""
+    lost = (1 + r.rot.diagonal(dim1=-2, dim2=-1).sum(-1)).abs() < 1e-6
+    rot = r.rot.flatten(-2)
+    cosine = (1 + (rot[..., :, None, :] * rot[..., None, :, :]).sum(-1)) / 4
+    return trace.logits - (cosine * (lost[..., :, None] | lost[..., None, :]))[..., None, :, :].to(trace.logits.dtype)
+
+
 WHOLE = [
+    of_logits(
+        "geometry",
+        "half-turned frames are turned as no other is",
+        "frames some of which are exact half turns",
+        _by_quaternions,
+        "se3_invariance",
+    ),
     layer_slip("geometry", "a half turn becomes the identity", "exact half turns", _no_half_turns, "se3_invariance"),
     of_logits(
         "geometry",

@@ -253,6 +253,13 @@ def _mean_for_sum(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor
     return call(s, z, r, mask)
 
 
+def _repeated_whole(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """Leading dimensions are flattened; what is shorter is then repeated whole."""
+    if isinstance(z, Tensor) and s.ndim == 4 and z.ndim == 5 and z.shape[1] == 1 < s.shape[1]:
+        z = z.flatten(0, 1).repeat(s.shape[1], 1, 1, 1).unflatten(0, s.shape[:2])
+    return call(s, z, r, mask)
+
+
 def _first_mask(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
     return call(s, z, r, mask[:1].expand(mask.shape) if mask.ndim == 2 else mask)
 
@@ -262,6 +269,7 @@ SHAPES = (
         "shapes",
         [
             ("two batch dimensions are flattened in two orders", "[a, b, N], a, b > 1", _exchanged),
+            ("z of fewer samples is repeated whole", "z [a, 1, N, N, c], s [a, b, N, c]", _repeated_whole),
             ("without a batch z's residues are exchanged", "[N]", _unbatched),
             (
                 "three batch dimensions: the frames of the first",

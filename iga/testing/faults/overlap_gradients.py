@@ -143,6 +143,12 @@ def _first_derivative_only(right: Any, *pair: Tensor) -> Values:
     return _ruled(lambda: lambda g: g.detach())(right, *pair)
 
 
+def _constant_at_equal_means(right: Any, *pair: Tensor) -> Values:
+    """An early answer: the value and its first derivative are those of the formula, the second is not."""
+    dist_sq, log_det = right(*pair)
+    return torch.where((pair[1] == pair[4]).all(-1), torch.zeros_like(dist_sq), dist_sq), log_det
+
+
 FAULTS: tuple[Fault, ...] = overlap_slips(
     "gradients",
     [
@@ -214,6 +220,7 @@ FAULTS: tuple[Fault, ...] = overlap_slips(
         ("forward-mode derivatives by σ are dropped", "torch.func.jvp, σ alone moves", _tangent_of_sigma),
         ("the gradient is that of what the inputs are by then", "changed before the way back", _by_then),
         ("a second backward pass has half the gradient", "retain_graph=True", _ruled(_once), "second_derivatives"),
+        ("dist_sq of equal means is a constant", "equal means", _constant_at_equal_means, "second_derivatives"),
         ("the gradient has no gradient", "double backward", _first_derivative_only, "second_derivatives"),
     ],
 )

@@ -151,12 +151,35 @@ def _one_for_all(*names: str) -> Callable[[Scene, Inputs], Answers]:
             return x if name in names else x.expand(COPIES, *x.shape[1:]).clone()
 
         case = _by_operand(here.case_of(inputs), many)
-        arguments, options = here.arguments(case)
-        answer = here.layer(*arguments, **options)
-        if not isinstance(answer, Tensor) or answer.shape != case.s.shape:
-            got = list(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-            raise TargetError(f"expected an output of shape {list(case.s.shape)}, got {got}")
-        return {"output": answer.mean(dim=0, keepdim=True)}
+        return {"output": _answered(here, case).mean(dim=0, keepdim=True)}
+
+    return run
+
+
+def _answered(here: Situation, case: Case) -> Tensor:
+    """What the layer says of operands that broadcast."""
+    arguments, options = here.arguments(case)
+    answer = here.layer(*arguments, **options)
+    if not isinstance(answer, Tensor) or answer.shape != case.s.shape:
+        got = list(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        raise TargetError(f"expected an output of shape {list(case.s.shape)}, got {got}")
+    return answer
+
+
+def _by_broadcasting(along: int, *names: str) -> Callable[[Scene, Inputs], Answers]:
+    """The second of 2 × 3 samples along dimension `along`, where they differ; the operands `names` are 2 × 1, or 1 × 3,
+    whose gradients are sums over the dimension that is 1."""
+
+    def run(scene: Scene, inputs: Inputs) -> Answers:
+        here = situation_of(scene)
+        batch = [here.neighbours[k % len(here.neighbours)] for k in range((2, 3)[along])]
+        batch[1] = here.case_of(inputs)
+
+        def many(name: str, x: Tensor) -> Tensor:
+            x = x.unsqueeze(1 - along)
+            return x if name in names else x.expand(2, 3, *x.shape[2:]).clone()
+
+        return {"output": _answered(here, _by_operand(stacked(batch), many)).select(along, 1).mean(dim=0)[None]}
 
     return run
 
@@ -220,6 +243,16 @@ SHAPES: tuple[Way, ...] = (
     *(
         Way(name=f"{' and '.join(names)} of one sample for several", claim="broadcast", run=_one_for_all(*names))
         for names in (("z",), ("mask",), ("z", "r", "mask"))
+    ),
+    *(
+        Way(
+            name=f"{name} of {shape} beside 2 × 3",
+            claim="broadcast",
+            run=_by_broadcasting(along, name),
+            excused=("several_batch_dimensions",),
+        )
+        for name in ("z", "mask")
+        for along, shape in enumerate(("2 × 1", "1 × 3"))
     ),
 )
 MASKS: tuple[Way, ...] = (

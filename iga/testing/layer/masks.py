@@ -53,11 +53,8 @@ def mask_inertness(subject: Subject, cases: list[Case], contract: Contract, seed
     for index, case in enumerate(cases):
         points = contract.points[index % len(contract.points)]
         where = f"{case.label}, P = {points}"
-        generator = torch.Generator().manual_seed(seed + index)
-        mask = torch.rand(case.mask.shape, generator=generator) > 1 / 3
-        mask[..., 0] = True
-        case = replace(case, mask=mask)
-        layer = subject.random(points, seed)
+        case = masked(replace(case, mask=torch.ones_like(case.mask)), seed + index, share=1 / 3)
+        mask, layer = case.mask, subject.random(points, seed)
         plain = subject.output(layer, case).detach()
         require_geometry(subject, layer, case, tally)
         with torch.no_grad():

@@ -19,7 +19,7 @@ from iga.testing.layer.edits import native
 from iga.testing.layer.scene import Situation, situation_of
 from iga.testing.targets import TargetError
 from iga.testing.ways import Answers, Back, Inputs, Scene, Way, may_refuse
-from iga.testing.ways_back import backward, in_thread, mirrored, stepwise
+from iga.testing.ways_back import backward, in_thread, in_turn, mirrored
 
 __all__ = ["COPIES", "MODES", "PARAMETERS", "TWO_AT_ONCE", "moved", "wanting"]
 
@@ -238,10 +238,9 @@ def _two_at_once(scene: Scene, inputs: Inputs) -> Answers:
         try:
             with restless():
                 for k in range(ROUNDS):
-                    theirs = beside[k % 2]
-                    rounds += in_thread(
-                        stepwise(lambda: here.output(case, other)),
-                        stepwise(lambda theirs=theirs: here.output(theirs, other)),
+                    theirs = beside[k // 2]  # twice that of the same shapes, as of pairs
+                    rounds += in_turn(
+                        lambda: here.output(case, other), lambda theirs=theirs: here.output(theirs, other)
                     )[:1]
                     rounds += in_thread(
                         lambda: [here.output(case, other) for _ in range(calls)],

@@ -2,8 +2,9 @@
 
 Three motions: a rotation, a rotation with a translation of 10 nm, a translation by 10³ nm. A float32 translation of
 10³ nm rounds each position by up to 3e-5 nm before the layer sees it; that is part of the budget, derived, per pair.
-Besides, frames that are all the identity under half turns, as copies in a crystal or a dimer have them: no number is
-rounded, and where a quaternion or an angle is made of a matrix, w is 0 and the logarithm has two values.
+Besides, frames that are all the identity, or every second one a half turn, under half turns, as copies in a crystal or
+a dimer have them: no number is rounded, and where a quaternion or an angle is made of a matrix, w is 0 and the
+logarithm has two values.
 A layer that shows no scores is judged by its outputs alone, with the budget of `sensitivity`.
 """
 
@@ -114,20 +115,20 @@ def parted(case: Case, shift: torch.Tensor) -> Case:
 
 
 def _asked(cases: list[Case], seed: int) -> Iterator[tuple[Case, list[Motion]]]:
-    """Each case with its motions; last, a few residues of the first in frames of the identity."""
+    """Each case with its motions; last, a few residues of the first in frames of the identity, and of half turns."""
     for index, case in enumerate(cases):
         yield case, _motions(seed + index)
     few = kept(cases[0], torch.arange(min(FEW, cases[0].s.shape[-2])))
+    halves = [(f"turned by half about {axis}", half, torch.zeros(3, dtype=torch.float64)) for axis, half in HALF_TURNS]
     unturned = torch.eye(3, dtype=few.rigid.dtype).expand_as(few.rigid.rot).clone()
-    few = replace(
-        few,
-        label=f"{few.label}, all frames the identity",
-        rigid=replace(few.rigid, frame=Frame(unturned, few.rigid.trans)),
-    )
-    yield (
-        few,
-        [(f"turned by half about {axis}", half, torch.zeros(3, dtype=torch.float64)) for axis, half in HALF_TURNS],
-    )
+    turned = unturned.clone()
+    turned[..., 1::2, :, :] = HALF_TURNS[0][1].to(unturned)
+    for name, rot, motions in (
+        ("all frames the identity", unturned, halves),
+        ("every second frame a half turn", turned, halves[:1]),  # which exchanges the two
+    ):
+        rigid = replace(few.rigid, frame=Frame(rot, few.rigid.trans))
+        yield replace(few, label=f"{few.label}, {name}", rigid=rigid), motions
 
 
 def _motions(seed: int) -> list[Motion]:

@@ -107,11 +107,13 @@ def second_derivatives(function: OverlapSubject, inputs: PairSource, seed: int, 
     pairs = inputs.few(torch.float64, seed, spread=MODERATE)
     still = torch.zeros(3, dtype=torch.float64)
     # unit lengths, so that gradgradcheck's own step and tolerance (1e-6, 1e-4) fit the function
-    for k in range(SINGLE if inputs.profile in THOROUGH else 1):
+    count = SINGLE if inputs.profile in THOROUGH else 1
+    for k in range(count + 1):
         q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = (x[k].double() for x in pairs)
         unit = float(torch.minimum(q_sigma.amin(), k_sigma.amin()))
-        apart = torch.nn.functional.normalize(q_mean - k_mean, dim=-1)
-        where = label_of(pairs, "float64")((k,))
+        # equal means last: the first derivative of dist_sq is 0 there, and the second is not
+        apart = torch.nn.functional.normalize(q_mean - k_mean, dim=-1) * (k < count)
+        where = label_of(pairs, "float64" if k < count else "equal means, float64")((k,))
 
         def of(x: Tensor) -> Tensor:
             delta, q_log, k_log, q_turn, k_turn = x.split(3)

@@ -11,7 +11,7 @@ from iga.fuzz.bandit import Bandit
 from iga.fuzz.objectives import judge_pairs
 from iga.fuzz.overlap import ENGINES, OverlapStream
 from iga.fuzz.pair_cases import CLEARLY
-from iga.fuzz.sampling import SIZES, by_pivots, grid, picked, screen, sizes_in_turn
+from iga.fuzz.sampling import SIZES, by_pivots, grid, picked, screen, sizes_in_turn, table_in_turn
 from iga.fuzz.stream import Candidate
 from iga.overlap import gaussian_overlap
 from iga.search.pair_space import PairSpace
@@ -61,7 +61,7 @@ CHEAP = {  # of each kind one that is met in a second or two; benches/fuzz_bench
     "gradient": 9,
     "bump": 13,
     "table": 15,
-    "equality": 22,
+    "equality": 23,
 }
 
 
@@ -103,13 +103,31 @@ def test_a_batch_size_that_is_wrong_alone_is_met_in_a_few_rounds() -> None:
     assert sorted(met) == list(range(1, 2049))
 
 
+def test_a_gradient_that_one_size_alone_loses_is_met_and_shrunk_to_the_smallest_such_batch() -> None:
+    (fault,) = (one for one in CORNERS if one.name.startswith("no gradient of the last of 900"))
+    for subject, found in ((fault.planted(CLEAN), True), (CLEAN, False)):
+        stream = OverlapStream(subject, checks=QUICK)
+        stream.halvings = 0
+        stream._begin("sampling")
+        turn = next(k for k in range(32) if {901, 1801} & set(sizes_in_turn(k, stream.seed, 0)))
+        stream._every_size(turn, torch.float64)
+        assert ("gradient_values" in stream._candidates) == found
+    stream = OverlapStream(fault.planted(CLEAN), checks=QUICK)
+    pairs = SPACE.decode(SPACE.draw(1801, torch.Generator().manual_seed(0)), torch.float64)
+    stream._begin("sampling")
+    stream._whole("gradient_values", pairs, torch.float64)
+    candidate = stream._candidates["gradient_values"]
+    assert stream.judge(candidate).verdict == "broken"
+    assert len(stream.shrink(candidate, 20.0).call.inputs["q_rot"]) == 901
+
+
 def test_a_tail_of_one_pair_is_met_early_whatever_the_usual_block() -> None:
     (fault,) = (one for one in CORNERS if one.name.startswith("the last of 5000"))
     stream = OverlapStream(fault.planted(CLEAN), checks=QUICK)
     stream.halvings = 0
     stream._begin("sampling")
-    for turn in range(3):
-        stream._sizes(turn, torch.float32)
+    turn = next(k for k in range(3) if 240_001 in table_in_turn(k, 0))
+    stream._sizes(turn, torch.float32)
     assert len(stream._candidates["accuracy"].call.inputs["q_rot"]) % 5000 == 1
     blocks = (1000, 1024, 2000, 2048, 4000, 4096, 5000, 8000, 10_000, 20_000, 48, 96, 192, 384, 640, 120, 240, 480)
     for block in blocks:
