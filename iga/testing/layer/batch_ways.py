@@ -251,7 +251,7 @@ SHAPES: tuple[Way, ...] = (
             run=_by_broadcasting(along, name),
             excused=("several_batch_dimensions",),
         )
-        for name in ("z", "mask")
+        for name in ("z", "r", "mask")
         for along, shape in enumerate(("2 × 1", "1 × 3"))
     ),
 )
