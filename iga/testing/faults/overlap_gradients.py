@@ -139,6 +139,11 @@ def _once() -> Callable[[Tensor], Tensor]:
     return lambda g: g if next(calls) == 0 else 0.5 * g
 
 
+def _one_number(g: Tensor) -> Tensor:
+    """A gradient without a first stride is taken for that of a sum: one number for all."""
+    return g.flatten()[0].expand(g.shape).contiguous() if g.numel() and g.ndim and g.stride(0) == 0 else g
+
+
 def _first_derivative_only(right: Any, *pair: Tensor) -> Values:
     return _ruled(lambda: lambda g: g.detach())(right, *pair)
 
@@ -216,6 +221,11 @@ FAULTS: tuple[Fault, ...] = overlap_slips(
             "the gradient of a plain sum",
             _ruled(lambda: _first_number),
             "gradient_values",
+        ),
+        (
+            "a gradient expanded over rows is taken for that of a sum",
+            "an answer [a, b] added up over a",
+            _ruled(lambda: _one_number),
         ),
         ("forward-mode derivatives by σ are dropped", "torch.func.jvp, σ alone moves", _tangent_of_sigma),
         ("the gradient is that of what the inputs are by then", "changed before the way back", _by_then),

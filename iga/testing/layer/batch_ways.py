@@ -78,7 +78,8 @@ def _empty_dimension_before(scene: Scene, inputs: Inputs) -> Answers:
 
 
 def _expanded(*names: str) -> Callable[[Scene, Inputs], Answers]:
-    """Three times the sample, the operands `names` expanded without memory, so that their gradients are sums."""
+    """Three times the sample, the operands `names` expanded without memory, so that their gradients are sums, as the
+    gradient of the output is expanded over the three."""
 
     def run(scene: Scene, inputs: Inputs) -> Answers:
         here = situation_of(scene)
@@ -88,7 +89,7 @@ def _expanded(*names: str) -> Callable[[Scene, Inputs], Answers]:
             wide = x.expand(COPIES, *x.shape[1:])
             return wide if name in names else wide + torch.zeros_like(wide) if x.is_floating_point() else wide.clone()
 
-        return {"output": here.output(_by_operand(case, many)).mean(dim=0, keepdim=True)}
+        return {"output": here.output(_by_operand(case, many)).sum(dim=0, keepdim=True) / COPIES}
 
     return run
 

@@ -17,7 +17,7 @@ from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import build, cast, gradients, kept, leaves, masked, native, rebuilt, tensors
 from iga.testing.layer.guards import require_geometry
 from iga.testing.layer.sensitivity import allowed_of, two_evaluations
-from iga.testing.layer.softmax import SoftmaxCatcher
+from iga.testing.layer.softmax import NORMALISED, SoftmaxCatcher
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
@@ -180,15 +180,18 @@ def _driven(subject: Subject, layer: nn.Module, whole: Case, seed: int, where: s
 
 
 def _largest_logit(subject: Subject, layer: nn.Module, case: Case) -> float:
-    """Among valid residues, as softmax is caught with it; what drives them where none is caught."""
+    """Among valid residues, as softmax is caught with it; what drives them where none is caught, or what is caught are
+    the logarithms of weights, which no longer say how large the logits were."""
     valid = case.mask[0].nonzero().flatten()
     try:
         with torch.no_grad(), SoftmaxCatcher(case.s.shape[-2]) as catcher:
             subject.output(layer, case)
     except TargetError:  # some operators run under no mode
         return DRIVEN
-    seen = [x[:, valid][:, :, valid].abs().amax() for x, _ in catcher.found if x is not None]
-    return max((float(x) for x in seen), default=DRIVEN)
+    seen = [x[:, valid] for x, _ in catcher.found if x is not None]
+    if not seen or any(bool((x.double().logsumexp(-1).abs() < NORMALISED).all()) for x in seen):
+        return DRIVEN
+    return max(float(x[:, :, valid].abs().amax()) for x in seen)
 
 
 def _patterns(subject: Subject, layer: nn.Module, whole: Case, seed: int, where: str, tally: Tally) -> None:

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from iga._softmax import SOFTMAX, arranged, dot_product_logits, is_dot_product, named, operator_name
 from iga._typing import Tensor
 
-__all__ = ["SoftmaxCatcher"]
+__all__ = ["NORMALISED", "SoftmaxCatcher"]
 
 # What may stand between exp and its division: masks, and casts.
 PASSING = ("masked_fill", "masked_fill_", "mul", "mul_", "where", "clone", "_to_copy", "nan_to_num")

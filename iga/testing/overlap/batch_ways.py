@@ -96,6 +96,16 @@ def _among(scene: Scene, inputs: Inputs) -> Answers:
     return {name: x[::2] for name, x in scene.call(mixed).items()}
 
 
+def _summed(dim: int) -> Callable[[Scene, Inputs], Answers]:
+    """Each pair twice, added up over a dimension of two: the gradient of an answer is expanded over that one alone."""
+
+    def run(scene: Scene, inputs: Inputs) -> Answers:
+        answers = scene.call({name: torch.stack([x, x], dim=dim) for name, x in inputs.items()})
+        return {name: x.sum(dim) / 2 for name, x in answers.items()}
+
+    return run
+
+
 def _every_other(scene: Scene, inputs: Inputs) -> Answers:
     """The even ones and the odd ones, as views of the list."""
     even, odd = (scene.call({name: x[k::2] for name, x in inputs.items()}) for k in (0, 1))
@@ -148,6 +158,8 @@ BATCHES: tuple[Way, ...] = (
     Way(name="between others", claim="order", run=_beside),
     Way(name="between pairs without a number", claim="batch_size", run=_beside_no_number, gradients=False),
     Way(name="each beside another", claim="order", run=_among),
+    Way(name="two rows, added up", claim="leading_dimensions", run=_summed(0)),
+    Way(name="two columns, added up", claim="leading_dimensions", run=_summed(1)),
     Way(name="every second one", claim="order", run=_every_other),
     Way(name="a form first met under inference_mode", claim="inference_mode", run=_new_form),
     Way(name="with an empty batch", claim="empty_batch", run=_none_first),
