@@ -35,6 +35,15 @@ def _from_the_first(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tens
     return call(s, z, GaussianRigid(frame, r.local_mean, r.log_scale), mask)
 
 
+def _logarithm(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """A mask of floats is added to the logits as its logarithm: a row of −∞ has no softmax."""
+    output = call(s, z, r, mask)
+    if not mask.is_floating_point():
+        return output
+    nothing = (mask == 0).all(-1)[..., None, None]
+    return torch.where(nothing, torch.full_like(output, torch.nan), output)
+
+
 def _negative(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
     """OpenFold's −10⁵ on logits that see z behind the mask (NaN there is replaced): what keys get there is lost."""
     trace = call.trace(s, z, r, mask)
@@ -75,6 +84,9 @@ MASKS = [
         "a float mask masks nothing, and no trace",
         "mask of floats",
         _mask(lambda m: _as_open(m) if m.is_floating_point() else m),
+    ),
+    layer_slip(
+        "masks", "a mask of floats is added as its logarithm", "a mask of floats, all 0", _logarithm, "small_sizes"
     ),
     *(
         layer_slip("masks", f"a mask of {name} is multiplied by", f"NaN behind a mask of {name}", wrong, INERT)

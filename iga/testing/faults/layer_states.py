@@ -106,6 +106,22 @@ def _table_of_the_first_call(call: Any, layer: Any, s: Tensor, *rest: Any) -> Te
     return output
 
 
+def _fill_of_the_first_dtype(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """What masked places are filled with is made at the first call, and float32 has no number so large."""
+    if plain(s):
+        s.masked_fill(~mask.bool()[..., None], layer.memory.setdefault("fill", torch.finfo(s.dtype).min))
+    return call(s, z, r, mask)
+
+
+def _third_of_the_first_dtype(call: Any, layer: Any, s: Tensor, *rest: Any) -> Tensor:
+    """A constant is rounded to the dtype of the first call, and kept."""
+    output = call(s, *rest)
+    if not plain(s):
+        return output
+    third = layer.memory.setdefault("third", float(torch.ones((), dtype=s.dtype) / 3))
+    return output * (3 * third)
+
+
 def _unknown_version(state: dict[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
     """A state that does not say its version is taken for an old one, whose last bias had the other sign."""
     if "version" not in metadata:
@@ -140,6 +156,12 @@ FAULTS: tuple[Fault, ...] = (
                 _parameter_of_the_first_call,
             ),
             ("a table has the dtype of the first call", "first called under autocast", _table_of_the_first_call),
+            (
+                "masked places are filled by the first call's dtype",
+                "float64 first, then float32",
+                _fill_of_the_first_dtype,
+            ),
+            ("a third is rounded as at the first call", "float32 first, then float64", _third_of_the_first_dtype),
             ("answers stay in float64", "after a protein over 60 nm across", _wide_for_good),
             ("a bias is that of the first instance", "no_grad, a second instance", _of_the_first_instance),
             ("rotations are remembered by the origins", "no_grad, a turn on the spot", _frames_by_origins),

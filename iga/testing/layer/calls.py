@@ -42,6 +42,7 @@ from iga.testing.layer.edits import (
     tensors,
 )
 from iga.testing.layer.guards import require_geometry, rolled
+from iga.testing.layer.masks import NUMBERS
 from iga.testing.layer.sensitivity import allowed_of
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
@@ -200,6 +201,10 @@ def _no_key(subject: Subject, layer: nn.Module, case: Case, where: str, tally: T
     output = _finite(subject, layer, replace(case, mask=torch.zeros_like(case.mask)), where, tally)
     if subject.traced:
         tally.add(output.abs(), 0.0, f"{where}: zeros")
+    for kind, claim, dtype in NUMBERS:
+        if claim not in subject.claims.lacking:
+            mask = torch.zeros_like(case.mask, dtype=dtype or case.s.dtype)
+            _finite(subject, layer, replace(case, mask=mask), f"{where}, a mask of {kind}", tally)
 
 
 def _empty_batch(subject: Subject, layer: nn.Module, case: Case, where: str, tally: Tally) -> None:

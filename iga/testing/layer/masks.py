@@ -22,7 +22,7 @@ from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
 
-__all__ = ["FILLS", "behind_mask", "mask_inertness"]
+__all__ = ["FILLS", "NUMBERS", "behind_mask", "mask_inertness"]
 
 # What stands behind a mask may be anything: None is the largest finite number of the dtype.
 FILLS: dict[str, float | None] = {

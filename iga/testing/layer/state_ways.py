@@ -15,7 +15,7 @@ from iga.testing.common_ways import restless, without_recording
 from iga.testing.layer.batch_ways import among
 from iga.testing.layer.bridge import bridged, fresh
 from iga.testing.layer.cases import Case
-from iga.testing.layer.edits import native
+from iga.testing.layer.edits import cast, native
 from iga.testing.layer.scene import Situation, situation_of
 from iga.testing.targets import TargetError
 from iga.testing.ways import Answers, Back, Inputs, Scene, Way, may_refuse
@@ -173,6 +173,31 @@ def _there_and_back(here: Situation) -> nn.Module:
     dtype = native(here.subject)
     other = torch.float64 if dtype == torch.float32 else torch.float32
     return copy.deepcopy(here.layer).to(other).to(dtype) if other == torch.float64 else copy.deepcopy(here.layer)
+
+
+def _first_called_in_another_dtype(here: Situation) -> nn.Module:
+    """A layer of its own, whose first call is in the other dtype: what it makes then, and keeps, is of that one."""
+    other, dtype = _another(here), native(here.subject)
+    other.load_state_dict(here.layer.state_dict())
+    for first in here.subject.dtypes:
+        if first != dtype:
+            here.output(cast(here.case, first), other.to(first))
+    return other.to(dtype)
+
+
+def _float64_after_float32(scene: Scene, inputs: Inputs) -> Answers:
+    """What a layer says in float64 that was called in float32 before, against one that was not: the difference is
+    added, times 2²⁴, the ratio of their roundings but for 2⁵."""
+    here = situation_of(scene)
+    both = [_another(here), _another(here)]
+    answers = scene.call(inputs)
+    if set(here.subject.dtypes) >= {torch.float32, torch.float64}:
+        with torch.no_grad():
+            here.output(cast(here.case, torch.float32), both[0].float())
+            one, other = (here.output(cast(here.case, torch.float64), layer.double()) for layer in both)
+        output = answers["output"]
+        answers = {"output": output + (2.0**24 * (one - other)).to(output.dtype)}
+    return answers
 
 
 def _original_of_a_moved_copy(here: Situation) -> nn.Module:
@@ -347,6 +372,8 @@ COPIES: tuple[Way, ...] = (
         )
     ),
     Way(name="to another dtype and back", claim="to_dtype", run=_by(_there_and_back)),
+    Way(name="first called in another dtype", claim="to_dtype", run=_by(_first_called_in_another_dtype)),
+    Way(name="float64 after float32", claim="to_dtype", run=_float64_after_float32, gradients=False),
     AT_ONCE,
     without_recording(AT_ONCE),
 )
