@@ -20,7 +20,7 @@ from iga.testing.ways import Answers, Back, Inputs, Refused, Scene, Way, named, 
 
 __all__ = ["AFTERWARDS", "BACK", "accumulated", "backward", "in_thread", "in_turn", "mirrored", "plainly", "strided"]
 
-PATIENCE = 0.02  # seconds: far more than a line takes
+PATIENCE, MOMENT = 0.2, 1e-3  # seconds: far more than a line takes; some, where the last one was waited for in vain
 
 
 def plainly(scene: Scene, inputs: Inputs) -> Answers:
@@ -30,24 +30,26 @@ def plainly(scene: Scene, inputs: Inputs) -> Answers:
 class _InTurn:
     """Two threads that go on in turn, each by one line of the accused's at a time, whatever else the machine does.
 
-    One whose turn does not come back within PATIENCE goes on all the same: the other waits for a lock of its.
+    One whose turn does not come back within PATIENCE goes on all the same: the other waits for a lock of its, and as
+    long as it does so it is awaited a moment only.
     """
 
     def __init__(self) -> None:
-        self._turn, self._left = 0, {0, 1}
+        self._turn, self._left, self._patience = 0, {0, 1}, PATIENCE
         self._changed = threading.Condition()
 
     def _give(self, mine: int) -> None:
         with self._changed:
             self._turn = 1 - mine
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._turn == mine or 1 - mine not in self._left, PATIENCE)
+            came = self._changed.wait_for(lambda: self._turn == mine or 1 - mine not in self._left, self._patience)
+            self._patience = PATIENCE if came else MOMENT
 
     def of(self, mine: int, work: Callable[[], Any]) -> Callable[[], Any]:
         """The work of thread `mine`, 0 or 1."""
 
         def step(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
-            if frame.f_code.co_filename.startswith(_NOT_ACCUSED):
+            if not _is_accused(frame.f_code.co_filename):
                 return None
             if event == "line":
                 self._give(mine)
@@ -126,11 +128,19 @@ def mirrored(inputs: Inputs) -> dict[str, Tensor]:
 
 # What autograd says of numbers that it kept and that were written to: of a view of many, of unbind say, in other words.
 REFUSED = ("modified by an inplace operation", "has been modified inplace")
-# By the names that code has of its files: in a script that stands alone those of this suite are no paths.
+# By the names that code has of its files: in a script that stands alone those of this suite are no paths. Functions may
+# be wrapped by somebody, a lambda is not.
+_STANDARD = str(Path(threading.__file__).parent)
 _NOT_ACCUSED = (
-    *(str(Path(module.__file__ or "").parent) for module in (torch, numpy, threading)),
-    mirrored.__code__.co_filename.rpartition("ways_back")[0],
+    *(str(Path(module.__file__ or "").parent) for module in (torch, numpy)),
+    (lambda: None).__code__.co_filename.rpartition("ways_back")[0],
 )
+
+
+def _is_accused(file: str) -> bool:
+    """Whether code of this file may be the accused's: not this suite's, torch's, numpy's or the standard library's."""
+    standard = file.startswith(_STANDARD) and "site-packages" not in file
+    return not standard and not file.startswith(_NOT_ACCUSED)
 
 
 def _parameters(scene: Scene, answers: Answers, weights: Answers, leaves: Inputs, names: tuple[str, ...]) -> Answers:

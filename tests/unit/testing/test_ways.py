@@ -1,5 +1,7 @@
 """Claims about the driver of ways, on a toy: it tells values, gradients and capabilities apart, and judges copies."""
 
+import threading
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from iga.testing.process_ways import PROCESS
 from iga.testing.tally import Tally
 from iga.testing.targets import TargetError
 from iga.testing.ways import Plain, Refused, Scene, Way, judge_ways, plain_call
+from iga.testing.ways_back import in_turn
 
 
 def toy(inputs):
@@ -108,3 +111,28 @@ def test_gradients_are_not_asked_of_what_claims_to_have_none():
     lost = way(lambda scene, inputs: {"y": scene.call(inputs)["y"].detach()})
     assert judged(lost).verdict == "broken"
     assert judged(lost, unsupported=("gradients",)).verdict == "holds"
+
+
+def test_two_threads_in_turn_meet_what_they_share_between_two_lines() -> None:
+    shared = {}
+
+    def call(number):
+        shared["number"] = number
+        unused = number  # noqa: F841 - a line that the other thread comes in at
+        return shared["number"]
+
+    for _ in range(20):
+        assert in_turn(lambda: call(0), lambda: call(1)) != [0, 1]
+
+
+def test_two_threads_in_turn_of_which_one_waits_for_the_others_lock_both_answer() -> None:
+    lock, shared = threading.Lock(), {}
+
+    def call(number):
+        with lock:
+            shared["number"] = number
+            for _ in range(50):
+                assert shared["number"] == number
+            return shared["number"]
+
+    assert in_turn(lambda: call(0), lambda: call(1)) == [0, 1]
