@@ -111,11 +111,16 @@ def kept(case: Case, index: Tensor) -> Case:
 
 
 def masked(case: Case, seed: int, *, share: float = 0.25) -> Case:
-    """The case with about `share` of its residues masked, never all; of an even seed the first and the last one are."""
+    """The case with about `share` of its residues masked; of an even seed, and if there are more than a few, the first
+    and the last one are. Never all: the first one is not, or else three in the middle, which attend to one another."""
     generator = torch.Generator().manual_seed(seed)
     mask = case.mask & (torch.rand(case.mask.shape, generator=generator) > share)
-    mask[..., 0] = mask[..., -1] = seed % 2 == 1
-    mask[..., mask.shape[-1] // 2] = True
+    count = mask.shape[-1]
+    if seed % 2 == 0 and count >= 6:
+        mask[..., 0] = mask[..., -1] = False
+        mask[..., count // 2 - 1 : count // 2 + 2] = True
+    else:
+        mask[..., 0] = True
     return replace(case, mask=mask)
 
 

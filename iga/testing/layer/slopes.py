@@ -86,7 +86,8 @@ def slopes(subject: Subject, layer: nn.Module, case: Case, weights: Tensor, term
     nothing = (u if torch.float64 in subject.dtypes else rounded) * largest
 
     def budget(name: str, gradient: Tensor) -> float:
-        if 0 < _size(gradient) <= nothing:
+        # exactly 0 by chance, it is not so beside; where no path leads it is 0 everywhere
+        if 0 < max(_size(gradient), *(_size(other[name]) for other in near)) <= nothing:
             return math.inf
         change = max(_size(other[name] - gradient) for other in near) / step
         return rounded * (change + _size(gradient))
