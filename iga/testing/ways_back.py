@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy
 import torch
 
 from iga._typing import Tensor
@@ -132,7 +131,7 @@ REFUSED = ("modified by an inplace operation", "has been modified inplace")
 # be wrapped by somebody, a lambda is not.
 _STANDARD = str(Path(threading.__file__).parent)
 _NOT_ACCUSED = (
-    *(str(Path(module.__file__ or "").parent) for module in (torch, numpy)),
+    *(str(Path(torch.__file__).parents[1] / name) for name in ("torch", "numpy")),
     (lambda: None).__code__.co_filename.rpartition("ways_back")[0],
 )
 
