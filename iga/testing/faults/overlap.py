@@ -134,6 +134,15 @@ def _square_of_a_root(f: Any, size: float, *pair: Tensor) -> Values:
     return distance * distance, log_det
 
 
+def _root_of_itself(f: Any, size: float, *pair: Tensor) -> Values:
+    """The same for a Gaussian and itself alone."""
+    dist_sq, log_det = f(*pair)
+    pairs = ((pair[k] == pair[k + 3]).flatten(-2 if k == 0 else -1).all(-1) for k in range(3))
+    same = torch.stack(torch.broadcast_tensors(*pairs)).all(0)
+    distance = torch.where(same, dist_sq, 1.0).sqrt()
+    return torch.where(same, distance * distance, dist_sq), log_det
+
+
 def _exploding(f: Any, size: float, *pair: Tensor) -> Values:
     """In float32, beyond κ = 1000, the gradient is `size` times too large: where its own rounding hides its value."""
     dist_sq, log_det = f(*pair)
@@ -256,6 +265,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     fault("log sigma detached", _detached, "gradient_values", kind=GRADIENTS),
     fault("the square of a square root", _square_of_a_root, "gradient_finiteness", kind=GRADIENTS),
+    fault("the square of the root of a Gaussian and itself", _root_of_itself, "gradient_finiteness", kind=GRADIENTS),
     fault(
         "a gradient too large beyond κ = 1000, in float32",
         _exploding,

@@ -14,7 +14,7 @@ OWN: dict[str, dict[str, str]] = {
         "coincident_means": "equal means kept apart",
         "score_laws": "axis-aligned frames taken as equal",
         "gradient_values": "the same in float32 only",
-        "gradient_finiteness": "the square of a square root",
+        "gradient_finiteness": "the square of the root of a Gaussian and itself",
         "calls_agree": "a frame stored by columns is read by rows",
         "determinism": "every second call an ulp larger",
         "second_derivatives": "a second derivative off by a share of the gradient's square",
@@ -45,7 +45,7 @@ OWN: dict[str, dict[str, str]] = {
         "calls_agree": "a factor of training",
         "compiled_calls": "half the gradient when compiled",
         "feature_laws": "z is symmetrised",
-        "large_sizes": "no gradient of places before the last of two blocks",
+        "large_sizes": "a mean of features is counted in eight bits",
         "process_state": "a draw from the global generator, unused",
     },
 }

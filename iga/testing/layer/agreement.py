@@ -91,7 +91,7 @@ def _scene(subject: Subject, given: Case, index: int, contract: Contract, seed: 
     turn = index + subject.profile.no_heads  # so that the two sets of sizes differ in more than these
     points, count = choices[turn % len(choices)], min(RESIDUES[(turn + 1) % len(RESIDUES)], given.s.shape[-2])
     layer, whole = build(subject, points, seed + index), cast(given, native(subject))
-    case = masked(kept(whole, torch.arange(count)), seed + index)
+    case = masked(kept(whole, torch.arange(count)), seed + index + 1)  # of seed 0 the ends are valid, and may not be
     require_geometry(subject, layer, case, tally)
     here = Situation(subject, layer, case, contract, points, seed + index)
     other = redrawn(kept(whole, torch.arange(max(count - 4, 1))), seed + 3)

@@ -112,7 +112,7 @@ def kept(case: Case, index: Tensor) -> Case:
 
 def masked(case: Case, seed: int, *, share: float = 0.25) -> Case:
     """The case with about `share` of its residues masked; of an even seed, and if there are more than a few, the first
-    and the last one are. Never all: the first one is not, or else three in the middle, which attend to one another."""
+    and the last one are. Never all: these two are not, or else three in the middle, which attend to one another."""
     generator = torch.Generator().manual_seed(seed)
     mask = case.mask & (torch.rand(case.mask.shape, generator=generator) > share)
     count = mask.shape[-1]
@@ -120,7 +120,7 @@ def masked(case: Case, seed: int, *, share: float = 0.25) -> Case:
         mask[..., 0] = mask[..., -1] = False
         mask[..., count // 2 - 1 : count // 2 + 2] = True
     else:
-        mask[..., 0] = True
+        mask[..., 0] = mask[..., -1] = True
     return replace(case, mask=mask)
 
 
