@@ -137,7 +137,7 @@ _NOT_ACCUSED = (
 
 
 def _is_accused(file: str) -> bool:
-    """Whether code of this file may be the accused's: not this suite's, torch's, numpy's or the standard library's."""
+    """True for a file whose code may be the accused's: not this suite's, torch's, numpy's or the standard library's."""
     standard = file.startswith(_STANDARD) and "site-packages" not in file
     return not standard and not file.startswith(_NOT_ACCUSED)
 

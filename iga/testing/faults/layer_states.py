@@ -107,7 +107,7 @@ def _table_of_the_first_call(call: Any, layer: Any, s: Tensor, *rest: Any) -> Te
 
 
 def _fill_of_the_first_dtype(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
-    """What masked places are filled with is made at the first call, and float32 has no number so large."""
+    """The number for masked places is made at the first call, and float32 has none so large."""
     if plain(s):
         s.masked_fill(~mask.bool()[..., None], layer.memory.setdefault("fill", torch.finfo(s.dtype).min))
     return call(s, z, r, mask)

@@ -158,7 +158,7 @@ def _one_for_all(*names: str) -> Callable[[Scene, Inputs], Answers]:
 
 
 def _answered(here: Situation, case: Case) -> Tensor:
-    """What the layer says of operands that broadcast."""
+    """The layer's answer on operands that broadcast."""
     arguments, options = here.arguments(case)
     answer = here.layer(*arguments, **options)
     if not isinstance(answer, Tensor) or answer.shape != case.s.shape:

@@ -186,7 +186,7 @@ def _first_called_in_another_dtype(here: Situation) -> nn.Module:
 
 
 def _float64_after_float32(scene: Scene, inputs: Inputs) -> Answers:
-    """What a layer says in float64 that was called in float32 before, against one that was not: the difference is
+    """The float64 answer of a layer that was called in float32 before, against one that was not: the difference is
     added, times 2²⁴, the ratio of their roundings but for 2⁵."""
     here = situation_of(scene)
     both = [_another(here), _another(here)]
