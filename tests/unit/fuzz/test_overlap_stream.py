@@ -11,7 +11,7 @@ from iga.fuzz.bandit import Bandit
 from iga.fuzz.objectives import judge_pairs
 from iga.fuzz.overlap import ENGINES, OverlapStream
 from iga.fuzz.pair_cases import CLEARLY
-from iga.fuzz.sampling import SIZES, by_pivots, grid, picked, screen, sizes_in_turn, table_in_turn
+from iga.fuzz.sampling import SIZES, by_pivots, grid, odd_gradients, picked, screen, sizes_in_turn, table_in_turn
 from iga.fuzz.stream import Candidate
 from iga.overlap import gaussian_overlap
 from iga.search.pair_space import PairSpace
@@ -119,6 +119,23 @@ def test_a_gradient_that_one_size_alone_loses_is_met_and_shrunk_to_the_smallest_
     candidate = stream._candidates["gradient_values"]
     assert stream.judge(candidate).verdict == "broken"
     assert len(stream.shrink(candidate, 20.0).call.inputs["q_rot"]) == 901
+
+
+def test_a_gradient_that_is_no_number_or_raises_at_one_size_alone_is_clear() -> None:
+    def raises(gradient: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no such size")
+
+    pairs = SPACE.decode(SPACE.draw(1000, torch.Generator().manual_seed(0)), torch.float64)
+    for rule in (raises, lambda gradient: gradient * torch.nan):
+
+        def wrong(*pair: torch.Tensor, rule=rule) -> tuple[torch.Tensor, torch.Tensor]:
+            dist_sq, log_det = gaussian_overlap(*pair)
+            if len(dist_sq) == 901 and log_det.requires_grad:
+                log_det.register_hook(rule)
+            return dist_sq, log_det
+
+        assert odd_gradients(wrong, pairs, [900, 901, 902], lambda: None) == [901]
+    assert odd_gradients(gaussian_overlap, pairs, [900, 901, 902], lambda: None) == []
 
 
 def test_a_tail_of_one_pair_is_met_early_whatever_the_usual_block() -> None:
