@@ -9,7 +9,7 @@ through n products in float32 before: by `iga.rotation.compose`, whose budgets a
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,7 @@ SCORES = (
 )
 BANDS = ((1.0, 10.0), (10.0, 1000.0), (1000.0, float("inf")))
 CHUNK = 5000
+EAGER = 100_000_000  # products beyond which compiling them, a quarter of a minute, is repaid
 
 
 def scores(implementation: str, pairs: Pairs, score: Score, points: int = 1) -> Float[Tensor, " n"]:
@@ -76,10 +77,12 @@ def errors(
 
 
 def composed(
-    rot: Float[Tensor, "n 3 3"], compositions: int, generator: torch.Generator, *, plain: bool = False
+    rot: Float[Tensor, "n 3 3"],
+    compositions: int,
+    generator: torch.Generator,
+    product: Callable[[Tensor, Tensor], Tensor] = compose,
 ) -> Float[Tensor, "n 3 3"]:
     """`rot` after so many products with rotations in its own dtype, away and back: what is left is their rounding."""
-    product = multiply if plain else compose
     away = [random(generator=generator, dtype=rot.dtype) for _ in range(compositions // 2)]
     for turn in [*away, *(transpose(turn) for turn in reversed(away))]:
         rot = product(rot, turn)
@@ -110,8 +113,11 @@ def search(
     chunk: int = CHUNK,
 ) -> list[Worst]:
     """The worst of `pairs` degenerate pairs in float32, for every implementation, score and band."""
+    product = multiply if plain else compose
+    if pairs * compositions > EAGER:
+        product = torch.compile(product, dynamic=False)
     worst: dict[tuple[str, str, int, str], Worst] = {}
-    for given in _drawn(pairs, compositions, plain, seed, chunk):
+    for given in _drawn(pairs, compositions, product, seed, chunk):
         kappa = condition(given[2], given[5])
         off = float(torch.maximum(drift(given[0]), drift(given[3])).amax()) / bounds.unit_roundoff(given[0].dtype)
         for implementation in implementations:
@@ -135,13 +141,15 @@ def search(
     return list(worst.values())
 
 
-def _drawn(pairs: int, compositions: int, plain: bool, seed: int, chunk: int) -> Iterator[Pairs]:
+def _drawn(
+    pairs: int, compositions: int, product: Callable[[Tensor, Tensor], Tensor], seed: int, chunk: int
+) -> Iterator[Pairs]:
     generator, domain = torch.Generator().manual_seed(seed), Domain()
     for first in range(0, pairs, chunk):
         q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = decode(
             degenerate_pairs(min(chunk, pairs - first), generator, domain), domain
         )
-        q_rot, k_rot = (composed(rot, compositions, generator, plain=plain) for rot in (q_rot, k_rot))
+        q_rot, k_rot = (composed(rot, compositions, generator, product) for rot in (q_rot, k_rot))
         yield q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma
 
 
