@@ -18,7 +18,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from iga._typing import Float, Tensor
-from iga.fuzz import distances
+from iga.fuzz import distances, weights
 from iga.fuzz.distances import Distances
 
 __all__ = ["Seen", "watch_branches"]
@@ -76,6 +76,7 @@ class _Watch(TorchFunctionMode):
         self.rows, self.columns, self.seen = rows, columns, Seen()
         self._known: dict[int, tuple[Tensor, Distances]] = {}  # the tensor is kept, so that its id stays its own
         self._whole: dict[int, tuple[Tensor, Tensor]] = {}  # integers, with the same numbers on the autograd graph
+        self._paths: dict[int, tuple[Tensor, list[Distances]]] = {}  # of results of where, the branches gone through
         self._count: dict[str, int] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -97,6 +98,8 @@ class _Watch(TorchFunctionMode):
             self.seen.blind.add(f"a number that Python took by {name}(), {self._place()}")
         elif isinstance(out, Tensor) and out.dtype == torch.bool:
             self._condition(name, func, args, kwargs, out)
+        elif isinstance(out, Tensor) and self._weight(name, func, args, kwargs, out):
+            return
         elif name in ("clamp", "clip", "clamp_min", "clamp_max", "relu", "abs", "absolute", "sign", "threshold"):
             self._bounds(name, args, kwargs)
         elif name in _PAIRS or (name in ("max", "min") and len(args) > 1 and isinstance(args[1], Tensor)):
@@ -111,24 +114,66 @@ class _Watch(TorchFunctionMode):
     # conditions
 
     def _condition(self, name: str, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
-        if name in _SHAPE:
-            if (known := self._known.get(id(args[0]))) is not None:
-                self._remember(out, known[1].mapped(lambda x: func(x, *args[1:], **kwargs)))
-            return
-        if name in _SEVERAL:
-            parts = [self._of(x) for x in args[0]]
-            rest = args[1:]
-            to_true = func([x.to_true for x in parts], *rest, **kwargs)
-            self._remember(out, Distances(to_true, func([x.to_false for x in parts], *rest, **kwargs)))
+        if self._shaped(name, func, args, kwargs, out):
             return
         found = self._distances(name, args, kwargs, out)
         if found is not None:
             self._remember(out, found)
             self._site(name, found)
 
+    def _shaped(self, name: str, func: Any, args: Any, kwargs: Any, out: Tensor) -> bool:
+        """Whether the call only moves or joins conditions; `out` has theirs then."""
+        if name in _SHAPE:
+            if (known := self._known_of(args[0])) is not None:
+                self._remember(out, known.mapped(lambda x: func(x, *args[1:], **kwargs)))
+            return True
+        if name not in _SEVERAL or not (out.dtype == torch.bool or all(self._known_of(x) for x in args[0])):
+            return False
+        parts, rest = [self._of(x) for x in args[0]], args[1:]
+        to_true = func([x.to_true for x in parts], *rest, **kwargs)
+        self._remember(out, Distances(to_true, func([x.to_false for x in parts], *rest, **kwargs)))
+        return True
+
+    def _weight(self, name: str, func: Any, args: Any, kwargs: Any, out: Tensor) -> bool:
+        """Whether `out` is a condition as a number, or a count of some."""
+        if name == "where" and len(args) == 3 and (condition := self._known_of(args[0])) is not None:
+            gone = [self._paths.get(id(x), (None, []))[1] for x in args[1:]]
+            paths, new = weights.nested(condition, *gone)
+            self._paths[id(out)] = (out, paths)
+            for found in new:
+                self._site("branch within a branch", found)
+        if name in _SHAPE or name in _SEVERAL:
+            return bool(self._known) and self._shaped(name, func, args, kwargs, out)
+        found = weights.weight(name, args, kwargs, self._known_of, lambda: self._dims(args, kwargs))
+        if found is not None:
+            self._remember(out, found[0])
+            if found[1]:
+                self._site(name, found[0])
+            return True
+        if not self._known:
+            return False
+        shadow = weights.counted(name, func, args, kwargs, self._counted)
+        if shadow is not None:
+            self._whole[id(out)] = (out, out.double() + (shadow - shadow.detach()))
+        return shadow is not None
+
+    def _counted(self, x: Tensor) -> Tensor | None:
+        """What stands for a weight or a count on the graph; None of other numbers."""
+        if (whole := self._whole.get(id(x))) is not None:
+            return whole[1]
+        return None if (known := self._known_of(x)) is None else x.double() - known.to_true.double()
+
+    def _known_of(self, x: Any) -> Distances | None:
+        known = self._known.get(id(x)) if isinstance(x, Tensor) else None
+        return None if known is None else known[1]
+
     def _distances(self, name: str, args: Any, kwargs: Any, out: Tensor) -> Distances | None:
         if name in _GREATER | _LESS | _EQUAL | _UNEQUAL:
             a, b = (self._value(x) if isinstance(x, Tensor) else self._number(x, out) for x in (args[0], args[1]))
+            weighed = self._known_of(args[0])
+            if weighed is not None and not isinstance(args[1], Tensor):
+                if (found := weights.compared(weighed, out)) is not None:
+                    return found
             if a.dtype == torch.bool or b.dtype == torch.bool:
                 return distances.constant(out)
             if name in _EQUAL:
@@ -159,9 +204,8 @@ class _Watch(TorchFunctionMode):
         return [d % x.ndim for d in (given if isinstance(given, tuple | list) else (given,))], keep
 
     def _of(self, x: Any) -> Distances:
-        if isinstance(x, Tensor) and (known := self._known.get(id(x))) is not None:
-            return known[1]
-        return distances.constant(torch.as_tensor(x) != 0)
+        known = self._known_of(x)
+        return known if known is not None else distances.constant(torch.as_tensor(x) != 0)
 
     def _number(self, x: Any, like: Tensor) -> Tensor:
         value = float(x)
@@ -205,8 +249,8 @@ class _Watch(TorchFunctionMode):
         return isinstance(before, Tensor) and before.dtype.is_floating_point and not out.dtype.is_floating_point
 
     def _value(self, x: Tensor) -> Tensor:
-        known = self._whole.get(id(x))
-        return x if known is None else known[1]
+        counted = self._counted(x) if x.dtype != torch.bool else None
+        return x if counted is None else counted
 
     def _count_on(self, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
         """Integers made of integers: the same sum or product of what stands for them on the graph."""

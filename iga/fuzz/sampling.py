@@ -71,6 +71,8 @@ SIZES = (
 )
 FEW, STRIDE = 65, 8  # batches up to so many pairs cost little; the larger ones' number and the stride are coprime
 EVERY, A_ROUND = 2048, 64  # all batch sizes up to the one, so many in a round
+BESIDE = sorted({k * block + 1 for block in (500, 512, 640, 768) for k in range(1, 25) if EVERY < k * block <= 12_500})
+SOME = 4  # of BESIDE in a round: one pair more than whole blocks of such sizes and of their multiples
 PIECE, CLEAR = 700, 2.0**-6  # pairs, one of them beside no usual block; share of a gradient's largest entry
 _CORES = (2, 1, 1, 2, 1, 1)
 
@@ -156,11 +158,15 @@ def table_in_turn(turn: int, halvings: int) -> list[int]:
 
 
 def sizes_in_turn(turn: int, seed: int, halvings: int) -> list[int]:
-    """The sizes of a round: of EVERY // A_ROUND rounds each meets others, in an order by the seed; fewer and smaller
-    ones for a slow function."""
+    """The sizes of a round, in an order by the seed: small ones, others in each of EVERY // A_ROUND rounds, and some of
+    those BESIDE blocks, all of them in half as many; fewer and smaller ones for a slow function."""
     most, count = EVERY >> halvings, A_ROUND >> halvings
-    order = torch.randperm(most, generator=torch.Generator().manual_seed(seed)).tolist()
-    return [order[(turn * count + k) % most] + 1 for k in range(count)]
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(most, generator=generator).tolist()
+    beside = torch.randperm(len(BESIDE), generator=generator).tolist()
+    large = [BESIDE[beside[(turn * SOME + k) % len(BESIDE)]] for k in range(SOME)]
+    small = [order[(turn * count + k) % most] + 1 for k in range(count)]
+    return small + [n for n in large if n <= BESIDE[-1] >> 2 * halvings]
 
 
 def odd_sizes(

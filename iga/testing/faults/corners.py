@@ -5,6 +5,7 @@ draws, a product of the shares of its conditions as far as these are independent
 They are not in the matrix of `iga faults`: a run of the checks samples, and passes most of them.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -178,6 +179,27 @@ def _one_scale(p: tuple[Tensor, ...]) -> Tensor:
     return (p[2] == p[5]).all(-1) & (p[2][..., 0] == p[2][..., 1]) & (p[2][..., 0] == p[2][..., 2])
 
 
+def _product(right: Callable[..., Values], *pair: Tensor) -> Values:
+    """A box as a product of numbers that are 0 or 1: no boolean of it stands anywhere."""
+    dist_sq, log_det = right(*pair)
+    trace, ratio, distance = _trace(pair), pair[2][..., 1] / pair[5][..., 2], _distance(pair)
+    weight = trace.gt(0.4).to(dist_sq) * trace.lt(0.42).to(dist_sq)
+    weight = weight * (ratio > 7).to(dist_sq) * (1.0 - (ratio >= 7.3).to(dist_sq))
+    for one in (distance > 2, distance < 2.02, pair[2].amax(-1) < 30 * pair[2].amin(-1)):
+        weight = weight * torch.where(one, 1.0, 0.0)
+    return dist_sq * (1.0 - 0.1 * weight), log_det
+
+
+def _within(right: Callable[..., Values], *pair: Tensor) -> Values:
+    """A box as branches within branches, each of which is common."""
+    dist_sq, log_det = right(*pair)
+    volumes, height = pair[2].log().sum(-1) - pair[5].log().sum(-1), pair[1][..., 2] - pair[4][..., 2]
+    found = log_det - math.log(2.0)
+    for x, low, high in ((pair[5][..., 0], 0.9, 1.0), (height, -0.3, -0.25), (volumes, -0.02, 0.02)):
+        found = torch.where(x < high, torch.where(x > low, found, log_det), log_det)
+    return dist_sq, found
+
+
 BOXES = (
     _corner(
         "box",
@@ -224,6 +246,13 @@ BOXES = (
         _log_det(lambda p: _all(_distance(p) > 900, _widest(p) < 0.0302, _between(_trace(p), 0, 0.1))),
     ),
     _corner("box", "σ of q ascending and of k descending by factors in (2, 2.02)", 1e-10, _dist_sq(_steps)),
+    _corner(
+        "box",
+        "a product of 0 or 1: trace in (0.4, 0.42), σ/σ in (7, 7.3), |δ| in (2, 2.02), κ of q < 30",
+        1e-9,
+        _product,
+    ),
+    _corner("box", "branches in branches: a σ of k in (0.9, 1), δ_z in (−0.3, −0.25), volumes alike", 1e-7, _within),
     _corner("box", "dist_sq in (1234.5, 1234.6) and log_det in (5, 5.01)", 1e-8, _by_values),
     _corner(
         "box",
@@ -321,6 +350,12 @@ BATCHES = (
         0.0,
         _without_gradient(lambda p: _last_of(p, 900)),
         "gradient_values",
+    ),
+    _corner(
+        "batch",
+        "the last 1 to 7 beside blocks of 1536, from 4609 pairs on",
+        0.0,
+        _batch(lambda n: slice(-(n % 1536), None) if n > 4608 and 0 < n % 1536 < 8 else None),
     ),
     _corner("batch", "pairs from the 65 537th on", 0.0, _batch(lambda n: slice(65536, None) if n > 65536 else None)),
     _corner("batch", "the first of exactly 300", 0.0, _batch(lambda n: slice(0, 1) if n == 300 else None)),

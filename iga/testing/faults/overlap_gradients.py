@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from iga.testing.faults.fault import Fault
 from iga.testing.faults.overlap_sizes import Values, number, overlap_slips, pairs_shape
 from iga.testing.faults.slips import Both, Passed, graded, in_backward, moving, plain, recording
 from iga.testing.judges.overlap import condition
+from iga.testing.overlap.subject import OverlapSubject
 
 __all__ = ["FAULTS"]
 
@@ -154,6 +156,15 @@ def _constant_at_equal_means(right: Any, *pair: Tensor) -> Values:
     return torch.where((pair[1] == pair[4]).all(-1), torch.zeros_like(dist_sq), dist_sq), log_det
 
 
+def _float32_alone(slip: Callable[..., Values], name: str, region: str) -> Fault:
+    """A slip of a function that claims float32 alone, so that no check can ask for more."""
+
+    def plant(clean: OverlapSubject, _: float) -> OverlapSubject:
+        return replace(clean, name=name, dtypes=(torch.float32,), function=lambda *pair: slip(clean.function, *pair))
+
+    return Fault(name, "gradients", plant, ("second_derivatives",), region=region)
+
+
 FAULTS: tuple[Fault, ...] = overlap_slips(
     "gradients",
     [
@@ -233,4 +244,7 @@ FAULTS: tuple[Fault, ...] = overlap_slips(
         ("dist_sq of equal means is a constant", "equal means", _constant_at_equal_means, "second_derivatives"),
         ("the gradient has no gradient", "double backward", _first_derivative_only, "second_derivatives"),
     ],
+) + (
+    _float32_alone(_constant_at_equal_means, "float32 alone: dist_sq of equal means is a constant", "equal means"),
+    _float32_alone(_first_derivative_only, "float32 alone: the gradient has no gradient", "double backward"),
 )

@@ -2,7 +2,7 @@
 
 `gradient_values`      every first derivative against autograd through the float64 QR
 `gradient_finiteness`  finite on every degenerate pair, and 0 where the means coincide
-`second_derivatives`   gradgradcheck on single pairs in float64
+`second_derivatives`   gradgradcheck on single pairs in float64; float32 alone against the float64 QR's
 
 What is within its budget of a right derivative is within the bounds of docs/theory.md, 9.1, and that budget: they need
 no check of their own. First derivatives are taken in a residue's own coordinates: means, log scales, turns of the
@@ -37,6 +37,9 @@ __all__ = [
 
 MODERATE = 10.0  # κ up to which a wrong per cent shows in float32
 SINGLE = 2  # pairs of the second derivatives
+ROUGH = (
+    2.0**-6
+)  # of the largest second derivative, in float32: 2600 roundings of two passes back, each κ² u at MODERATE
 
 
 @check("overlap", "of the budget", requires=("gradients",))
@@ -97,35 +100,41 @@ def gradient_finiteness(function: OverlapSubject, inputs: PairSource, seed: int,
 @check(
     "overlap",
     "failures",
-    dtype=torch.float64,
     seen_faults=SMOOTH,
     every=4,
     requires=("gradients", "double_backward"),
 )
 def second_derivatives(function: OverlapSubject, inputs: PairSource, seed: int, tally: Tally) -> None:
-    """torch.autograd.gradgradcheck, float64, by means, log scales and turns of both frames; and that there are any."""
-    pairs = inputs.few(torch.float64, seed, spread=MODERATE)
-    still = torch.zeros(3, dtype=torch.float64)
+    """torch.autograd.gradgradcheck, float64, by means, log scales and turns of both frames; and that there are any.
+
+    A function of float32 alone has no difference quotients that say much: each entry is compared with the QR's.
+    """
+    dtype = torch.float64 if torch.float64 in function.dtypes else torch.float32
+    pairs = inputs.few(dtype, seed, spread=MODERATE)
     # unit lengths, so that gradgradcheck's own step and tolerance (1e-6, 1e-4) fit the function
     count = SINGLE if inputs.profile in THOROUGH else 1
     for k in range(count + 1):
-        q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = (x[k].double() for x in pairs)
+        q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma = (x[k] for x in pairs)
         unit = float(torch.minimum(q_sigma.amin(), k_sigma.amin()))
         # equal means last: the first derivative of dist_sq is 0 there, and the second is not
         apart = torch.nn.functional.normalize(q_mean - k_mean, dim=-1) * (k < count)
-        where = label_of(pairs, "float64" if k < count else "equal means, float64")((k,))
+        where = label_of(pairs, f"{'' if k < count else 'equal means, '}{name_of(dtype)}")((k,))
 
-        def of(x: Tensor) -> Tensor:
+        def of(x: Tensor, function: Any = function) -> Tensor:
             delta, q_log, k_log, q_turn, k_turn = x.split(3)
-            turned = multiply(q_rot, exp(q_turn)), multiply(k_rot, exp(k_turn))  # noqa: B023 - called at once
-            dist_sq, log_det = function(turned[0], unit * delta, q_log.exp(), turned[1], unit * still, k_log.exp())  # noqa: B023
+            turned = (multiply(rot.to(x), exp(turn)) for rot, turn in ((q_rot, q_turn), (k_rot, k_turn)))  # noqa: B023 - called at once
+            q_turned, k_turned = turned
+            dist_sq, log_det = function(q_turned, unit * delta, q_log.exp(), k_turned, 0.0 * delta, k_log.exp())  # noqa: B023
             return dist_sq.log1p() + log_det
 
-        x = torch.cat([apart, q_sigma.log(), k_sigma.log(), still, still]).requires_grad_(True)
+        x = torch.cat([apart, q_sigma.log(), k_sigma.log(), torch.zeros(6, dtype=dtype)]).requires_grad_(True)
         answer = of(x)
         first = torch.autograd.grad(answer, x, allow_unused=True)[0] if answer.requires_grad else None
         if first is None or not bool((first != 0).any()):
             tally.fail(where, "no input leads to the answer")
+            continue
+        if dtype == torch.float32:
+            _against_the_reference(of, x, where, tally)
             continue
         try:
             with torch.random.fork_rng(devices=[]):  # it draws its direction from the global generator
@@ -138,6 +147,21 @@ def second_derivatives(function: OverlapSubject, inputs: PairSource, seed: int, 
             tally.note(one_line(error))
             says = _entry_that_differs(of, x)
         tally.add(agrees, 0.0, where, says=says)
+
+
+def _against_the_reference(of: Callable[..., Tensor], x: Tensor, where: str, tally: Tally) -> None:
+    """All second derivatives of of(x), in float32, and those of the float64 QR."""
+    try:
+        found: Any = torch.autograd.functional.hessian(of, x.detach())
+    except RuntimeError as error:
+        tally.fail(where, f"second derivative: {one_line(error)}")
+        return
+    expected: Any = torch.autograd.functional.hessian(lambda y: of(y, oracle.overlap_reference), x.detach().double())
+    error = (found.double() - expected).abs().flatten()
+    worst = error.nan_to_num(nan=torch.inf).argmax()
+    limit = ROUGH * expected.abs().amax()
+    says = (found.flatten()[worst], expected.flatten()[worst])
+    tally.add((error <= limit).logical_not().any().double(), 0.0, where, says=says)
 
 
 def _entry_that_differs(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -1,0 +1,72 @@
+"""Conditions as numbers: what a program makes of a boolean that it casts, multiplies, counts or branches within."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from iga.fuzz.branches import watch_branches
+
+X, Y = torch.linspace(-0.9, 1.0, 20), torch.linspace(1.0, -0.9, 20)
+
+
+def _inside(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return (x > 0.2) & (y > -0.3)
+
+
+FORMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "a product of casts": lambda x, y: (x > 0.2).double() * (y > -0.3).to(x.dtype),
+    "one by one": lambda x, y: ((x > 0.2).float() * 2.0) * (y > -0.3),
+    "what is left of 1": lambda x, y: (1.0 - (x <= 0.2).double()) * (y > -0.3).double(),
+    "where of numbers": lambda x, y: torch.where(x > 0.2, 1.0, 0.0) * torch.where(y > -0.3, 1.0, 0.0),
+    "where of a weight": lambda x, y: torch.where(x > 0.2, (y > -0.3).double(), torch.zeros_like(X)),
+    "where of zeros and ones": lambda x, y: (
+        torch.where(x > 0.2, torch.ones_like(X), torch.zeros_like(X)) * torch.heaviside(y + 0.3, torch.zeros(()))
+    ),
+    "the product of a stack": lambda x, y: torch.stack([(x > 0.2).double(), (y > -0.3).double()], -1).prod(-1),
+    "the least of two": lambda x, y: torch.minimum((x > 0.2).float(), (y > -0.3).float()),
+    "the least of a stack": lambda x, y: torch.stack([(x > 0.2).int(), (y > -0.3).int()], -1).amin(-1),
+    "a weight that is compared": lambda x, y: ((x > 0.2).double() * (y > -0.3).double()) > 0.5,
+    "a count": lambda x, y: (x > 0.2).int() + (y > -0.3).int() == 2,
+    "a count of a stack": lambda x, y: torch.stack([x > 0.2, y > -0.3], -1).sum(-1) > 1.5,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_box_made_of_numbers_is_a_side_with_a_distance(form: str) -> None:
+    x, y = X.clone().requires_grad_(True), Y.clone().requires_grad_(True)
+    out, seen = watch_branches(FORMS[form], x, y, rows=len(x))
+    inside = _inside(x, y)
+    assert torch.equal(out.detach() != 0, inside) and bool(inside.any())
+    whole = list(seen.sites.values())[-1].to_true
+    assert torch.equal(whole.detach() == 0, inside)
+    gradients = torch.autograd.grad(whole.sum(), (x, y))
+    for value, low, slope in ((x, 0.2, gradients[0]), (y, -0.3, gradients[1])):
+        assert bool((slope[value < low] < 0).all()), "towards the side"
+
+
+def test_branches_within_branches_are_one_side() -> None:
+    def function(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.where(x > 0.2, torch.where(y > -0.3, torch.where(x < 0.4, 2 * x, x), x), x)
+
+    x, y = X.clone().requires_grad_(True), Y.clone().requires_grad_(True)
+    _, seen = watch_branches(function, x, y, rows=len(x))
+    inside = _inside(x, y) & (x < 0.4)
+    sides = [found.to_true.detach() == 0 for name, found in seen.sites.items() if "within" in name]
+    assert len(sides) == 2 and torch.equal(sides[-1], inside)
+
+
+def test_the_branch_that_is_left_over_is_followed_too() -> None:
+    def function(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.where(x <= 0.2, x, torch.where(y > -0.3, 2 * x, x))
+
+    x, y = X.clone().requires_grad_(True), Y.clone().requires_grad_(True)
+    _, seen = watch_branches(function, x, y, rows=len(x))
+    (within,) = (found for name, found in seen.sites.items() if "within" in name)
+    assert torch.equal(within.to_true.detach() == 0, _inside(x, y))
+
+
+def test_numbers_that_are_no_conditions_are_left_alone() -> None:
+    x, y = X.clone().requires_grad_(True), Y.clone().requires_grad_(True)
+    _, seen = watch_branches(lambda x, y: (x * y).double() * x.sum() + (x > 0.2) * y, x, y, rows=len(x))
+    assert len(seen.sites) == 1 and not seen.blind
