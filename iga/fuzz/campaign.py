@@ -224,10 +224,11 @@ class Campaign:
     def _start(self) -> None:
         """Children for the streams that have none, and one for a candidate that waits to be judged."""
         if self._judge is None and self._waiting:
-            stream, candidate = self._waiting.pop(0)
+            stream, candidate = self._waiting[0]
             seconds = max(1.0, SHRINK - self._past())
             request = self._request("judging", stream) | {"candidate": candidate, "seconds": seconds}
             self._judge = _Judge(self._watched(request, self.plan.limit + SHRINK + LOADING), stream, candidate)
+            del self._waiting[0]
         for stream in self.streams:
             searched = self._stopped is None and not stream.given_up and self._left(stream) != []
             if stream.watched is None and searched:
@@ -266,20 +267,18 @@ class Campaign:
             self._loaded(judge.plan)
         if judge.judged is None and ended is None:
             return
-        judge.watched.close()
-        self._judge = None
         judge.stream.record["waiting"].remove(judge.candidate)
         if judge.judged is not None:
             self._judged(judge.stream, *judge.judged)
-            return
-        assert ended is not None
-        if judge.first is not None and judge.first["verdict"] == "broken":  # it ended on a simpler one
-            words = f"not made simple, since meanwhile {ended.words}"
+        elif ended is not None and judge.first is not None and judge.first["verdict"] == "broken":
+            words = f"not made simple, since meanwhile {ended.words}"  # it ended on a simpler one
             note = "; ".join(part for part in (judge.first["note"], words) if part)
             self._judged(judge.stream, judge.first | {"note": note}, judge.candidate)
-        else:
+        elif ended is not None:
             words = f"as it was judged again: {judge.reason}{ended.words}"
             self._judged(judge.stream, process_verdict(words), judge.candidate)
+        judge.watched.close()
+        self._judge = None  # and not before: of what an interrupt leaves half written it is said that it waits
 
     def _take(self, stream: _Stream, watched: Watched, message: Fact) -> bool:
         stream.heard = time.monotonic()

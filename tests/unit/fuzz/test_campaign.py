@@ -260,6 +260,25 @@ def test_judging_goes_on_past_the_time_for_one_judgement_and_what_waits_then_is_
     assert document(campaign, "")["exit_code"] == 1
 
 
+@pytest.mark.process
+def test_what_an_interrupt_leaves_half_written_is_said_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> list[str]:
+        raise KeyboardInterrupt
+
+    mine, out = tmp_path / "mine.py", tmp_path / "out"
+    mine.write_text(MINE, encoding="utf-8")
+    monkeypatch.setattr("iga.fuzz.campaign.write_counterexample", interrupted)
+    plan = _plan(f"{mine}:wrong", only="accuracy")
+    with campaign_folder(out, plan) as folder:
+        campaign = Campaign(plan, folder)
+        with pytest.raises(KeyboardInterrupt):
+            campaign.run()
+        assert document(campaign, "")["exit_code"] == 1 and not campaign.findings
+        assert [(one["check"], one["verdict"]) for one in campaign.doubtful] == [("accuracy", "not judged")]
+        record = folder.load(0, 1)
+        assert record is not None and [one["check"] for one in record["waiting"]] == ["accuracy"]
+
+
 @pytest.mark.parametrize("killed", ["before the record names it", "after"])
 def test_a_counterexample_gets_its_place_once_its_record_names_it(killed: str, tmp_path: Path) -> None:
     with Folder(tmp_path, {"target": "a"}) as folder:
