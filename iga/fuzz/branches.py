@@ -1,11 +1,11 @@
 """The places where a tensor program branches, and each example's distance from the side that it did not take.
 
 `watch_branches` calls a function on n examples under a `TorchFunctionMode`, which sees the function's own comparisons,
-logic, `where`, `clamp`, `maximum`, `relu`, `abs`, `sign`, `floor`, casts to integers and `sort` with their operands
-still on the autograd graph: conditions are often made under `no_grad`, or of what `detach` and `.data` give, which stay
-on it here. A site is where the operation stands in the code, with its place among those of that line, and the column
-where it has several. What torch does not see is not seen: compiled kernels, numba, numbers that Python took out of a
-tensor; `Seen.blind` says so.
+logic, `where`, `clamp`, `maximum`, `relu`, `abs`, `sign`, `floor`, `bucketize`, casts to integers and `sort` with their
+operands still on the autograd graph: conditions are often made under `no_grad`, or of what `detach` and `.data` give,
+which stay on it here. What is made of conditions as numbers is followed too (`iga.fuzz.weights`). A site is where the
+operation stands in the code, with its place among those of that line, and the column where it has several. What torch
+does not see is not seen: compiled kernels, numba, numbers that Python took out of a tensor; `Seen.blind` says so.
 """
 
 import sys
@@ -30,6 +30,7 @@ _GREATER = {"gt", "ge", "greater", "greater_equal"}
 _LESS = {"lt", "le", "less", "less_equal"}
 _EQUAL, _UNEQUAL = {"eq"}, {"ne", "not_equal"}
 _AND, _OR = {"and", "iand", "bitwise_and", "logical_and"}, {"or", "ior", "bitwise_or", "logical_or"}
+_XOR = {"xor", "bitwise_xor", "logical_xor"}
 _NOT = {"invert", "bitwise_not", "logical_not"}
 _SHAPE = {
     *("getitem", "view", "reshape", "unsqueeze", "squeeze", "expand", "flatten", "unflatten", "permute", "transpose"),
@@ -101,11 +102,13 @@ class _Watch(TorchFunctionMode):
         elif isinstance(out, Tensor) and self._weight(name, func, args, kwargs, out):
             return
         elif name in ("clamp", "clip", "clamp_min", "clamp_max", "relu", "abs", "absolute", "sign", "threshold"):
-            self._bounds(name, args, kwargs)
+            self._bounds(name, args, kwargs, out)
         elif name in _PAIRS or (name in ("max", "min") and len(args) > 1 and isinstance(args[1], Tensor)):
             self._site(name, distances.at_least(args[0], args[1], args[0] > args[1]))
         elif name in ("max", "min", "amax", "amin", "argmax", "argmin", "sort", "argsort", "topk"):
             self._order(name, args)
+        elif name in ("bucketize", "searchsorted"):
+            self._bucket(name, args, out)
         elif name in _ROUNDED or (name in ("to", "type") and isinstance(out, Tensor) and self._cut(args, out)):
             self._cell(name, args[0], out)
         elif isinstance(out, Tensor) and not out.dtype.is_floating_point and self._whole:
@@ -187,6 +190,15 @@ class _Watch(TorchFunctionMode):
             return distances.either(self._of(args[0]), self._of(args[1]))
         if name in _NOT:
             return distances.negated(self._of(args[0]))
+        if name in _XOR:
+            a, b = self._of(args[0]), self._of(args[1])
+            return distances.either(distances.both(a, distances.negated(b)), distances.both(distances.negated(a), b))
+        if name in ("bool", "to", "type"):  # of a number: whether it is not 0
+            return self._known_of(args[0])
+        if name == "isclose":
+            rtol, atol = kwargs.get("rtol", 1e-5), kwargs.get("atol", 1e-8)
+            a, b = args[0], torch.as_tensor(args[1])
+            return distances.at_least(atol + rtol * b.abs(), (a - b).abs(), out)
         if name in ("all", "any"):
             dims, keep = self._dims(args, kwargs)
             return (distances.all_of if name == "all" else distances.any_of)(self._of(args[0]), dims, keep)
@@ -218,7 +230,7 @@ class _Watch(TorchFunctionMode):
 
     # operations that branch without a condition
 
-    def _bounds(self, name: str, args: Any, kwargs: Any) -> None:
+    def _bounds(self, name: str, args: Any, kwargs: Any, out: Tensor) -> None:
         x = args[0]
         if not x.dtype.is_floating_point:
             return
@@ -231,7 +243,10 @@ class _Watch(TorchFunctionMode):
         for side, bound in (("min", low), ("max", high)):
             if bound is not None:
                 other = bound if isinstance(bound, Tensor) else self._number(bound, x)
-                self._site(f"{name} {side}", distances.at_least(x, other, x > other))
+                found = distances.at_least(x, other, x > other)
+                self._site(f"{name} {side}", found)
+                if side == "min" and name not in ("abs", "absolute", "sign") and bool((other == 0).all()):
+                    self._remember(out, found)  # a weight: not 0 where x is over it
 
     def _order(self, name: str, args: Any) -> None:
         """Which of the last dimension's entries is the largest."""
@@ -258,6 +273,14 @@ class _Watch(TorchFunctionMode):
             return
         shadow = func(*(self._value(x) if isinstance(x, Tensor) else x for x in args), **kwargs)
         self._whole[id(out)] = (out, out.double() + (shadow - shadow.detach()))
+
+    def _bucket(self, name: str, args: Any, out: Tensor) -> None:
+        """The place among boundaries that grow, as a number that grows from each to the next."""
+        x, ends = (args[0], args[1]) if name == "bucketize" else (args[1], args[0])
+        if ends.ndim != 1 or not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+            return
+        low, high = (ends[(out - k).clamp(0, len(ends) - 1)] for k in (1, 0))
+        self._cell(name, out - 1 + (x - low) / torch.where(high > low, high - low, 1.0), out)
 
     def _cell(self, name: str, x: Tensor, out: Tensor) -> None:
         if not x.dtype.is_floating_point:

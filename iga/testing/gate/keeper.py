@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from iga.testing.gate.stopped import SIGNALS
 
-__all__ = ["CROWD", "CROWDED", "keep"]
+__all__ = ["CROWD", "CROWDED", "below", "keep"]
 
 CROWD = 500  # processes below the keeper at once: no layer needs as many, and each holds memory
 CROWDED = 98  # exit code of a keeper that ended a crowd
@@ -73,9 +73,9 @@ def _end(child: int, heeded: list[signal.Signals]) -> int:
                 code = os.waitstatus_to_exitcode(status)
         if code is None and time.monotonic() - counted > _LOOK:
             counted = time.monotonic()
-            code = CROWDED if len(_below(os.getpid(), ended=False)) > CROWD else None
+            code = CROWDED if len(below(os.getpid(), ended=False)) > CROWD else None
     last = time.monotonic() + _PATIENCE
-    while (left := _below(os.getpid())) and time.monotonic() < last:
+    while (left := below(os.getpid())) and time.monotonic() < last:
         for number in (signal.SIGSTOP, signal.SIGKILL):  # what is stopped starts no other meanwhile
             for pid in left:
                 with suppress(ProcessLookupError, PermissionError):
@@ -94,7 +94,7 @@ def _ended() -> list[tuple[int, int]]:
     return found
 
 
-def _below(root: int, *, ended: bool = True) -> list[int]:
+def below(root: int, *, ended: bool = True) -> list[int]:
     """All processes that descend from this one; also those that have ended and are not yet gone, unless told not to.
 
     One whose first thread has ended looks as if it had ended itself, and keeps its children while another thread runs.

@@ -6,23 +6,28 @@ may take. What a child wrote before it ended is read before it is called ended.
 
 import os
 import select
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 from iga._text import one_line
 from iga.testing.gate.channel import Garbled, Lines
+from iga.testing.gate.keeper import below
 from iga.testing.gate.start import Child
 
-__all__ = ["LINES", "OUTPUT", "SHOWN", "TICK", "Clock", "Ending", "Output", "Watched", "ready_among"]
+__all__ = ["LINES", "OUTPUT", "SHOWN", "TICK", "Clock", "Ending", "Output", "Watched", "queued", "ready_among"]
 
 Take = Callable[[dict[str, Any]], bool]
 
 OUTPUT = 1 << 20  # bytes that the accused may print at one step
 SHOWN = 200  # characters of them in a note
 TICK = 0.05  # seconds between two looks at a child
+PATIENCE = 3.0  # on a machine that others use
 LINES = 20  # of what it printed first that are kept, whatever the step
 _MESSAGES, _PRINTED = 1 << 20, 1 << 16  # bytes that one look takes of either pipe
 
@@ -83,6 +88,7 @@ class Watched:
     def step(self) -> None:
         """A step begins: what it printed and how long it took count anew."""
         self.said, self._spent = Output(), Clock()
+        self._queued: float | None = None  # when a quarter of its time was over
 
     def look(self, ready: set[int], take: Take) -> Ending | None:
         """Hand the messages that have come to `take`; how it ended, None while it goes on.
@@ -104,9 +110,18 @@ class Watched:
             return Ending(f"{self.child.how() if self.child.ended(1.0) else closing}{self.said}")
         if self.said.count > OUTPUT:
             return Ending(f"it printed more than {OUTPUT >> 20} MB{self.said}")
-        if self._spent.seconds() > self.allowed:
+        if self._over():
             return Ending(f"it did not come back within {self.allowed:g} s (--timeout){self.said}", hung=True)
         return None
+
+    def _over(self) -> bool:
+        """Whether its time is over; that in which it waited for a core does not count, up to `PATIENCE` times that."""
+        spent = self._spent.seconds()
+        if self._queued is None and spent > self.allowed / 4:
+            self._queued = queued(self.child.pid)
+        if spent <= self.allowed:
+            return False
+        return spent > self.allowed + min(queued(self.child.pid) - (self._queued or 0.0), PATIENCE * self.allowed)
 
     def close(self) -> None:
         """End it."""
@@ -128,6 +143,17 @@ class Watched:
             else:
                 self.open.discard(self.child.output)
         return data != b""
+
+
+def queued(root: int) -> float:
+    """Seconds that one thread, the one that did so longest, of a process and of those below it has waited for a core
+    which others had; 0 where no system says so (Linux: the second number of schedstat)."""
+    longest = 0
+    for pid in (root, *below(root)) if sys.platform == "linux" else ():
+        with suppress(OSError, ValueError, IndexError):  # it has ended meanwhile
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                longest = max(longest, int((task / "schedstat").read_text().split()[1]))
+    return longest * 1e-9
 
 
 def ready_among(children: Sequence[Watched]) -> set[int]:

@@ -27,6 +27,9 @@ FORMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "the least of two": lambda x, y: torch.minimum((x > 0.2).float(), (y > -0.3).float()),
     "the least of a stack": lambda x, y: torch.stack([(x > 0.2).int(), (y > -0.3).int()], -1).amin(-1),
     "a weight that is compared": lambda x, y: ((x > 0.2).double() * (y > -0.3).double()) > 0.5,
+    "hats": lambda x, y: torch.relu(x - 0.2) * (y + 0.3).clamp(min=0.0),
+    "a weight as a boolean": lambda x, y: ((x > 0.2).double() * (y > -0.3).double()).bool(),
+    "two that differ": lambda x, y: (x > 0.2) ^ ((x > 0.2) & (y <= -0.3)),
     "a count": lambda x, y: (x > 0.2).int() + (y > -0.3).int() == 2,
     "a count of a stack": lambda x, y: torch.stack([x > 0.2, y > -0.3], -1).sum(-1) > 1.5,
 }
@@ -70,3 +73,24 @@ def test_numbers_that_are_no_conditions_are_left_alone() -> None:
     x, y = X.clone().requires_grad_(True), Y.clone().requires_grad_(True)
     _, seen = watch_branches(lambda x, y: (x * y).double() * x.sum() + (x > 0.2) * y, x, y, rows=len(x))
     assert len(seen.sites) == 1 and not seen.blind
+
+
+def test_places_among_boundaries_are_cells_with_a_slope() -> None:
+    ends = torch.tensor([-0.5, 0.0, 0.7])
+    x = X.clone().requires_grad_(True)
+    for find in (torch.bucketize, lambda x, ends: torch.searchsorted(ends, x)):
+        out, seen = watch_branches(lambda x, find=find: find(x, ends), x, rows=len(x))
+        (line,) = seen.cells.values()
+        inside = (x > -0.5) & (x < 0.7)
+        assert bool(((line - out + 0.5).abs() <= 0.5 + 1e-6)[inside].all())
+        (slope,) = torch.autograd.grad(line.sum(), x)
+        assert bool((slope > 0).all()) and not seen.blind
+
+
+def test_nearness_is_a_side() -> None:
+    x = X.clone().requires_grad_(True)
+    near, seen = watch_branches(lambda x: torch.isclose(x, torch.tensor(0.2), rtol=0.0, atol=0.06), x, rows=len(x))
+    (found,) = seen.sites.values()
+    assert torch.equal(found.to_true.detach() == 0, near) and bool(near.any())
+    (slope,) = torch.autograd.grad(found.to_true.sum(), x)
+    assert bool((slope[x > 0.3] > 0).all()) and bool((slope[x < 0.1] < 0).all())

@@ -1,6 +1,9 @@
 """A watched child: nothing that it wrote is lost, however it ends, and it is ended by what it does."""
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +135,35 @@ def test_a_step_has_its_own_time(serving: str) -> None:
     finally:
         child.close()
     assert ended.hung and "did not come back within 1 s" in ended.words and len(messages) == 1
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("waited", "factor"), [(2.5, 2.0), (1e6, 1.0 + module.PATIENCE)])
+def test_the_time_in_which_it_waits_for_a_core_does_not_count_for_a_while(
+    waited: float, factor: float, serving: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that others use is no reason to call a child hung; one that crowds it itself is ended all the same."""
+    said = iter([1.5])
+    monkeypatch.setattr(module, "queued", lambda root: next(said, waited))
+    child = _begun(f"{serving}:sleeps", allowed=1.0)
+    try:
+        while (ended := child.look(ready_among([child]), lambda message: False)) is None:
+            pass
+        assert ended.hung and factor <= child._spent.seconds() < factor + 1.0
+    finally:
+        child.close()
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="only Linux tells how long a thread has waited")
+def test_threads_that_crowd_the_cores_are_seen_to_wait() -> None:
+    spinning = "import os, time\nlast = time.time() + 2\nwhile time.time() < last: pass"
+    crowd = [subprocess.Popen([sys.executable, "-c", spinning]) for _ in range(3 * (os.cpu_count() or 1))]
+    time.sleep(1.0)
+    waited = [module.queued(one.pid) for one in crowd]
+    for one in crowd:
+        one.wait()
+    assert max(waited) > 0.1 and module.queued(2**22 + 1) == 0.0
 
 
 def test_a_clock_does_not_count_while_the_process_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
