@@ -26,6 +26,10 @@ def overlap(*pair):
 def narrow(*pair):
     return iga.gaussian_overlap(*pair)
 
+@target(kind="overlap", dtypes=(torch.float64,))
+def double(*pair):
+    return iga.gaussian_overlap(*pair)
+
 @target(kind="overlap", expected_broken={"accuracy": "a thousandth off"})
 def known(*pair):
     dist_sq, log_det = iga.gaussian_overlap(*pair)
@@ -207,7 +211,7 @@ def test_misuse_ends_2_with_one_clear_line(
         ["verify", "--kind", "overlap"],
         ["verify", "mine.py:narrow", "--points", "1,2"],
         ["verify", "mine.py:narrow", "--digits", "0"],
-        ["verify", "mine.py:narrow", "--only", "second_derivatives"],
+        ["verify", "mine.py:double", "--only", "reduced_precision"],
         ["faults", "--profile", "slow"],
         ["faults", "--json", "no/such/folder/m.json"],
     ],
