@@ -125,7 +125,7 @@ class _Watch(TorchFunctionMode):
             self._site(name, found)
 
     def _shaped(self, name: str, func: Any, args: Any, kwargs: Any, out: Tensor) -> bool:
-        """Whether the call only moves or joins conditions; `out` has theirs then."""
+        """True if the call only moves or joins conditions; `out` has theirs then."""
         if name in _SHAPE:
             if (known := self._known_of(args[0])) is not None:
                 self._remember(out, known.mapped(lambda x: func(x, *args[1:], **kwargs)))
@@ -138,7 +138,7 @@ class _Watch(TorchFunctionMode):
         return True
 
     def _weight(self, name: str, func: Any, args: Any, kwargs: Any, out: Tensor) -> bool:
-        """Whether `out` is a condition as a number, or a count of some."""
+        """True if `out` is a condition as a number, or a count of some."""
         if name == "where" and len(args) == 3 and (condition := self._known_of(args[0])) is not None:
             gone = [self._paths.get(id(x), (None, []))[1] for x in args[1:]]
             paths, new = weights.nested(condition, *gone)
@@ -161,7 +161,7 @@ class _Watch(TorchFunctionMode):
         return shadow is not None
 
     def _counted(self, x: Tensor) -> Tensor | None:
-        """What stands for a weight or a count on the graph; None of other numbers."""
+        """The number on the graph that stands for a weight or a count; None of other numbers."""
         if (whole := self._whole.get(id(x))) is not None:
             return whole[1]
         return None if (known := self._known_of(x)) is None else x.double() - known.to_true.double()

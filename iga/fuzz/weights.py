@@ -91,7 +91,7 @@ def compared(known: Distances, out: Tensor) -> Distances | None:
 
 
 def counted(name: str, func: Any, args: Any, kwargs: Any, value: Callable[[Any], Tensor | None]) -> Tensor | None:
-    """What stands on the graph for a sum of weights: the count, which grows as the missing conditions come nearer."""
+    """The sum of weights on the graph: a count that grows as the missing conditions come nearer."""
     tensors = [x for x in args if isinstance(x, Tensor)]
     if name not in _COUNTS or not tensors or any(value(x) is None for x in tensors):
         return None
