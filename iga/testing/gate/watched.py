@@ -115,7 +115,7 @@ class Watched:
         return None
 
     def _over(self) -> bool:
-        """Whether its time is over; that in which it waited for a core does not count, up to `PATIENCE` times that."""
+        """True once its time is over; its wait for a core does not count, up to `PATIENCE` times that."""
         spent = self._spent.seconds()
         if self._queued is None and spent > self.allowed / 4:
             self._queued = queued(self.child.pid)
