@@ -129,7 +129,7 @@ class _Watch(TorchFunctionMode):
         if name in _SHAPE:
             if (known := self._known_of(args[0])) is not None:
                 self._remember(out, known.mapped(lambda x: func(x, *args[1:], **kwargs)))
-            return True
+            return known is not None
         if name not in _SEVERAL or not (out.dtype == torch.bool or all(self._known_of(x) for x in args[0])):
             return False
         parts, rest = [self._of(x) for x in args[0]], args[1:]
@@ -147,6 +147,8 @@ class _Watch(TorchFunctionMode):
                 self._site("branch within a branch", found)
         if name in _SHAPE or name in _SEVERAL:
             return bool(self._known) and self._shaped(name, func, args, kwargs, out)
+        if args and not out.dtype.is_floating_point and self._cut(args, out) and not weights.two_valued(args[0]):
+            return False  # a number cut to an integer, of which `_cell` knows
         found = weights.weight(name, args, kwargs, self._known_of, lambda: self._dims(args, kwargs))
         if found is not None:
             self._remember(out, found[0])
@@ -164,7 +166,8 @@ class _Watch(TorchFunctionMode):
         """The number on the graph that stands for a weight or a count; None of other numbers."""
         if (whole := self._whole.get(id(x))) is not None:
             return whole[1]
-        return None if (known := self._known_of(x)) is None else x.double() - known.to_true.double()
+        known = self._known_of(x)
+        return None if known is None or not weights.two_valued(x) else x.double() - known.to_true.double()
 
     def _known_of(self, x: Any) -> Distances | None:
         known = self._known.get(id(x)) if isinstance(x, Tensor) else None
@@ -196,9 +199,9 @@ class _Watch(TorchFunctionMode):
         if name in ("bool", "to", "type"):  # of a number: whether it is not 0
             return self._known_of(args[0])
         if name == "isclose":
-            rtol, atol = kwargs.get("rtol", 1e-5), kwargs.get("atol", 1e-8)
+            near = {"rtol": 1e-5, "atol": 1e-8} | dict(zip(("rtol", "atol"), args[2:4], strict=False)) | kwargs
             a, b = args[0], torch.as_tensor(args[1])
-            return distances.at_least(atol + rtol * b.abs(), (a - b).abs(), out)
+            return distances.at_least(near["atol"] + near["rtol"] * b.abs(), (a - b).abs(), out)
         if name in ("all", "any"):
             dims, keep = self._dims(args, kwargs)
             return (distances.all_of if name == "all" else distances.any_of)(self._of(args[0]), dims, keep)

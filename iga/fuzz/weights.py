@@ -14,7 +14,7 @@ from iga._typing import Tensor
 from iga.fuzz import distances
 from iga.fuzz.distances import Distances
 
-__all__ = ["compared", "counted", "nested", "weight"]
+__all__ = ["compared", "counted", "nested", "two_valued", "weight"]
 
 _CASTS = {"double", "float", "half", "bfloat16", "int", "long", "short", "to", "type", "type_as"}
 _PRODUCTS = {"mul", "imul", "rmul", "multiply"}
@@ -78,6 +78,12 @@ def _constant(x: Any) -> float | None:
         return None
     value = x.flatten()[0]
     return float(value) if bool((x == value).all()) else None
+
+
+def two_valued(x: Tensor) -> bool:
+    """True for numbers that are 0 or one other: a hat, 0 up to a place and growing from there on, is no count."""
+    inside = x[x != 0]
+    return x.dtype == torch.bool or inside.numel() == 0 or bool((inside == inside[0]).all())
 
 
 def compared(known: Distances, out: Tensor) -> Distances | None:

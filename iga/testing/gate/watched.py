@@ -27,7 +27,7 @@ Take = Callable[[dict[str, Any]], bool]
 OUTPUT = 1 << 20  # bytes that the accused may print at one step
 SHOWN = 200  # characters of them in a note
 TICK = 0.05  # seconds between two looks at a child
-PATIENCE = 3.0  # on a machine that others use
+PATIENCE = 3.0  # times its limit that a child may wait for a core: one that crowds the machine itself ends too
 LINES = 20  # of what it printed first that are kept, whatever the step
 _MESSAGES, _PRINTED = 1 << 20, 1 << 16  # bytes that one look takes of either pipe
 
@@ -89,6 +89,7 @@ class Watched:
         """A step begins: what it printed and how long it took count anew."""
         self.said, self._spent = Output(), Clock()
         self._queued: float | None = None  # when a quarter of its time was over
+        self._due = 0.0  # its limit and what it waited, when that was last looked at
 
     def look(self, ready: set[int], take: Take) -> Ending | None:
         """Hand the messages that have come to `take`; how it ended, None while it goes on.
@@ -119,9 +120,11 @@ class Watched:
         spent = self._spent.seconds()
         if self._queued is None and spent > self.allowed / 4:
             self._queued = queued(self.child.pid)
-        if spent <= self.allowed:
+        if spent <= max(self.allowed, self._due):
             return False
-        return spent > self.allowed + min(queued(self.child.pid) - (self._queued or 0.0), PATIENCE * self.allowed)
+        waited = queued(self.child.pid) - (self._queued or 0.0)
+        self._due = self.allowed + min(waited, PATIENCE * self.allowed)
+        return spent > self._due
 
     def close(self) -> None:
         """End it."""

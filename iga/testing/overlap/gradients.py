@@ -37,9 +37,8 @@ __all__ = [
 
 MODERATE = 10.0  # κ up to which a wrong per cent shows in float32
 SINGLE = 2  # pairs of the second derivatives
-ROUGH = (
-    2.0**-6
-)  # of the largest second derivative, in float32: 2600 roundings of two passes back, each κ² u at MODERATE
+# of the largest second derivative, in float32: 2600 roundings of two passes back, each κ² u at MODERATE
+ROUGH = 2.0**-6
 
 
 @check("overlap", "of the budget", requires=("gradients",))

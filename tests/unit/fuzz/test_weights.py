@@ -94,3 +94,19 @@ def test_nearness_is_a_side() -> None:
     assert torch.equal(found.to_true.detach() == 0, near) and bool(near.any())
     (slope,) = torch.autograd.grad(found.to_true.sum(), x)
     assert bool((slope[x > 0.3] > 0).all()) and bool((slope[x < 0.1] < 0).all())
+
+
+def test_a_table_is_followed_beside_conditions() -> None:
+    """Indices that are clamped, scaled, cut to integers, moved and added: cells, and on the graph, not weights."""
+
+    def function(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        (x > 0.2).double()
+        row, column = ((one.clamp(0.0, 0.999) * 64).long().view(-1) for one in (x, y))
+        return (row * 64 + column) == 700
+
+    x, y = X.clone().requires_grad_(True), Y.clone().requires_grad_(True)
+    _, seen = watch_branches(function, x, y, rows=len(x))
+    assert len(seen.cells) == 2
+    to_cell = list(seen.sites.values())[-1].to_true
+    slopes = torch.autograd.grad(to_cell.sum(), (x, y))
+    assert all(bool((slope != 0).any()) for slope in slopes)
