@@ -3,28 +3,30 @@
 `watch_branches` calls a function on n examples under a `TorchFunctionMode`, which sees the function's own comparisons,
 logic, `where`, `clamp`, `maximum`, `relu`, `abs`, `sign`, `floor`, `bucketize`, casts to integers and `sort` with their
 operands still on the autograd graph: conditions are often made under `no_grad`, or of what `detach` and `.data` give,
-which stay on it here. What is made of conditions as numbers is followed too (`iga.fuzz.weights`). A site is where the
-operation stands in the code, with its place among those of that line, and the column where it has several. What torch
-does not see is not seen: compiled kernels, numba, numbers that Python took out of a tensor; `Seen.blind` says so.
+which stay on it here. What is made of conditions as numbers is followed too (`iga.fuzz.weights`), as are factors that
+are next to nothing but in a small place (`iga.fuzz.bells`) and what is asked of picked rows alone (`iga.fuzz.picks`).
+A site is where the operation stands in the code, with its place among those of that line, and the column where it has
+several. What torch does not see is not seen: compiled kernels, numba, numbers that Python took out of a tensor;
+`Seen.blind` says so.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from iga._typing import Float, Tensor
-from iga.fuzz import distances, weights
+from iga.fuzz import bells, distances, weights
+from iga.fuzz.calls import differentiate, of_all_samples, place, recorded
 from iga.fuzz.distances import Distances
+from iga.fuzz.picks import Picks
 
-__all__ = ["Seen", "watch_branches"]
+__all__ = ["BACKWARD", "Seen", "watch_branches"]
 
+BACKWARD = ", backward"  # in the name of a site that is met in differentiating
 MOST_COLUMNS = 9  # of a site: those of a 3 × 3 matrix; of what has more the nearest counts
-_MODULES = ("torch", "iga.fuzz", "jaxtyping", "beartype")  # whose frames are no place of the accused
 
 _GREATER = {"gt", "ge", "greater", "greater_equal"}
 _LESS = {"lt", "le", "less", "less_equal"}
@@ -39,8 +41,10 @@ _SHAPE = {
 _SEVERAL = {"stack", "cat", "concat", "hstack", "vstack"}
 _PAIRS = {"maximum", "minimum", "fmax", "fmin"}
 _ROUNDED = {"floor", "ceil", "round", "trunc", "long", "int"}
+_BOUNDS = {"clamp", "clip", "clamp_min", "clamp_max", "relu", "abs", "absolute", "sign", "threshold"}
+_IN_PLACE = _BOUNDS | _ROUNDED | bells.FACTORS
 _OFF_THE_GRAPH = (torch.Tensor.detach, torch.detach, torch.Tensor.data.__get__)  # pyright: ignore[reportAttributeAccessIssue]
-_PYTHON = {"item", "tolist", "numpy", "float", "int", "index"}
+_PYTHON = {"item", "tolist", "numpy", "array", "float", "int", "index"}
 
 
 @dataclass
@@ -55,15 +59,23 @@ class Seen:
 
 
 def watch_branches(
-    function: Callable[..., Any], *arguments: Tensor, rows: int, columns: int = MOST_COLUMNS
+    function: Callable[..., Any], *arguments: Tensor, rows: int, columns: int = MOST_COLUMNS, backward: bool = False
 ) -> tuple[Any, Seen]:
     """(what function(*arguments) returns, what was seen); the examples are the first dimension, of length `rows`, or
-    lie flat with others there. Of a site with more than `columns` numbers an example the nearest counts."""
+    lie flat with others there. Of a site with more than `columns` numbers an example the nearest counts.
+
+    backward  what the function's own rules of differentiation look at is watched too; the names of its sites have
+              BACKWARD in them
+    """
     for kept in (True, False):
         mode = _Watch(rows, columns, kept=kept and torch.is_grad_enabled())
         try:
             with mode:
-                return function(*arguments), mode.seen
+                result = function(*arguments)
+                if backward and mode.kept:
+                    mode.where = BACKWARD
+                    differentiate(result, arguments)
+                return result, mode.seen
         except Exception:  # whatever somebody's function raises: as it stands it may not
             if not mode.kept:
                 raise
@@ -78,6 +90,9 @@ class _Watch(TorchFunctionMode):
         self._known: dict[int, tuple[Tensor, Distances]] = {}  # the tensor is kept, so that its id stays its own
         self._whole: dict[int, tuple[Tensor, Tensor]] = {}  # integers, with the same numbers on the autograd graph
         self._paths: dict[int, tuple[Tensor, list[Distances]]] = {}  # of results of where, the branches gone through
+        self._bells: dict[int, tuple[Tensor, Distances]] = {}
+        self._picks = Picks(rows)
+        self.where = ""  # ends the names of what is seen
         self._count: dict[str, int] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -86,22 +101,28 @@ class _Watch(TorchFunctionMode):
             return None
         if self.kept and func in _OFF_THE_GRAPH:
             return args[0].view_as(args[0])
-        out = func(*args, **kwargs)
-        name = getattr(func, "__name__", "").strip("_")
+        name, before = getattr(func, "__name__", "").strip("_"), args
+        if name in _IN_PLACE and func.__name__ == f"{name}_" and isinstance(args[0], Tensor):
+            before = (args[0].clone(), *args[1:])  # the call writes its result over it
+        out = recorded(func, args, kwargs) if self.kept and name not in _PYTHON else func(*args, **kwargs)
         try:
-            self._look(name, func, args, kwargs, out)
+            with torch.set_grad_enabled(self.kept or torch.is_grad_enabled()):
+                self._look(name, func, before, kwargs, out)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:  # a form of the call that is not known here
             self.seen.blind.add(f"{name}: {str(error).splitlines()[0][:80]}")
         return out
 
     def _look(self, name: str, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        self._picks.note(name, args, out, self._known_of)
         if name in _PYTHON and args and isinstance(args[0], Tensor) and not isinstance(out, Tensor):
-            self.seen.blind.add(f"a number that Python took by {name}(), {self._place()}")
+            self.seen.blind.add(f"a number that Python took by {name}(), {place()}")
         elif isinstance(out, Tensor) and out.dtype == torch.bool:
             self._condition(name, func, args, kwargs, out)
         elif isinstance(out, Tensor) and self._weight(name, func, args, kwargs, out):
             return
-        elif name in ("clamp", "clip", "clamp_min", "clamp_max", "relu", "abs", "absolute", "sign", "threshold"):
+        elif isinstance(out, Tensor) and self._bell(name, func, args, kwargs, out):
+            return
+        elif name in _BOUNDS:
             self._bounds(name, args, kwargs, out)
         elif name in _PAIRS or (name in ("max", "min") and len(args) > 1 and isinstance(args[1], Tensor)):
             self._site(name, distances.at_least(args[0], args[1], args[0] > args[1]))
@@ -161,6 +182,34 @@ class _Watch(TorchFunctionMode):
         if shadow is not None:
             self._whole[id(out)] = (out, out.double() + (shadow - shadow.detach()))
         return shadow is not None
+
+    def _bell(self, name: str, func: Any, args: Any, kwargs: Any, out: Tensor) -> bool:
+        """True if `out` is a factor that is next to nothing but in a small place, or a product of some."""
+
+        def soft(x: Any) -> Distances | None:
+            known = self._bells.get(id(x)) if isinstance(x, Tensor) else None
+            return None if known is None else known[1]
+
+        if (one := bells.bell(name, args)) is not None:
+            self._bells[id(out)] = (out, one)
+            self._site(name, one)
+            return True
+        if not self._bells:
+            return False
+        if name in _SHAPE | _SEVERAL:
+            parts = [soft(x) for x in ([args[0]] if name in _SHAPE else args[0])]
+            if any(x is None for x in parts):
+                return False
+            true, false = ([getattr(x, side) for x in parts] for side in ("to_true", "to_false"))
+            one, other = (func(x[0] if name in _SHAPE else x, *args[1:], **kwargs) for x in (true, false))
+            self._bells[id(out)] = (out, Distances(one, other))
+            return True
+        found = bells.joined(name, args, soft, self._known_of, lambda: self._dims(args, kwargs))
+        if found is not None:
+            self._bells[id(out)] = (out, found[0])
+            if found[1]:
+                self._site(name, found[0])
+        return found is not None
 
     def _counted(self, x: Tensor) -> Tensor | None:
         """The number on the graph that stands for a weight or a count; None of other numbers."""
@@ -291,25 +340,27 @@ class _Watch(TorchFunctionMode):
         known = self._whole.get(id(x))  # floor() before long() is one cut, not two
         line = x if known is None else known[1]
         self._whole[id(out)] = (out, out.double() + (line - line.detach()).double())
+        x = of_all_samples(x)
         if known is None and self._of_rows(x):
-            place = self._named(name)
+            site = self._named(name)
             for column, values in enumerate(x.reshape(self.rows, -1).unbind(-1)[:MOST_COLUMNS]):
-                self.seen.cells[f"{place}[{column}]"] = values.double()
+                self.seen.cells[f"{site}[{column}]"] = values.double()
 
     # places
 
     def _site(self, name: str, found: Distances) -> None:
+        found = self._picks.lifted(found.mapped(of_all_samples))
         if not self._of_rows(found.to_true):
             return
         columns = found.mapped(lambda x: x.reshape(self.rows, -1))
         count = columns.to_true.shape[-1]
-        place = self._named(name)
+        site = self._named(name)
         if count > self.columns:
             nearest = columns.mapped(lambda x: x.amin(-1))
-            self.seen.sites[place] = nearest
+            self.seen.sites[site] = nearest
             return
         for column in range(count):
-            of = place if count == 1 else f"{place}[{column}]"
+            of = site if count == 1 else f"{site}[{column}]"
             self.seen.sites[of] = columns.mapped(lambda x, column=column: x[:, column])
 
     def _of_rows(self, x: Tensor) -> bool:
@@ -317,18 +368,6 @@ class _Watch(TorchFunctionMode):
         return x.ndim > 0 and 0 < x.shape[0] and x.shape[0] % self.rows == 0
 
     def _named(self, name: str) -> str:
-        place = f"{self._place()} {name}"
-        number = self._count[place] = self._count.get(place, 0) + 1
-        return place if number == 1 else f"{place} ({number})"
-
-    def _place(self) -> str:
-        """file:line of the innermost frame that is not of torch, of the fuzzer, or of what checks types."""
-        frame = sys._getframe(1)
-        while frame is not None and _passed_over(frame.f_code.co_filename, frame.f_globals.get("__name__") or ""):
-            frame = frame.f_back
-        return "?" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-
-
-def _passed_over(file: str, module: str) -> bool:
-    own = module in _MODULES or module.startswith(tuple(f"{name}." for name in _MODULES))
-    return own or file.startswith("<@beartype")
+        site = f"{place()} {name}{self.where}"
+        number = self._count[site] = self._count.get(site, 0) + 1
+        return site if number == 1 else f"{site} ({number})"

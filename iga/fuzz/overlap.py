@@ -23,7 +23,7 @@ from iga.fuzz.climbing import climb_error
 from iga.fuzz.objectives import Verdict, judge_pairs
 from iga.fuzz.packed import packed, unpacked
 from iga.fuzz.pair_cases import DRAWN, drawn, judged_again, shrunk
-from iga.fuzz.seeking import Coverage, seek
+from iga.fuzz.seeking import Coverage, cover, seek
 from iga.fuzz.stream import Candidate, Covered, Judgement, Round
 from iga.search.climb import climb
 from iga.search.pair_space import CELLS, PairSpace, cells_of
@@ -320,11 +320,8 @@ class OverlapStream:
             self._candidate("accuracy", _call(few), math.inf, "a batch", f"it raised {words}")
 
     def _cover(self, genome: Tensor, dtype: torch.dtype, *, sampled: bool) -> None:
-        from iga.fuzz.branches import watch_branches
-
         try:
-            with torch.no_grad():
-                _, seen = watch_branches(self.subject.function, *self.space.decode(genome, dtype), rows=len(genome))
+            seen = cover(self.subject.function, self.space.decode(genome, dtype))
         except Exception as error:  # the checks meet it too
             self.coverage.blind.add(one_line(error)[:80])
             return

@@ -13,9 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from iga._typing import Float, Tensor
-from iga.fuzz.branches import MOST_COLUMNS, Seen, watch_branches
+from iga.fuzz.branches import BACKWARD, MOST_COLUMNS, Seen, watch_branches
 
-__all__ = ["Coverage", "Space", "seek"]
+__all__ = ["Coverage", "Space", "cover", "seek"]
 
 RARE = 1e-3
 STEPS = 60
@@ -111,6 +111,11 @@ class Coverage:
         return {name: (self.taken.get((name, True), 0), self.taken.get((name, False), 0)) for name in sites}
 
     @property
+    def backward(self) -> bool:
+        """Whether the accused's own rules of differentiation branch."""
+        return any(BACKWARD in name for name, _ in self.taken)
+
+    @property
     def met(self) -> int:
         """How many sides were ever taken."""
         return sum(count > 0 for count in self.taken.values())
@@ -143,14 +148,20 @@ def seek(
     first, second = torch.zeros_like(genome), torch.zeros_like(genome)
     chosen: dict[Side, Tensor] | None = None
     target: dict[str, Tensor] = {}
+    known = set[str]()
     for step in range(steps):
         pair = space.decode(numbers, dtype)
         with torch.enable_grad():
-            _, seen = watch_branches(function, *pair, rows=n, columns=columns)
+            backward = step == 0 or coverage.backward  # a rule of differentiation that branches has been met
+            _, seen = watch_branches(function, *pair, rows=n, columns=columns, backward=backward)
         coverage.note(seen, n, sampled=False)
         if chosen is None:
             wanted = _wanted(coverage, seen, patience, generator)
             chosen, target = _subsets(wanted, n, generator), _targets(coverage, seen, n, generator)
+        elif not seen.sites.keys() <= known:  # what was first met on the way: inside a branch, of rows that were picked
+            late = [side for side in _wanted(coverage, seen, patience, generator) if side[0] not in known]
+            chosen |= _subsets(late, n, generator)
+        known |= set(seen.sites)
         total, met = _total(seen, chosen, target, n)
         if bool(met.any()):
             yield met.nonzero().flatten(), numbers.detach()[met]
@@ -163,7 +174,7 @@ def seek(
         hat1, hat2 = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.99 ** (step + 1))
         if step % 8 == 7:  # what no gradient reaches, an exact equality say, a change of ties may
             numbers = _changed(
-                function, space, numbers.detach(), dtype, chosen, target, total.detach(), generator, columns
+                function, space, numbers.detach(), dtype, chosen, target, total.detach(), generator, columns, backward
             )
             numbers = numbers.requires_grad_(True)
             continue
@@ -173,6 +184,16 @@ def seek(
     for side in chosen or ():
         coverage.vain[side] = 0 if coverage.taken[side] else coverage.vain.get(side, 0) + 1
     yield torch.arange(n), numbers.detach()
+
+
+def cover(
+    function: Callable[..., Any], pair: tuple[Tensor, ...], columns: int = MOST_COLUMNS, *, backward: bool = True
+) -> Seen:
+    """What a call on these examples shows, without slopes; its derivative too, unless that is not wanted."""
+    with torch.set_grad_enabled(backward):
+        given = [x.detach().requires_grad_(backward) for x in pair]
+        _, seen = watch_branches(function, *given, rows=len(pair[0]), columns=columns, backward=backward)
+    return seen
 
 
 def _changed(
@@ -185,11 +206,11 @@ def _changed(
     known: Tensor,
     generator: torch.Generator,
     columns: int,
+    backward: bool,
 ) -> Tensor:
     """Each genome, or a changed one that is nearer to what it seeks."""
     trial = space.mutate(genome, generator)
-    with torch.no_grad():
-        _, seen = watch_branches(function, *space.decode(trial, dtype), rows=len(trial), columns=columns)
+    seen = cover(function, space.decode(trial, dtype), columns, backward=backward)
     total, _ = _total(seen, chosen, target, len(trial))
     return genome if total is None else torch.where((total < known)[:, None], trial, genome)
 

@@ -12,13 +12,14 @@ import torch
 
 from iga._typing import Tensor
 from iga.fuzz import distances
+from iga.fuzz.calls import of_all_samples
 from iga.fuzz.distances import Distances
 
-__all__ = ["compared", "counted", "nested", "two_valued", "weight"]
+__all__ = ["PRODUCTS", "SCALED", "Known", "compared", "counted", "nested", "two_valued", "weight"]
 
 _CASTS = {"double", "float", "half", "bfloat16", "int", "long", "short", "to", "type", "type_as"}
-_PRODUCTS = {"mul", "imul", "rmul", "multiply"}
-_SCALED = {"mul", "imul", "rmul", "multiply", "div", "truediv", "true_divide", "divide", "pow", "square"}
+PRODUCTS = {"mul", "imul", "rmul", "multiply"}
+SCALED = {"mul", "imul", "rmul", "multiply", "div", "truediv", "true_divide", "divide", "pow", "square"}
 _LEAST, _MOST = {"minimum", "fmin"}, {"maximum", "fmax"}
 _COUNTS = {"add", "iadd", "radd", "sum", "mean", "sub", "isub", "mul", "rmul", "div", "truediv", "count_nonzero"}
 PATHS = 4  # of a result of `where`: which branches it may have come through
@@ -40,7 +41,7 @@ def weight(name: str, args: Any, kwargs: Any, known: Known, dims: Callable[[], t
     if first is None:
         return None
     if second is not None:
-        if name in _PRODUCTS | _LEAST:
+        if name in PRODUCTS | _LEAST:
             return distances.both(first, second), True
         return (distances.either(first, second), True) if name in _MOST else None
     if name in _CASTS:
@@ -50,7 +51,7 @@ def weight(name: str, args: Any, kwargs: Any, known: Known, dims: Callable[[], t
     if name in ("prod", "amin", "amax"):
         return (distances.any_of if name == "amax" else distances.all_of)(first, *dims()), True
     numbers = [x for x in args[1:] if not isinstance(x, Tensor)]
-    if name in _SCALED and len(numbers) == len(args) - 1 and all(float(x) > 0 for x in numbers):
+    if name in SCALED and len(numbers) == len(args) - 1 and all(float(x) > 0 for x in numbers):
         return first, False
     return None
 
@@ -76,19 +77,21 @@ def _constant(x: Any) -> float | None:
         return float(x)
     if x.requires_grad or x.numel() == 0:
         return None
+    x = of_all_samples(x)
     value = x.flatten()[0]
     return float(value) if bool((x == value).all()) else None
 
 
 def two_valued(x: Tensor) -> bool:
     """True for numbers that are 0 or one other: a hat, 0 up to a place and growing from there on, is no count."""
+    x = of_all_samples(x)
     inside = x[x != 0]
     return x.dtype == torch.bool or inside.numel() == 0 or bool((inside == inside[0]).all())
 
 
 def compared(known: Distances, out: Tensor) -> Distances | None:
     """The distances of a comparison of a weight with a number: the condition itself or its contrary, if it is one."""
-    holds = (known.to_true.detach() == 0).expand(out.shape)
+    holds, out = of_all_samples((known.to_true.detach() == 0).expand(out.shape)), of_all_samples(out)
     if bool((holds == out).all()) and not bool(out.all()):
         return known
     if bool((holds != out).all()) and not bool((~out).all()):

@@ -68,10 +68,10 @@ def test_pairs_of_structures_are_judged_first_and_start_the_search() -> None:
 
 CHEAP = {  # of each kind one that is met in a second or two; benches/fuzz_benchmark.py looks for all
     "box": 2,
-    "gradient": 11,
-    "bump": 15,
-    "table": 17,
-    "equality": 26,
+    "gradient": 14,
+    "bump": 19,
+    "table": 23,
+    "equality": 32,
 }
 
 
@@ -88,6 +88,20 @@ def test_a_corner_is_found_shrunk_and_broken_alone(kind: str) -> None:
     assert stream.judge(simple).verdict == "broken"
     sigma = torch.cat([simple.call.inputs["q_sigma"], simple.call.inputs["k_sigma"]])
     assert float(sigma.min()) >= 0.03 - 1e-6 and float(sigma.max()) <= 150.001
+
+
+STARTS = (
+    *("among picked rows", "float32 alone: width", "of the gradient alone"),
+    *("under vmap", "in an autograd.Function", "none by a backward"),
+)
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_what_is_no_condition_on_all_rows_is_found_by_its_distance(start: str) -> None:
+    (fault,) = (one for one in CORNERS if one.name.startswith(start))
+    stream = OverlapStream(fault.planted(CLEAN), checks=QUICK, engines=("branches",))
+    candidate = _found(stream, 12)
+    assert candidate is not None and candidate.check in fault.expected
 
 
 def test_a_batch_that_loses_its_tail_is_shrunk_to_the_smallest_such_batch() -> None:
