@@ -65,9 +65,9 @@ def joined(name: str, args: Any, soft: Known, hard: Known, dims: Callable[[], tu
     first = soft(args[0]) if args else None
     second = soft(args[1]) if len(args) > 1 else None
     if name in PRODUCTS and len(args) > 1 and (first is not None or second is not None):
-        sides = [x if x is not None else hard(y) for x, y in ((first, args[0]), (second, args[1]))]
-        if sides[0] is not None and sides[1] is not None:
-            return distances.both(*sides), True
+        one, other = first or hard(args[0]), second or hard(args[1])
+        if one is not None and other is not None:
+            return distances.both(one, other), True
     if first is None:
         return None
     if name == "prod":

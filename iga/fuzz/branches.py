@@ -72,6 +72,10 @@ def watch_branches(
         try:
             with mode:
                 result = function(*arguments)
+                if not mode.heard:
+                    mode.seen.blind.add(
+                        "all of it: no operation of torch was heard, as of what is scripted or compiled"
+                    )
                 if backward and mode.kept:
                     mode.where = BACKWARD
                     differentiate(result, arguments)
@@ -92,11 +96,12 @@ class _Watch(TorchFunctionMode):
         self._paths: dict[int, tuple[Tensor, list[Distances]]] = {}  # of results of where, the branches gone through
         self._bells: dict[int, tuple[Tensor, Distances]] = {}
         self._picks = Picks(rows)
+        self.heard = False  # any operation at all
         self.where = ""  # ends the names of what is seen
         self._count: dict[str, int] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs, self.heard = kwargs or {}, True
         if self.kept and func is torch._C._set_grad_enabled:
             return None
         if self.kept and func in _OFF_THE_GRAPH:

@@ -27,8 +27,7 @@ class Picks:
         mask = args[0] if name in ("nonzero", "argwhere") or (name == "where" and len(args) == 1) else None
         if name in ("getitem", "masked_select") and len(args) > 1:
             mask = args[1][0] if isinstance(args[1], tuple) and args[1] else args[1]
-        found = condition(mask) if isinstance(mask, Tensor) and mask.dtype == torch.bool else None
-        if found is None:
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or (found := condition(mask)) is None:
             return
         inside = mask.detach().flatten().nonzero().flatten()
         count = len(inside)

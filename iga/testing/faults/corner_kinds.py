@@ -1,5 +1,4 @@
-"""How the corners of `iga.testing.faults.corners` are made: what their conditions look at, and how a value is wrong
-where they hold."""
+"""The makings of corners (`iga.testing.faults.corners`): numbers that conditions look at, and ways of being wrong."""
 
 from collections.abc import Callable
 

@@ -97,3 +97,11 @@ def test_vmap_over_two_dimensions_keeps_their_order() -> None:
     _, seen = watch_branches(one, given, rows=4)
     reached = torch.stack([x.to_true.detach() == 0 for x in seen.sites.values()], -1)
     assert torch.equal(reached, given > 0.3)
+
+
+def test_what_shows_no_operation_is_said() -> None:
+    with pytest.warns(DeprecationWarning, match="jit"):
+        scripted = torch.jit.trace(lambda x: torch.where(x > 0.3, 2 * x, x), X, check_trace=False)
+    seen, _ = _seen(scripted, backward=False)
+    assert not seen.sites and [name for name in seen.blind if name.startswith("all of it")]
+    assert not _seen(Doubled.apply)[0].blind
