@@ -26,6 +26,7 @@ from iga.fuzz.picks import Picks
 __all__ = ["BACKWARD", "Seen", "watch_branches"]
 
 BACKWARD = ", backward"  # in the name of a site that is met in differentiating
+FEW = 16  # rows of a table up to which each is a side
 MOST_COLUMNS = 9  # of a site: those of a 3 × 3 matrix; of what has more the nearest counts
 
 _GREATER = {"gt", "ge", "greater", "greater_equal"}
@@ -42,6 +43,7 @@ _SEVERAL = {"stack", "cat", "concat", "hstack", "vstack"}
 _PAIRS = {"maximum", "minimum", "fmax", "fmin"}
 _ROUNDED = {"floor", "ceil", "round", "trunc", "long", "int"}
 _BOUNDS = {"clamp", "clip", "clamp_min", "clamp_max", "relu", "abs", "absolute", "sign", "threshold"}
+_LOOKUPS = {"getitem", "index_select", "gather", "take", "take_along_dim", "embedding"}
 _IN_PLACE = _BOUNDS | _ROUNDED | bells.FACTORS
 _OFF_THE_GRAPH = (torch.Tensor.detach, torch.detach, torch.Tensor.data.__get__)  # pyright: ignore[reportAttributeAccessIssue]
 _PYTHON = {"item", "tolist", "numpy", "array", "float", "int", "index"}
@@ -119,6 +121,8 @@ class _Watch(TorchFunctionMode):
 
     def _look(self, name: str, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         self._picks.note(name, args, out, self._known_of)
+        if name in _LOOKUPS and self._whole:
+            self._looked_up(name, args)
         if name in _PYTHON and args and isinstance(args[0], Tensor) and not isinstance(out, Tensor):
             self.seen.blind.add(f"a number that Python took by {name}(), {place()}")
         elif isinstance(out, Tensor) and out.dtype == torch.bool:
@@ -338,6 +342,17 @@ class _Watch(TorchFunctionMode):
             return
         low, high = (ends[(out - k).clamp(0, len(ends) - 1)] for k in (1, 0))
         self._cell(name, out - 1 + (x - low) / torch.where(high > low, high - low, 1.0), out)
+
+    def _looked_up(self, name: str, args: Any) -> None:
+        """Each row of a small table is a side: a regime's number is made of conditions, and one may never be met."""
+        places = args[1] if name == "getitem" else args[0] if name == "embedding" else args[-1]
+        table = args[1] if name == "embedding" else args[0]
+        for dim, index in enumerate(places if isinstance(places, tuple) else (places,)):
+            whole = self._whole.get(id(index))
+            if whole is not None and table.shape[dim] <= FEW:
+                for k in range(table.shape[dim]):
+                    here = torch.full_like(whole[1], float(k))
+                    self._site(f"row {k} of a table", distances.equal(whole[1], here, index == k))
 
     def _cell(self, name: str, x: Tensor, out: Tensor) -> None:
         if not x.dtype.is_floating_point:

@@ -22,6 +22,8 @@ PRODUCTS = {"mul", "imul", "rmul", "multiply"}
 SCALED = {"mul", "imul", "rmul", "multiply", "div", "truediv", "true_divide", "divide", "pow", "square"}
 _LEAST, _MOST = {"minimum", "fmin"}, {"maximum", "fmax"}
 _COUNTS = {"add", "iadd", "radd", "sum", "mean", "sub", "isub", "mul", "rmul", "div", "truediv", "count_nonzero"}
+_BITS = {"or", "ior", "bitwise_or", "xor", "ixor", "bitwise_xor"}
+_SHIFTS = {"lshift", "ilshift", "bitwise_left_shift"}
 PATHS = 4  # of a result of `where`: which branches it may have come through
 
 Known = Callable[[Any], Distances | None]
@@ -100,8 +102,13 @@ def compared(known: Distances, out: Tensor) -> Distances | None:
 
 
 def counted(name: str, func: Any, args: Any, kwargs: Any, value: Callable[[Any], Tensor | None]) -> Tensor | None:
-    """The sum of weights on the graph: a count that grows as the missing conditions come nearer."""
+    """The sum of weights on the graph: a count that grows as the missing conditions come nearer. Bits set by | and <<
+    are one too."""
     tensors = [x for x in args if isinstance(x, Tensor)]
+    if name in _BITS and len(tensors) == 2:
+        name, func = "add", torch.Tensor.add
+    elif name in _SHIFTS and len(tensors) == 1 and len(args) == 2:
+        name, func, args = "mul", torch.Tensor.mul, (args[0], 2 ** int(args[1]))
     if name not in _COUNTS or not tensors or any(value(x) is None for x in tensors):
         return None
     if name == "count_nonzero":
