@@ -26,7 +26,7 @@ from iga.fuzz.picks import Picks
 __all__ = ["BACKWARD", "Seen", "watch_branches"]
 
 BACKWARD = ", backward"  # in the name of a site that is met in differentiating
-FEW = 16  # rows of a table up to which each is a side
+FEW = 64  # rows of a table up to which each is a side
 MOST_COLUMNS = 9  # of a site: those of a 3 × 3 matrix; of what has more the nearest counts
 
 _GREATER = {"gt", "ge", "greater", "greater_equal"}
@@ -149,7 +149,7 @@ class _Watch(TorchFunctionMode):
     def _condition(self, name: str, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
         if self._shaped(name, func, args, kwargs, out):
             return
-        found = self._distances(name, args, kwargs, out)
+        found = self._distances(name, args, kwargs, out.clone())  # `&=` may write over it later
         if found is not None:
             self._remember(out, found)
             self._site(name, found)

@@ -217,7 +217,7 @@ class OverlapStream:
                 self.alive()
                 met.append(genome[: self._population // 4])
         except Exception as error:  # the accused's own, at inputs that no other engine went to
-            self._raised(one_line(error))
+            self.coverage.blind.add(f"on the way to a branch it raised {one_line(error)[:80]}")
         self._seen.examples += 68 * self._population
         self._seen.gain += len({side for side, count in self.coverage.taken.items() if count} - before)
         if met:
@@ -313,9 +313,9 @@ class OverlapStream:
         self.raised[name] = self.raised.get(name, 0) + 1
         self._candidates[name] = Candidate(name, call, ratio, where, note, self._now)
 
-    def _raised(self, words: str, pairs: Pairs | None = None) -> None:
+    def _raised(self, words: str, pairs: Pairs) -> None:
         """The accused raised: the first check of values says so, if it is the accused's fault."""
-        if pairs is not None and "accuracy" in self.checks:
+        if "accuracy" in self.checks:
             few = sampling.least_raising(self.subject.function, pairs, self.alive)
             self._candidate("accuracy", _call(few), math.inf, "a batch", f"it raised {words}")
 

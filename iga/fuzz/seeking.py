@@ -14,6 +14,7 @@ import torch
 
 from iga._typing import Float, Tensor
 from iga.fuzz.branches import BACKWARD, MOST_COLUMNS, Seen, watch_branches
+from iga.testing.targets import one_line
 
 __all__ = ["Coverage", "Space", "cover", "seek"]
 
@@ -167,7 +168,11 @@ def seek(
             yield met.nonzero().flatten(), numbers.detach()[met]
         if total is None or not total.requires_grad:
             break
-        (slope,) = torch.autograd.grad(total.sum(), numbers)
+        try:
+            (slope,) = torch.autograd.grad(total.sum(), numbers)
+        except RuntimeError as error:  # what the accused wrote over is needed, or is recorded no more
+            coverage.blind.add(f"no slope of what is sought: {one_line(error)[:80]}")
+            break
         slope = slope.nan_to_num(0.0, 0.0, 0.0)
         first = 0.9 * first + 0.1 * slope
         second = 0.99 * second + 0.01 * slope.square()

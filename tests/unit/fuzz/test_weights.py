@@ -31,6 +31,8 @@ FORMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "a weight as a boolean": lambda x, y: ((x > 0.2).double() * (y > -0.3).double()).bool(),
     "two that differ": lambda x, y: (x > 0.2) ^ ((x > 0.2) & (y <= -0.3)),
     "a count": lambda x, y: (x > 0.2).int() + (y > -0.3).int() == 2,
+    "one over the other": lambda x, y: (x > 0.2).logical_and_(y > -0.3),
+    "a product over the other": lambda x, y: (x > 0.2).double().mul_(y > -0.3),
     "bits": lambda x, y: ((x > 0.2).int() | (y > -0.3).int() << 1) == 3,
     "a code": lambda x, y: ((x > 0.2).long() + 2 * (y > -0.3).long()).eq(3),
     "a row of a table": lambda x, y: torch.tensor([0.0, 0.0, 0.0, 1.0])[(x > 0.2).long() + 2 * (y > -0.3).long()],
