@@ -7,10 +7,12 @@ One side at a time would not do where conditions hold together, and all at once 
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from iga._typing import Float, Tensor
 from iga.fuzz.branches import BACKWARD, MOST_COLUMNS, Seen, watch_branches
@@ -56,6 +58,7 @@ class Coverage:
     blind: set[str] = field(default_factory=set)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     vain: dict[Side, int] = field(default_factory=dict)
+    written_over: bool = False  # the accused writes over numbers that a slope needs: copies of them are kept
 
     def note(self, seen: Seen, rows: int, *, sampled: bool) -> list[Side]:
         """Count a call of so many examples; the sides that were never taken before. Shares are of what was `sampled`,
@@ -90,6 +93,7 @@ class Coverage:
             "constants": [x.hex() for x in sorted(self.constants)],
             "blind": sorted(self.blind),
             "ranges": {name: [low, high] for name, (low, high) in self.ranges.items()},
+            "written_over": self.written_over,
             "vain": [[name, side, count] for (name, side), count in self.vain.items()],
         }
 
@@ -103,6 +107,7 @@ class Coverage:
             set(found["blind"]),
             {str(name): (float(low), float(high)) for name, (low, high) in found["ranges"].items()},
             {(str(name), bool(side)): int(count) for name, side, count in found.get("vain", [])},
+            bool(found.get("written_over", False)),
         )
 
     @property
@@ -110,6 +115,23 @@ class Coverage:
         """Site → how often it was true, and false."""
         sites = dict.fromkeys(name for name, _ in self.taken)
         return {name: (self.taken.get((name, True), 0), self.taken.get((name, False), 0)) for name in sites}
+
+    def writable(self) -> AbstractContextManager[Any]:
+        """Where a call and its slope are to be made."""
+        return allow_mutation_on_saved_tensors() if self.written_over else nullcontext()
+
+    def slope(self, total: Tensor | None, numbers: Tensor) -> Tensor | None:
+        """The gradient of the sum of `total`; None where there is none, for a reason that is kept."""
+        if total is None or not total.requires_grad:
+            return None
+        try:
+            return torch.autograd.grad(total.sum(), numbers)[0]
+        except RuntimeError as error:
+            if "inplace operation" in str(error) and not self.written_over:
+                self.written_over = True  # from the next call on
+            else:
+                self.blind.add(f"no slope of what is sought: {one_line(error)[:80]}")
+            return None
 
     @property
     def backward(self) -> bool:
@@ -151,27 +173,23 @@ def seek(
     target: dict[str, Tensor] = {}
     known = set[str]()
     for step in range(steps):
-        pair = space.decode(numbers, dtype)
-        with torch.enable_grad():
+        with coverage.writable(), torch.enable_grad():
+            pair = space.decode(numbers, dtype)
             backward = step == 0 or coverage.backward  # a rule of differentiation that branches has been met
             _, seen = watch_branches(function, *pair, rows=n, columns=columns, backward=backward)
-        coverage.note(seen, n, sampled=False)
-        if chosen is None:
-            wanted = _wanted(coverage, seen, patience, generator)
-            chosen, target = _subsets(wanted, n, generator), _targets(coverage, seen, n, generator)
-        elif not seen.sites.keys() <= known:  # what was first met on the way: inside a branch, of rows that were picked
-            late = [side for side in _wanted(coverage, seen, patience, generator) if side[0] not in known]
-            chosen |= _subsets(late, n, generator)
-        known |= set(seen.sites)
-        total, met = _total(seen, chosen, target, n)
+            coverage.note(seen, n, sampled=False)
+            if chosen is None:
+                wanted = _wanted(coverage, seen, patience, generator)
+                chosen, target = _subsets(wanted, n, generator), _targets(coverage, seen, n, generator)
+            elif not seen.sites.keys() <= known:  # first met on the way: inside a branch, of rows that were picked
+                late = [side for side in _wanted(coverage, seen, patience, generator) if side[0] not in known]
+                chosen |= _subsets(late, n, generator)
+            known |= set(seen.sites)
+            total, met = _total(seen, chosen, target, n)
+            slope = coverage.slope(total, numbers)
         if bool(met.any()):
             yield met.nonzero().flatten(), numbers.detach()[met]
-        if total is None or not total.requires_grad:
-            break
-        try:
-            (slope,) = torch.autograd.grad(total.sum(), numbers)
-        except RuntimeError as error:  # what the accused wrote over is needed, or is recorded no more
-            coverage.blind.add(f"no slope of what is sought: {one_line(error)[:80]}")
+        if total is None or slope is None:
             break
         slope = slope.nan_to_num(0.0, 0.0, 0.0)
         first = 0.9 * first + 0.1 * slope

@@ -1,5 +1,6 @@
 """Branch distances: 0 exactly on the side that was taken, and a gradient that leads to the other."""
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ from iga._typing import Tensor
 from iga.fuzz import distances
 from iga.fuzz.branches import Seen, watch_branches
 from iga.fuzz.distances import Distances
-from iga.fuzz.seeking import Coverage, _wanted
+from iga.fuzz.seeking import Coverage, _wanted, seek
 
 N = 200
 
@@ -164,3 +165,39 @@ def test_a_function_that_has_to_be_off_the_graph_is_called_as_it_stands() -> Non
     answer, seen = watch_branches(into_a_buffer, x * 1.0, rows=4)
     assert torch.equal(answer, into_a_buffer(x * 1.0)) and len(seen.sites) == 1
     assert torch.is_grad_enabled()
+
+
+class Line:
+    """Genomes of two numbers, which are what the function is called with."""
+
+    genes = 2
+
+    def decode(self, genome: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        return tuple(x.to(dtype) for x in genome.unbind(-1))
+
+    def confined(self, genome: Tensor) -> Tensor:
+        return genome.clamp(-1e6, 1e6)
+
+    def mutate(self, genome: Tensor, generator: torch.Generator) -> Tensor:
+        return genome
+
+
+def test_what_the_function_writes_over_does_not_end_the_descent() -> None:
+    def function(x: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            root = x.square().add(1.0).sqrt()
+            root.mul_(2.0)  # sqrt keeps its result for the slope
+            inside = (root > 5.0) & (root < 5.01) & (y > 2.0) & (y < 2.01)
+        return torch.where(inside, 2 * x, x)
+
+    generator = torch.Generator().manual_seed(0)
+    start = torch.rand(64, 2, dtype=torch.float64, generator=generator)
+    coverage = Coverage(examples=10**6)
+    for _ in range(4):
+        for _ in seek(function, Line(), start.clone(), torch.float64, coverage, generator):
+            pass
+    assert coverage.written_over and not coverage.blind
+    whole = max((name for name, _ in coverage.taken if "and" in name), key=len)
+    assert coverage.taken[whole, True] > 0
+    again = Coverage.read(json.loads(json.dumps(coverage.document())))
+    assert again == coverage
