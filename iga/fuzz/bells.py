@@ -26,8 +26,8 @@ FACTORS = _EXPONENTIALS | _SIGMOIDS | _POWERS | {"erfc", "special_erfc", "cosh"}
 
 
 def bell(name: str, args: Any) -> Distances | None:
-    """Of a factor f that a call of that name made of its arguments: how far ln f, or what stands for it, is below −1.
-    Its other side, nothing, is where everything is, and is not sought. None of what makes no bell."""
+    """Of a factor f that a call of that name made of its arguments: how far ln f, or what stands for it, is below −1,
+    and how far over 1, for 1/(1 + f) is a bell too. None of what makes no bell."""
     x = args[0] if args else None
     if not isinstance(x, Tensor) or not x.dtype.is_floating_point or x.numel() == 0:
         return None
@@ -43,8 +43,10 @@ def bell(name: str, args: Any) -> Distances | None:
         return None
     if height is None:
         return None
-    found = distances.at_least(height, torch.full_like(height, -1.0), height > -1.0)
-    return Distances(found.to_true, 0.0 * found.to_true)
+    one = torch.ones_like(height)
+    return Distances(
+        distances.at_least(height, -one, height > -1.0).to_true, distances.at_least(one, height, height < 1.0).to_true
+    )
 
 
 def _of_power(name: str, args: Any) -> Tensor | None:

@@ -20,13 +20,13 @@ from torch.overrides import TorchFunctionMode
 from iga._typing import Float, Tensor
 from iga.fuzz import bells, distances, weights
 from iga.fuzz.calls import differentiate, of_all_samples, place, recorded
+from iga.fuzz.digits import FEW, Digits
 from iga.fuzz.distances import Distances
 from iga.fuzz.picks import Picks
 
 __all__ = ["BACKWARD", "Seen", "watch_branches"]
 
 BACKWARD = ", backward"  # in the name of a site that is met in differentiating
-FEW = 64  # rows of a table up to which each is a side
 MOST_COLUMNS = 9  # of a site: those of a 3 × 3 matrix; of what has more the nearest counts
 
 _GREATER = {"gt", "ge", "greater", "greater_equal"}
@@ -97,7 +97,7 @@ class _Watch(TorchFunctionMode):
         self._whole: dict[int, tuple[Tensor, Tensor]] = {}  # integers, with the same numbers on the autograd graph
         self._paths: dict[int, tuple[Tensor, list[Distances]]] = {}  # of results of where, the branches gone through
         self._bells: dict[int, tuple[Tensor, Distances]] = {}
-        self._picks = Picks(rows)
+        self._picks, self._digits = Picks(rows), Digits()
         self.heard = False  # any operation at all
         self.where = ""  # ends the names of what is seen
         self._count: dict[str, int] = {}
@@ -121,6 +121,8 @@ class _Watch(TorchFunctionMode):
 
     def _look(self, name: str, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         self._picks.note(name, args, out, self._known_of)
+        if self._whole or self._known:
+            self._digits.join(name, args, out, self._known_of)
         if name in _LOOKUPS and self._whole:
             self._looked_up(name, args)
         if name in _PYTHON and args and isinstance(args[0], Tensor) and not isinstance(out, Tensor):
@@ -340,6 +342,7 @@ class _Watch(TorchFunctionMode):
         x, ends = (args[0], args[1]) if name == "bucketize" else (args[1], args[0])
         if ends.ndim != 1 or not isinstance(x, Tensor) or not x.dtype.is_floating_point:
             return
+        self._digits.place(x, ends, out)
         low, high = (ends[(out - k).clamp(0, len(ends) - 1)] for k in (1, 0))
         self._cell(name, out - 1 + (x - low) / torch.where(high > low, high - low, 1.0), out)
 
@@ -352,7 +355,8 @@ class _Watch(TorchFunctionMode):
             if whole is not None and table.shape[dim] <= FEW:
                 for k in range(table.shape[dim]):
                     here = torch.full_like(whole[1], float(k))
-                    self._site(f"row {k} of a table", distances.equal(whole[1], here, index == k))
+                    row = self._digits.row(index, k) or distances.equal(whole[1], here, index == k)
+                    self._site(f"row {k} of a table", row)
 
     def _cell(self, name: str, x: Tensor, out: Tensor) -> None:
         if not x.dtype.is_floating_point:

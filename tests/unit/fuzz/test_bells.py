@@ -46,7 +46,26 @@ def test_a_bell_is_a_side_with_a_slope_towards_its_middle(form: str) -> None:
     assert bool((slope[away] * (x.detach()[away] - 0.1) > 0).all()), "the distance falls towards the middle"
 
 
-def test_the_other_side_of_a_bell_is_never_sought() -> None:
+INVERSE: dict[str, Function] = {
+    "a rational bell": lambda x, y: 1.0 / (1.0 + _argument(x, y) ** 8),
+    "a power in place": lambda x, y: 1.0 / (1.0 + (0.5 * _argument(x, y)).pow_(8)),
+    "a step of Fermi": lambda x, y: 1.0 / (1.0 + torch.exp(_argument(x, y) - 1.0)),
+}
+
+
+@pytest.mark.parametrize("form", INVERSE)
+def test_an_inverse_is_a_bell_where_what_it_inverts_is_small(form: str) -> None:
+    x, y = X.clone().requires_grad_(True), Y.clone().requires_grad_(True)
+    out, seen = watch_branches(INVERSE[form], x, y, rows=len(x))
+    (found,) = seen.sites.values()
+    reached = found.to_false.detach() == 0
+    assert bool(reached.any()) and float(out.detach()[reached].min()) > float(out.detach()[~reached].max())
+    (slope,) = torch.autograd.grad(found.to_false.sum(), x)
+    away = ~reached & ((x.detach() - 0.1).abs() > 0.35)
+    assert bool((slope[away] * (x.detach()[away] - 0.1) > 0).all())
+
+
+def test_the_other_side_of_a_narrow_bell_is_everywhere() -> None:
     x, y = X.clone().requires_grad_(True), Y.clone().requires_grad_(True)
     _, seen = watch_branches(FORMS["exp"], x, y, rows=len(x))
     (found,) = seen.sites.values()

@@ -35,6 +35,9 @@ FORMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "a product over the other": lambda x, y: (x > 0.2).double().mul_(y > -0.3),
     "bits": lambda x, y: ((x > 0.2).int() | (y > -0.3).int() << 1) == 3,
     "a code": lambda x, y: ((x > 0.2).long() + 2 * (y > -0.3).long()).eq(3),
+    "a row of places": lambda x, y: torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0])[
+        3 * torch.bucketize(x, torch.tensor([0.2, 5.0])) + torch.bucketize(y, torch.tensor([-0.3, 5.0]))
+    ],
     "a row of a table": lambda x, y: torch.tensor([0.0, 0.0, 0.0, 1.0])[(x > 0.2).long() + 2 * (y > -0.3).long()],
     "a count of a stack": lambda x, y: torch.stack([x > 0.2, y > -0.3], -1).sum(-1) > 1.5,
 }
