@@ -132,9 +132,14 @@ def fuzz(
         place = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iga-fuzz-")))
         folder = stack.enter_context(campaign_folder(place, plan))
         bars = stack.enter_context(Bars())
-        tell = _telling(bars, seconds)
-        campaign = kinds(plan, folder, on_news=lambda line: say(f"found: {line}"), on_tick=tell, **more)
-        with suppress(KeyboardInterrupt), _own_interrupt():
+        tell, interrupt = _telling(bars, seconds), _own_interrupt()
+
+        def on_tick(campaign: Any) -> None:
+            interrupt.heed()
+            tell(campaign)
+
+        campaign = kinds(plan, folder, on_news=lambda line: say(f"found: {line}"), on_tick=on_tick, **more)
+        with suppress(KeyboardInterrupt), interrupt:
             campaign.run()
         if out is None:
             _keep(campaign, folder.path)
@@ -248,7 +253,10 @@ def _telling(bars: Bars, seconds: float) -> Any:
 
 
 class _own_interrupt:  # noqa: N801 - used like a function
-    """Ctrl-C raises here and nowhere twice, so that what there is can be written."""
+    """Ctrl-C raises here and nowhere twice, so that what there is can be written. Where Python drops it, in a finalizer
+    or as it forks, `heed` raises it."""
+
+    asked = False
 
     def __enter__(self) -> None:
         self._before = signal.getsignal(signal.SIGINT)
@@ -256,7 +264,12 @@ class _own_interrupt:  # noqa: N801 - used like a function
 
     def _once(self, number: int, frame: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.asked = True
         raise KeyboardInterrupt
+
+    def heed(self) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
 
     def __exit__(self, *error: object) -> None:
         signal.signal(signal.SIGINT, self._before)

@@ -13,7 +13,7 @@ import torch
 
 from helpers.command import called
 from helpers.structures import pdb_text, peptide
-from iga.cli.fuzz import _duration
+from iga.cli.fuzz import _duration, _own_interrupt
 from iga.fuzz.campaign import Campaign, Plan, _Stream, campaign_folder
 from iga.fuzz.folder import Folder, new_record
 from iga.fuzz.overlap import OverlapStream
@@ -260,3 +260,22 @@ def test_a_folder_of_a_target_that_could_not_be_searched_is_nobody_s(tmp_path: P
 )
 def test_a_time_is_read_as_it_is_written(text: str, seconds: float) -> None:
     assert _duration(text) == seconds
+
+
+class Swallows:
+    """Its finalizer is interrupted: Python drops what is raised there."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_drops_is_heeded_at_the_next_tick() -> None:
+    before, interrupt = signal.getsignal(signal.SIGINT), _own_interrupt()
+    with interrupt:
+        interrupt.heed()
+        one = Swallows()
+        del one
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.heed()
+    assert signal.getsignal(signal.SIGINT) is before
