@@ -61,7 +61,7 @@ class Digits:
         return [(1, [distances.negated(found), found])]
 
     def row(self, index: Tensor, k: int) -> Distances | None:
-        """How far `index` is from being k, if it is a code that can be."""
+        """The distances of `index` being k, if it is a code that can be."""
         if id(index) not in self.known:
             return None
         digits = self.known[id(index)][1]

@@ -135,7 +135,7 @@ class Coverage:
 
     @property
     def backward(self) -> bool:
-        """Whether the accused's own rules of differentiation branch."""
+        """True if the accused's own rules of differentiation branch."""
         return any(BACKWARD in name for name, _ in self.taken)
 
     @property
@@ -212,7 +212,7 @@ def seek(
 def cover(
     function: Callable[..., Any], pair: tuple[Tensor, ...], columns: int = MOST_COLUMNS, *, backward: bool = True
 ) -> Seen:
-    """What a call on these examples shows, without slopes; its derivative too, unless that is not wanted."""
+    """A call on these examples, watched without slopes; its derivative too, unless that is not wanted."""
     with torch.set_grad_enabled(backward):
         given = [x.detach().requires_grad_(backward) for x in pair]
         _, seen = watch_branches(function, *given, rows=len(pair[0]), columns=columns, backward=backward)

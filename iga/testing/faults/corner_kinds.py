@@ -29,7 +29,7 @@ _CORES = (2, 1, 1, 2, 1, 1)
 CELLS = 2048  # of a table on each side
 
 
-# What the conditions look at; a pair is (q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma), which broadcast.
+# Numbers that conditions look at; a pair is (q_rot, q_mean, q_sigma, k_rot, k_mean, k_sigma), which broadcast.
 
 
 def kappa(pair: tuple[Tensor, ...]) -> Tensor:
