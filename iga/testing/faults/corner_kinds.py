@@ -53,7 +53,7 @@ def between(x: Tensor, low: float | int, high: float | int) -> Tensor:
     return (x > low) & (x < high)
 
 
-# How a value is wrong where the condition holds.
+# Ways for a value to be wrong where the condition holds.
 
 
 def wrong_dist_sq(where: Callable[[tuple[Tensor, ...]], Tensor], factor: float = 1.5) -> Callable[..., Values]:

@@ -134,7 +134,7 @@ def _in_a_function(of_value: bool) -> Callable[..., Values]:
 
 
 def _under_vmap(right: Callable[..., Values], *pair: Tensor) -> Values:
-    """What is asked of one pair at a time."""
+    """Conditions on one pair at a time."""
     dist_sq, log_det = right(*pair)
 
     def factor(apart: Tensor, turn: Tensor, ratio: Tensor) -> Tensor:

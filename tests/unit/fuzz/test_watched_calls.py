@@ -23,7 +23,7 @@ class Doubled(torch.autograd.Function):
 
 
 class InPlace(Doubled):
-    """What is allowed where nothing is recorded alone."""
+    """Writes in a way that is allowed only where nothing is recorded."""
 
     @staticmethod
     def forward(ctx, x: torch.Tensor) -> torch.Tensor:  # noqa: ANN001
