@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from iga._typing import Float, Tensor
 from iga.fuzz import bells, distances, weights
 from iga.fuzz.calls import differentiate, of_all_samples, place, recorded
-from iga.fuzz.digits import FEW, Digits
+from iga.fuzz.digits import FEW, LOOKUPS, Digits, tables
 from iga.fuzz.distances import Distances
 from iga.fuzz.picks import Picks
 
@@ -43,7 +43,6 @@ _SEVERAL = {"stack", "cat", "concat", "hstack", "vstack"}
 _PAIRS = {"maximum", "minimum", "fmax", "fmin"}
 _ROUNDED = {"floor", "ceil", "round", "trunc", "long", "int"}
 _BOUNDS = {"clamp", "clip", "clamp_min", "clamp_max", "relu", "abs", "absolute", "sign", "threshold"}
-_LOOKUPS = {"getitem", "index_select", "gather", "take", "take_along_dim", "embedding"}
 _IN_PLACE = _BOUNDS | _ROUNDED | bells.FACTORS
 _OFF_THE_GRAPH = (torch.Tensor.detach, torch.detach, torch.Tensor.data.__get__)  # pyright: ignore[reportAttributeAccessIssue]
 _PYTHON = {"item", "tolist", "numpy", "array", "float", "int", "index"}
@@ -123,7 +122,7 @@ class _Watch(TorchFunctionMode):
         self._picks.note(name, args, out, self._known_of)
         if self._whole or self._known:
             self._digits.join(name, args, out, self._known_of)
-        if name in _LOOKUPS and self._whole:
+        if name in LOOKUPS and self._whole:
             self._looked_up(name, args)
         if name in _PYTHON and args and isinstance(args[0], Tensor) and not isinstance(out, Tensor):
             self.seen.blind.add(f"a number that Python took by {name}(), {place()}")
@@ -348,15 +347,14 @@ class _Watch(TorchFunctionMode):
 
     def _looked_up(self, name: str, args: Any) -> None:
         """Each row of a small table is a side: a regime's number is made of conditions, and one may never be met."""
-        places = args[1] if name == "getitem" else args[0] if name == "embedding" else args[-1]
-        table = args[1] if name == "embedding" else args[0]
-        for dim, index in enumerate(places if isinstance(places, tuple) else (places,)):
+        for index, count in tables(name, args):
             whole = self._whole.get(id(index))
-            if whole is not None and table.shape[dim] <= FEW:
-                for k in range(table.shape[dim]):
-                    here = torch.full_like(whole[1], float(k))
-                    row = self._digits.row(index, k) or distances.equal(whole[1], here, index == k)
-                    self._site(f"row {k} of a table", row)
+            if whole is None or count > FEW:
+                continue
+            codes = self._digits.rows(index)
+            for k in range(count):
+                here = torch.full_like(whole[1], float(k))
+                self._site(f"row {k} of a table", codes.get(k) or distances.equal(whole[1], here, index == k))
 
     def _cell(self, name: str, x: Tensor, out: Tensor) -> None:
         if not x.dtype.is_floating_point:

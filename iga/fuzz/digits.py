@@ -4,7 +4,9 @@
 digit has its value; the sum of the digits' distances leads there, which that of the number itself does not.
 """
 
+import math
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -13,13 +15,13 @@ import torch
 from iga._typing import Tensor
 from iga.fuzz import distances
 from iga.fuzz.distances import Distances
-from iga.fuzz.weights import PRODUCTS, Known, two_valued
+from iga.fuzz.weights import PRODUCTS, SHIFTS, Known, two_valued
 
-__all__ = ["Digits"]
+__all__ = ["FEW", "LOOKUPS", "Digits", "tables"]
 
 FEW = 64  # values that a code can have
+LOOKUPS = {"getitem", "index_select", "gather", "take", "take_along_dim", "embedding"}
 _SUMS = {"add", "iadd", "radd", "or", "ior", "bitwise_or"}
-_SHIFTS = {"lshift", "ilshift", "bitwise_left_shift"}
 Digit = tuple[int, list[Distances]]  # what it is multiplied by; how far each of its values 0, 1, … is
 
 
@@ -47,8 +49,8 @@ class Digits:
         digits = [digit for part in parts for digit in part or []]
         if not digits or any(part is None for part in parts):
             return
-        if name in PRODUCTS | _SHIFTS and len(tensors) == 1:
-            by = 2**number if name in _SHIFTS else number
+        if name in PRODUCTS | SHIFTS and len(tensors) == 1:
+            by = 2**number if name in SHIFTS else number
             self.known[id(out)] = (out, [(by * m, values) for m, values in digits])
         elif name in _SUMS and (len(tensors) == 2 or number == 0):
             self.known[id(out)] = (out, digits)
@@ -60,18 +62,26 @@ class Digits:
             return None
         return [(1, [distances.negated(found), found])]
 
-    def row(self, index: Tensor, k: int) -> Distances | None:
-        """The distances of `index` being k, if it is a code that can be."""
-        if id(index) not in self.known:
-            return None
-        digits = self.known[id(index)][1]
-        ranges = [range(len(values)) for _, values in digits]
-        if torch.tensor([len(x) for x in ranges]).prod() > FEW:
-            return None
-        for chosen in product(*ranges):
-            if sum(m * d for (m, _), d in zip(digits, chosen, strict=True)) == k:
-                whole = None
-                for (_, values), d in zip(digits, chosen, strict=True):
-                    whole = values[d] if whole is None else distances.both(whole, values[d])
-                return whole
-        return None
+    def rows(self, index: Tensor) -> dict[int, Distances]:
+        """Number → the distances of `index` being that; none where it is no code, or one of too many numbers."""
+        digits = self.known[id(index)][1] if id(index) in self.known else []
+        if not digits or math.prod(len(values) for _, values in digits) > FEW:
+            return {}
+        found = {}
+        for chosen in product(*(range(len(values)) for _, values in digits)):
+            number = sum(m * d for (m, _), d in zip(digits, chosen, strict=True))
+            found.setdefault(number, [values[d] for (_, values), d in zip(digits, chosen, strict=True)])
+        return {number: reduce(distances.both, parts) for number, parts in found.items()}
+
+
+def tables(name: str, args: Any) -> list[tuple[Any, int]]:
+    """(what looks up, of how many) in a call of LOOKUPS."""
+    if name == "embedding":
+        return [(args[0], args[1].shape[0])]
+    table, places = args[:2]
+    if name == "take":
+        return [(places, table.numel())]
+    if name in ("index_select", "gather", "take_along_dim"):
+        dim = next((x for x in args[1:] if isinstance(x, int)), 0)
+        return [(x, table.shape[dim]) for x in args[1:] if isinstance(x, Tensor)]
+    return list(zip(places if isinstance(places, tuple) else (places,), table.shape, strict=False))

@@ -15,7 +15,7 @@ from iga.fuzz import distances
 from iga.fuzz.calls import of_all_samples
 from iga.fuzz.distances import Distances
 
-__all__ = ["PRODUCTS", "SCALED", "Known", "compared", "counted", "nested", "two_valued", "weight"]
+__all__ = ["PRODUCTS", "SCALED", "SHIFTS", "Known", "compared", "counted", "nested", "two_valued", "weight"]
 
 _CASTS = {"double", "float", "half", "bfloat16", "int", "long", "short", "to", "type", "type_as"}
 PRODUCTS = {"mul", "imul", "rmul", "multiply"}
@@ -23,7 +23,7 @@ SCALED = {"mul", "imul", "rmul", "multiply", "div", "truediv", "true_divide", "d
 _LEAST, _MOST = {"minimum", "fmin"}, {"maximum", "fmax"}
 _COUNTS = {"add", "iadd", "radd", "sum", "mean", "sub", "isub", "mul", "rmul", "div", "truediv", "count_nonzero"}
 _BITS = {"or", "ior", "bitwise_or", "xor", "ixor", "bitwise_xor"}
-_SHIFTS = {"lshift", "ilshift", "bitwise_left_shift"}
+SHIFTS = {"lshift", "ilshift", "bitwise_left_shift"}
 PATHS = 4  # of a result of `where`: which branches it may have come through
 
 Known = Callable[[Any], Distances | None]
@@ -107,7 +107,7 @@ def counted(name: str, func: Any, args: Any, kwargs: Any, value: Callable[[Any],
     tensors = [x for x in args if isinstance(x, Tensor)]
     if name in _BITS and len(tensors) == 2:
         name, func = "add", torch.Tensor.add
-    elif name in _SHIFTS and len(tensors) == 1 and len(args) == 2:
+    elif name in SHIFTS and len(tensors) == 1 and len(args) == 2:
         name, func, args = "mul", torch.Tensor.mul, (args[0], 2 ** int(args[1]))
     if name not in _COUNTS or not tensors or any(value(x) is None for x in tensors):
         return None

@@ -69,7 +69,7 @@ def test_a_grid_has_its_result_and_its_report_and_the_same_cell_twice_has_the_sa
         assert run["entropy"][-1]["step"] == 4 and run["left"] is not None
         assert (run["left"]["sigma"] is None) == (run["arm"] == "ipa") == (run["left"]["shuffled"] is None)
     page = (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
-    assert "What training leaves" in page and "<table" in page
+    assert "After training" in page and "<table" in page
     # one cell of it again, alone in another grid
     one = replace(GRID, arms=("bounded",), points=(2,))
     sweep(one, tmp_path / "b")

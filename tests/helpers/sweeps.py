@@ -71,7 +71,7 @@ def _run(
 
 
 def left(sigma: Sequence[int] | None = None) -> dict[str, Any]:
-    """What training leaves of a run."""
+    """The numbers of a run after training."""
     return {
         **{"width": 0.5, "start": {"sigma": -7.0, "kappa": 0.0}, "sigma": sigma, "kappa": [3, 1]},
         **{"kappa_over_100": 0.25, "weights": [[0.3, 0.4]], "at_cap": 0.0, "removed": 4.5, "shuffled": None},

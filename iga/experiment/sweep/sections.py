@@ -45,7 +45,7 @@ def blocks_of(result: Result, pictures: Mapping[str, Sequence[Picture]] | None =
             "fixed before any run. It is a stress test of attention layers: how well such networks generate proteins "
             "is not asked."
         ),
-        Heading(2, "What was made"),
+        Heading(2, "The runs"),
         Items(tuple(_facts(result))),
         Heading(2, "The verdict on each cure"),
         *_verdicts(result, judged),
@@ -62,7 +62,7 @@ def blocks_of(result: Result, pictures: Mapping[str, Sequence[Picture]] | None =
         made += [Heading(2, "Dose of collapse, and response"), *shown["dose"]]
     made += [Heading(2, "Learning rates"), *_rates(result), Heading(2, "Growth with points"), *_growth(result)]
     made += [Heading(2, "Samples at the clamp: claim (d)"), *_clamped(result)]
-    return [*made, Heading(2, "What training leaves"), *left_table(result)]
+    return [*made, Heading(2, "After training"), *left_table(result)]
 
 
 def place(key: CellKey) -> tuple[str, str, str]:

@@ -8,6 +8,7 @@ They are not in the matrix of `iga faults`: a run of the checks samples, and pas
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -105,13 +106,13 @@ class _Recorded(torch.autograd.Function):
     """x, which is a fifth larger in a shell, or has no derivative there."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, at: Tensor, of_value: bool) -> Tensor:  # noqa: ANN001
+    def forward(ctx: Any, x: Tensor, at: Tensor, of_value: bool) -> Tensor:
         ctx.save_for_backward(at)
         ctx.of_value = of_value
         return torch.where(_shell(at), 1.2 * x, x) if of_value else x.clone()
 
     @staticmethod
-    def backward(ctx, *slopes: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN001
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         (at,) = ctx.saved_tensors
         (slope,) = slopes
         factor = 1.2 if ctx.of_value else 0.0

@@ -269,7 +269,7 @@ class Swallows:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # that it is dropped is the case
 def test_an_interrupt_that_python_drops_is_heeded_at_the_next_tick() -> None:
     before, interrupt = signal.getsignal(signal.SIGINT), _own_interrupt()
     with interrupt:

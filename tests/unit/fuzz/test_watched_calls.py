@@ -1,6 +1,7 @@
 """Conditions where torch records nothing, sees one sample, or is not yet: autograd functions, vmap, derivatives."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +13,12 @@ X = torch.linspace(-0.9, 1.0, 20)
 
 class Doubled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: torch.Tensor) -> torch.Tensor:  # noqa: ANN001
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x)
         return torch.where(x > 0.3, 3 * x, 2 * x)
 
     @staticmethod
-    def backward(ctx, *slopes: torch.Tensor) -> torch.Tensor:  # noqa: ANN001
+    def backward(ctx: Any, *slopes: torch.Tensor) -> torch.Tensor:
         (x,) = ctx.saved_tensors
         return torch.where(x > 0.6, 0.0, 2 * slopes[0])
 
@@ -26,7 +27,7 @@ class InPlace(Doubled):
     """Writes in a way that is allowed only where nothing is recorded."""
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor) -> torch.Tensor:  # noqa: ANN001
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x.clone())
         out = torch.empty_like(x)
         torch.mul(x, 2.0, out=out)
@@ -35,7 +36,7 @@ class InPlace(Doubled):
 
 class Refuses(Doubled):
     @staticmethod
-    def backward(ctx, *slopes: torch.Tensor) -> torch.Tensor:  # noqa: ANN001
+    def backward(ctx: Any, *slopes: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("no derivative")
 
 
