@@ -1,6 +1,7 @@
 """Slips of layers in how they are called: modes, and gradients asked of some inputs, or of many residues."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from iga.testing.faults.slips import (
     plain,
     recording,
 )
+from iga.testing.layer.subject import Subject
 
 __all__ = ["FAULTS", "scaled", "steeper"]
 
@@ -200,7 +202,18 @@ GRADIENTS = layer_slips(
         ),
         ("the gradient is rounded to bf16", "float32 and float64", _ruled(lambda g: g.bfloat16().to(g.dtype))),
         ("train(): the gradient is half", "train()", steeper(lambda layer, *_: layer.training)),
+        ("the output's gradient has no gradient", "double backward", _ruled(Tensor.detach), "second_derivatives"),
     ],
 )
 
-FAULTS: tuple[Fault, ...] = (*MODES, *GRADIENTS)
+
+def _of_float32_alone(fault: Fault) -> Fault:
+    """The same of a layer that claims float32 alone, so that no check can ask for more."""
+
+    def plant(clean: Subject, size: float) -> Subject:
+        return replace(fault.plant(clean, size), dtypes=(torch.float32,))
+
+    return replace(fault, name=f"float32 alone: {fault.name}", plant=plant)
+
+
+FAULTS: tuple[Fault, ...] = (*MODES, *GRADIENTS, _of_float32_alone(GRADIENTS[-1]))

@@ -49,14 +49,19 @@ class Slopes:
 
 
 def all_gradients(
-    subject: Subject, layer: nn.Module, case: Case, weights: Tensor, names: Iterable[str] | None = None
+    subject: Subject, layer: nn.Module, case: Case, weights: Tensor | None, names: Iterable[str] | None = None
 ) -> dict[str, Tensor]:
-    """Gradients of Σ output · weights by every input and every parameter, zeros where no path leads; torques."""
+    """Gradients of Σ output · weights, or of Σ output² / 2, by every input and parameter; zeros where no path leads.
+
+    Of rotations the torques.
+    """
     leaf, inputs = leaves(case)
     wanted = inputs | {name: x for name, x in layer.named_parameters() if x.requires_grad}
     if not subject.pair_features:
         wanted.pop("z")
-    found = gradients((subject.output(layer, leaf) * weights.to(case.s.dtype)).sum(), wanted)
+    output = subject.output(layer, leaf)
+    loss = output.square().sum() / 2 if weights is None else (output * weights.to(case.s.dtype)).sum()
+    found = gradients(loss, wanted)
     there = {name: torch.zeros_like(wanted[name]) if g is None else g.detach() for name, g in found.items()}
     return there | {"rotations": torque(case.rigid.rot, there["rotations"])}
 
@@ -67,8 +72,11 @@ def torque(rot: Tensor, gradient: Tensor) -> Tensor:
     return torch.stack([a[..., i, j] - a[..., j, i] for i, j in ((2, 1), (0, 2), (1, 0))], dim=-1)
 
 
-def slopes(subject: Subject, layer: nn.Module, case: Case, weights: Tensor, terms: int, seed: int) -> Slopes:
-    """The gradients of Σ output · weights with their budgets: seven evaluations, of which six are of shaken inputs."""
+def slopes(subject: Subject, layer: nn.Module, case: Case, weights: Tensor | None, terms: int, seed: int) -> Slopes:
+    """The gradients of Σ output · weights (None: of Σ output² / 2) with their budgets.
+
+    Seven evaluations, of which six are of shaken inputs.
+    """
     if torch.float64 in subject.dtypes:
         layer, case, step = copy.deepcopy(layer).double(), cast(case, torch.float64), 2.0**-24
     else:
