@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from iga._typing import Float, Tensor
 from iga.fuzz import bells, distances, weights
 from iga.fuzz.calls import differentiate, of_all_samples, place, recorded
-from iga.fuzz.digits import FEW, LOOKUPS, Digits, tables
+from iga.fuzz.digits import CODES, LOOKUPS, Digits
 from iga.fuzz.distances import Distances
 from iga.fuzz.picks import Picks
 
@@ -121,9 +121,10 @@ class _Watch(TorchFunctionMode):
     def _look(self, name: str, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         self._picks.note(name, args, out, self._known_of)
         if self._whole or self._known:
-            self._digits.join(name, args, out, self._known_of)
+            self._digits.join(name, args, out, self._known_of, self._whole_of)
         if name in LOOKUPS and self._whole:
-            self._looked_up(name, args)
+            for of, found in self._digits.sides(name, args, self._known_of, self._whole_of):
+                self._site(of, found)
         if name in _PYTHON and args and isinstance(args[0], Tensor) and not isinstance(out, Tensor):
             self.seen.blind.add(f"a number that Python took by {name}(), {place()}")
         elif isinstance(out, Tensor) and out.dtype == torch.bool:
@@ -142,7 +143,7 @@ class _Watch(TorchFunctionMode):
             self._bucket(name, args, out)
         elif name in _ROUNDED or (name in ("to", "type") and isinstance(out, Tensor) and self._cut(args, out)):
             self._cell(name, args[0], out)
-        elif isinstance(out, Tensor) and not out.dtype.is_floating_point and self._whole:
+        elif isinstance(out, Tensor) and self._whole and (name in CODES or not out.dtype.is_floating_point):
             self._count_on(func, args, kwargs, out)
 
     # conditions
@@ -232,6 +233,10 @@ class _Watch(TorchFunctionMode):
         known = self._known.get(id(x)) if isinstance(x, Tensor) else None
         return None if known is None else known[1]
 
+    def _whole_of(self, x: Any) -> Tensor | None:
+        whole = self._whole.get(id(x))
+        return None if whole is None else whole[1]
+
     def _distances(self, name: str, args: Any, kwargs: Any, out: Tensor) -> Distances | None:
         if name in _GREATER | _LESS | _EQUAL | _UNEQUAL:
             a, b = (self._value(x) if isinstance(x, Tensor) else self._number(x, out) for x in (args[0], args[1]))
@@ -294,6 +299,9 @@ class _Watch(TorchFunctionMode):
 
     def _bounds(self, name: str, args: Any, kwargs: Any, out: Tensor) -> None:
         x = args[0]
+        if (whole := self._whole_of(x)) is not None:
+            self._whole[id(out)] = (out, out.double() + (whole - whole.detach()))
+            self._digits.same(x, out)
         if not x.dtype.is_floating_point:
             return
         low = kwargs.get("min", args[1] if len(args) > 1 and name not in ("clamp_max",) else None)
@@ -345,23 +353,13 @@ class _Watch(TorchFunctionMode):
         low, high = (ends[(out - k).clamp(0, len(ends) - 1)] for k in (1, 0))
         self._cell(name, out - 1 + (x - low) / torch.where(high > low, high - low, 1.0), out)
 
-    def _looked_up(self, name: str, args: Any) -> None:
-        """Each row of a small table is a side: a regime's number is made of conditions, and one may never be met."""
-        for index, count in tables(name, args):
-            whole = self._whole.get(id(index))
-            if whole is None or count > FEW:
-                continue
-            codes = self._digits.rows(index)
-            for k in range(count):
-                here = torch.full_like(whole[1], float(k))
-                self._site(f"row {k} of a table", codes.get(k) or distances.equal(whole[1], here, index == k))
-
     def _cell(self, name: str, x: Tensor, out: Tensor) -> None:
         if not x.dtype.is_floating_point:
             return
         known = self._whole.get(id(x))  # floor() before long() is one cut, not two
         line = x if known is None else known[1]
         self._whole[id(out)] = (out, out.double() + (line - line.detach()).double())
+        self._digits.same(x, out)
         x = of_all_samples(x)
         if known is None and self._of_rows(x):
             site = self._named(name)

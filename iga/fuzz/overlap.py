@@ -23,7 +23,7 @@ from iga.fuzz.climbing import climb_error
 from iga.fuzz.objectives import Verdict, judge_pairs
 from iga.fuzz.packed import packed, unpacked
 from iga.fuzz.pair_cases import DRAWN, drawn, judged_again, shrunk
-from iga.fuzz.seeking import Coverage, cover, seek
+from iga.fuzz.seeking import Coverage, aimed, cover, seek
 from iga.fuzz.stream import Candidate, Covered, Judgement, Round
 from iga.search.climb import climb
 from iga.search.pair_space import CELLS, PairSpace, cells_of
@@ -156,13 +156,14 @@ class OverlapStream:
                 self._whole("gradient_values", many, dtype)
 
     def _every_size(self, turn: int, dtype: torch.dtype) -> None:
-        sizes = sampling.sizes_in_turn(turn, self.seed, self.halvings)
-        many = sampling.repeated(self.space, self.generator, max(sizes), dtype)
-        self._seen.examples += sum(sizes)
-        for size in sampling.odd_sizes(self.subject.function, many, sizes, dtype, self.alive)[:4]:
-            self._screened(tuple(x[:size] for x in many), dtype, batch=True)  # pyright: ignore[reportArgumentType]
-        for size in sampling.odd_gradients(self.subject.function, many, sizes, self.alive)[:1]:
-            self._whole("gradient_values", tuple(x[:size] for x in many), dtype)  # pyright: ignore[reportArgumentType]
+        usual, rests = (of(turn, self.seed, self.halvings) for of in (sampling.sizes_in_turn, sampling.rests_in_turn))
+        for sizes, few in ((usual, usual), (rests, rests[:2]))[: 1 + bool(rests)]:  # beside a batch of none of them
+            many = sampling.repeated(self.space, self.generator, max(sizes) + sampling.PIECE, dtype)
+            self._seen.examples += sum(sizes)
+            for size in sampling.odd_sizes(self.subject.function, many, sizes, dtype, self.alive)[:4]:
+                self._screened(sampling.first(many, size), dtype, batch=True)
+            for size in sampling.odd_gradients(self.subject.function, many, few, self.alive)[:1]:
+                self._whole("gradient_values", sampling.first(many, size), dtype)
 
     def _whole(self, name: str, pairs: Pairs, dtype: torch.dtype) -> None:
         """The check of this name on a batch as it is."""
@@ -212,8 +213,9 @@ class OverlapStream:
         before = {side for side, count in self.coverage.taken.items() if count}
         met = []
         try:
-            start = self._from_pool(self._population)
-            for _, genome in seek(self.subject.function, self.space, start, dtype, self.coverage, self.generator):
+            way = (self.subject.function, self.space, self._from_pool(self._population), dtype, self.coverage)
+            start, aim = aimed(*way, lambda count: self.space.draw(count, self.generator), turn)
+            for _, genome in seek(*way[:2], start, *way[3:], self.generator, aim=aim):
                 self.alive()
                 met.append(genome[: self._population // 4])
         except Exception as error:  # the accused's own, at inputs that no other engine went to

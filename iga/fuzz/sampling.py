@@ -28,11 +28,13 @@ __all__ = [
     "SIZES",
     "Suspects",
     "by_pivots",
+    "first",
     "grid",
     "odd_gradients",
     "odd_sizes",
     "picked",
     "repeated",
+    "rests_in_turn",
     "screen",
     "sizes_in_turn",
     "slowness",
@@ -73,6 +75,8 @@ FEW, STRIDE = 65, 8  # batches up to so many pairs cost little; the larger ones'
 EVERY, A_ROUND = 2048, 64  # all batch sizes up to the one, so many in a round
 BESIDE = sorted({k * block + 1 for block in (500, 512, 640, 768) for k in range(1, 25) if EVERY < k * block <= 12_500})
 SOME = 4  # of BESIDE in a round: one pair more than whole blocks of such sizes and of their multiples
+WHOLE = (32_768, 81_920)  # whole blocks of powers of two, of 5, 640 and 1280 …, in turn
+RESTS, CLOSE = 8, 8  # sizes of a round beside them: rests up to CLOSE on both sides first, then any within ± 512
 PIECE, CLEAR = 700, 2.0**-6  # pairs, one of them beside no usual block; share of a gradient's largest entry
 _CORES = (2, 1, 1, 2, 1, 1)
 
@@ -148,6 +152,11 @@ def repeated(space: PairSpace, generator: torch.Generator, size: int, dtype: tor
     return space.decode(base, dtype)
 
 
+def first(pairs: Pairs, count: int) -> Pairs:
+    """The first so many pairs of a list."""
+    return tuple(x[:count] for x in pairs)  # pyright: ignore[reportReturnType]
+
+
 def table_in_turn(turn: int, halvings: int) -> list[int]:
     """Four small sizes of the table in a round and two large ones, in strides, so that very large ones come early;
     none that is too large for a slow function."""
@@ -167,6 +176,16 @@ def sizes_in_turn(turn: int, seed: int, halvings: int) -> list[int]:
     large = [BESIDE[beside[(turn * SOME + k) % len(BESIDE)]] for k in range(SOME)]
     small = [order[(turn * count + k) % most] + 1 for k in range(count)]
     return small + [n for n in large if n <= BESIDE[-1] >> 2 * halvings]
+
+
+def rests_in_turn(turn: int, seed: int, halvings: int) -> list[int]:
+    """Sizes beside many whole blocks, so that a tail of any length that such a batch leaves out has its turn; fewer for
+    a slow function, and none for one that is slower still."""
+    far = torch.randperm(1024, generator=torch.Generator().manual_seed(seed)).tolist()
+    order = [sign * k for k in range(1, CLOSE + 1) for sign in (1, -1)] + [k - 511 for k in far]
+    count = RESTS >> 2 * halvings
+    of, first = WHOLE[turn % len(WHOLE)], turn // len(WHOLE) * count
+    return [of + order[(first + k) % len(order)] for k in range(count)]
 
 
 def odd_sizes(

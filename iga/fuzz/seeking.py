@@ -16,12 +16,15 @@ from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from iga._typing import Float, Tensor
 from iga.fuzz.branches import BACKWARD, MOST_COLUMNS, Seen, watch_branches
+from iga.fuzz.digits import OF_A_TABLE
 from iga.testing.targets import one_line
 
-__all__ = ["Coverage", "Space", "cover", "seek"]
+__all__ = ["Coverage", "Space", "aimed", "cover", "seek"]
 
 RARE = 1e-3
 STEPS = 60
+AIMED = 3
+FAR = 4.0  # distances beyond count by their logarithm
 RATES = (0.1, 0.003)  # of Adam: from the first step to the last
 ONCE_MORE = (
     0.1  # chance that a side is sought in a round although it was not reached in as many as there is patience for
@@ -160,10 +163,12 @@ def seek(
     steps: int = STEPS,
     columns: int = MOST_COLUMNS,
     patience: int | None = None,
+    aim: Side | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(rows, their genomes) that took a rare side, as they are met, and at last where all n of them arrived.
 
     patience  rounds after which a side that was never reached is sought seldom; None: always
+    aim       all rows seek this side, and nothing else; None: each row seeks some of the rare ones
     """
     n = len(genome)
     genome = genome.clone()
@@ -178,7 +183,9 @@ def seek(
             backward = step == 0 or coverage.backward  # a rule of differentiation that branches has been met
             _, seen = watch_branches(function, *pair, rows=n, columns=columns, backward=backward)
             coverage.note(seen, n, sampled=False)
-            if chosen is None:
+            if aim is not None:
+                chosen = {aim: torch.ones(n, dtype=torch.bool)}
+            elif chosen is None:
                 wanted = _wanted(coverage, seen, patience, generator)
                 chosen, target = _subsets(wanted, n, generator), _targets(coverage, seen, n, generator)
             elif not seen.sites.keys() <= known:  # first met on the way: inside a branch, of rows that were picked
@@ -207,6 +214,30 @@ def seek(
     for side in chosen or ():
         coverage.vain[side] = 0 if coverage.taken[side] else coverage.vain.get(side, 0) + 1
     yield torch.arange(n), numbers.detach()
+
+
+def aimed(
+    function: Callable[..., Any],
+    space: Space,
+    start: Tensor,
+    dtype: torch.dtype,
+    coverage: Coverage,
+    draw: Callable[[int], Tensor],
+    turn: int,
+) -> tuple[Tensor, Side | None]:
+    """(where a round starts, the one side that it seeks): each third round from what is nearest to a side that nothing
+    took yet, cells of tables first; else `start` and None. Of many sites a row seeks too much at once for most."""
+    never = [side for side, count in coverage.taken.items() if count == 0]
+    if turn % AIMED != AIMED - 1 or not never:
+        return start, None
+    never.sort(key=lambda side: not side[0].endswith(OF_A_TABLE))
+    name, value = side = never[turn // AIMED % len(never)]
+    drawn = torch.cat([start, draw(16 * len(start))])
+    found = cover(function, space.decode(drawn, dtype), backward=BACKWARD in name).sites.get(name)
+    if found is None:
+        return start, side
+    distance = (found.to_true if value else found.to_false).detach()
+    return drawn[distance.argsort()[: len(start)]], side
 
 
 def cover(
@@ -270,6 +301,12 @@ def _targets(coverage: Coverage, seen: Seen, n: int, generator: torch.Generator)
     return result
 
 
+def _damped(distance: Tensor) -> Tensor:
+    """What is far away does not drown what is near, and has a slope all the same."""
+    far = distance.clamp(min=FAR, max=1e30)
+    return torch.where(distance > FAR, FAR + (far - FAR).log1p(), distance)
+
+
 def _total(seen: Seen, chosen: dict[Side, Tensor], target: dict[str, Tensor], n: int) -> tuple[Tensor | None, Tensor]:
     """(each row's distance to what it seeks, the rows that take a rare side)."""
     total, met = None, torch.zeros(n, dtype=torch.bool)
@@ -279,7 +316,7 @@ def _total(seen: Seen, chosen: dict[Side, Tensor], target: dict[str, Tensor], n:
             continue
         distance = found.to_true if side else found.to_false
         met |= distance.detach() == 0
-        part = torch.where(rows, distance.clamp(max=4.0), 0.0)
+        part = torch.where(rows, _damped(distance), 0.0)
         total = part if total is None else total + part
     for name, aim in target.items():
         values = seen.cells.get(name)

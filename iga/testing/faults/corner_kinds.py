@@ -132,6 +132,17 @@ def cell(
     return wrong
 
 
+def sixfold(right: Callable[..., Values], *pair: Tensor) -> Values:
+    """A table by five scales, 16 places each, and the trace, 4 places, of which one factor is wrong."""
+    dist_sq, log_det = right(*pair)
+    scales = torch.cat(torch.broadcast_tensors(pair[2], pair[5]), -1)[..., :5]
+    places = [*((scales.detach().log() + 3.51) / 8.52 * 16).unbind(-1), trace(pair).detach() + 1]
+    *five, last = (x.floor().clamp(0, n - 1).long() for x, n in zip(places, (*[16] * 5, 4), strict=True))
+    table = torch.ones(*[16] * 5, 4, dtype=dist_sq.dtype, device=dist_sq.device)
+    table[11, 4, 13, 6, 9, 2] = 1.25
+    return dist_sq * table[*five, last], log_det
+
+
 def batch(wrong_rows: Callable[[int], slice | None]) -> Callable[..., Values]:
     def wrong(right: Callable[..., Values], *pair: Tensor) -> Values:
         dist_sq, log_det = right(*pair)

@@ -23,6 +23,7 @@ from iga.testing.faults.corner_kinds import (
     distance,
     kappa,
     last_of,
+    sixfold,
     slope,
     smooth,
     trace,
@@ -306,8 +307,15 @@ TABLES = (
         1e-8,
         cell(lambda p: ((trace(p) + 1) / 4, (p[2][..., 0] / p[5][..., 1]).log() / 17 + 0.5), (777, 1301)),
     ),
+    _corner("table", "one of 4 million cells of five σ by trace", 2e-7, sixfold),
 )
 BATCHES = (
+    _corner(
+        "batch",
+        "4 to 7 pairs beside blocks of 1024, from 30 001 on",
+        0.0,
+        batch(lambda n: slice(-(n % 1024), None) if n > 30_000 and 4 <= n % 1024 < 8 else None),
+    ),
     _corner(
         "batch",
         "the last of 1024 k + 1 pairs",

@@ -18,6 +18,7 @@ from iga.fuzz.sampling import (
     grid,
     odd_gradients,
     picked,
+    rests_in_turn,
     screen,
     sizes_in_turn,
     table_in_turn,
@@ -71,7 +72,7 @@ CHEAP = {  # of each kind one that is met in a second or two; benches/fuzz_bench
     "gradient": 14,
     "bump": 19,
     "table": 23,
-    "equality": 32,
+    "equality": 34,
 }
 
 
@@ -122,9 +123,26 @@ def test_a_batch_size_that_is_wrong_alone_is_met_in_a_few_rounds() -> None:
     stream._begin("sampling")
     for turn in range(32):
         stream._every_size(turn, torch.float32)
-    assert len(stream._candidates["accuracy"].call.inputs["q_rot"]) in (385, 769)
+    assert len(stream._candidates["accuracy"].call.inputs["q_rot"]) % 384 == 1
     met = [size for turn in range(32) for size in sizes_in_turn(turn, 7, 0)]
     assert sorted(set(met)) == [*range(1, 2049), *BESIDE]
+
+
+def test_a_tail_of_any_length_beside_many_blocks_has_its_turn() -> None:
+    for whole in (32_768, 81_920):
+        sizes = [size for turn in range(2 * 130) for size in rests_in_turn(turn, 7, 0)]
+        met = [size - whole for size in sizes if abs(size - whole) <= 512]
+        assert set(range(-511, 513)) <= set(met)
+        assert set(met[:16]) == {k for k in range(-8, 9) if k}
+    assert len(rests_in_turn(0, 7, 1)) == 2 and rests_in_turn(0, 7, 2) == []
+    (fault,) = (one for one in CORNERS if one.name.startswith("4 to 7 pairs beside blocks"))
+    for subject, found in ((fault.planted(CLEAN), True), (CLEAN, False)):
+        stream = OverlapStream(subject, checks=QUICK)
+        stream.halvings = 0
+        stream._begin("sampling")
+        for turn in range(2):
+            stream._every_size(turn, torch.float32)
+        assert ("accuracy" in stream._candidates) == found
 
 
 def test_a_gradient_that_one_size_alone_loses_is_met_and_shrunk_to_the_smallest_such_batch() -> None:
