@@ -108,7 +108,7 @@ class Digits:
 
     def sides(self, name: str, args: Any, condition: Known, whole: Whole) -> Iterator[tuple[str, Distances]]:
         """(name, how far each example is from looking it up) in a call of LOOKUPS: each row of a small table, since a
-        regime's number is made of conditions, and one may never be met; cells that stand out of a large one."""
+        regime's number is made of conditions, and one may never be met; cells of any table that stand out."""
         for index, count in _small(name, args):
             line = whole(index)
             if line is None or count > FEW:
@@ -117,7 +117,9 @@ class Digits:
             for k in range(count):
                 yield f"row {k}{OF_A_TABLE}", codes.get(k) or _of_line(index, line).far(k)
         table, places = _table(name, args)
-        for cell in standing_out(table, len(places)) if places else []:
+        if not places or not all(self._of(x, condition, whole) for x in places):
+            return
+        for cell in standing_out(table, len(places)):
             parts = [self.at(x, k, condition, whole) for x, k in zip(places, cell, strict=True)]
             known = [part for part in parts if part is not None]
             if len(known) == len(parts):

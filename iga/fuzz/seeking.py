@@ -23,7 +23,7 @@ __all__ = ["Coverage", "Space", "aimed", "cover", "seek"]
 
 RARE = 1e-3
 STEPS = 60
-AIMED = 3
+AIMED = 3  # each such round of the branches seeks one side alone
 FAR = 4.0  # distances beyond count by their logarithm
 RATES = (0.1, 0.003)  # of Adam: from the first step to the last
 ONCE_MORE = (
