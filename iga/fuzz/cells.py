@@ -38,9 +38,9 @@ def _furthest(table: Tensor, dims: int) -> list[tuple[int, ...]]:
     beside = torch.zeros_like(table)
     for dim in along:
         last = table.shape[dim] - 1
-        for start, end, length in ((0, 0, last), (1, last, last)):  # what comes before, and after; itself at an end
-            edge, rest = table.narrow(dim, end, 1), table.narrow(dim, start, length)
-            beside += torch.cat([edge, rest] if start == 0 else [rest, edge], dim)
+        before, after = table.narrow(dim, 0, last), table.narrow(dim, 1, last)
+        beside += torch.cat([table.narrow(dim, 1, 1), before], dim)  # at an end, the one beside it counts twice:
+        beside += torch.cat([after, table.narrow(dim, last - 1, 1)], dim)  # else it were half as far as one within
     apart = (table - beside / (2 * len(along))).abs()
     apart = apart.reshape(*table.shape[:dims], -1).amax(-1)
     size, place = apart.flatten().topk(min(MOST, apart.numel()))

@@ -27,6 +27,10 @@ def test_what_differs_from_those_beside_it_stands_out_also_of_a_slope() -> None:
         table = flat.clone()
         table[cell] = 1.25
         assert standing_out(table, 3)[0] == cell
+    for end in (0, 4):  # of a row: what is beside it does not stand out with it
+        row = torch.zeros(5)
+        row[end] = 1.0
+        assert standing_out(row, 1) == [(end,)]
     rows = torch.zeros(100, 3)
     rows[42, 1] = torch.inf
     assert standing_out(rows, 1)[0] == (42,)
