@@ -2,14 +2,16 @@
 
 `watch_branches` calls a function on n examples under a `TorchFunctionMode`, which sees the function's own comparisons,
 logic, `where`, `clamp`, `maximum`, `relu`, `abs`, `sign`, `floor`, `bucketize`, casts to integers and `sort` with their
-operands still on the autograd graph: conditions are often made under `no_grad`, or of what `detach` and `.data` give,
-which stay on it here. What is made of conditions as numbers is followed too (`iga.fuzz.weights`), as are factors that
-are next to nothing but in a small place (`iga.fuzz.bells`) and what is asked of picked rows alone (`iga.fuzz.picks`).
+operands still on the autograd graph: conditions are often made under `no_grad` or `inference_mode`, or of what `detach`
+and `.data` give, which stay on it here. What is made of conditions as numbers is followed too (`iga.fuzz.weights`), as
+are factors that are next to nothing but in a small place (`iga.fuzz.bells`) and what is asked of picked rows alone
+(`iga.fuzz.picks`).
 A site is where the operation stands in the code, with its place among those of that line, and the column where it has
 several. What torch does not see is not seen: compiled kernels, numba, numbers that Python took out of a tensor;
 `Seen.blind` says so.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from iga._typing import Float, Tensor
 from iga.fuzz import bells, distances, weights
-from iga.fuzz.calls import differentiate, of_all_samples, place, recorded
+from iga.fuzz.calls import differentiate, of_all_samples, on_the_graph, place, recorded
 from iga.fuzz.digits import CODES, LOOKUPS, Digits
 from iga.fuzz.distances import Distances
 from iga.fuzz.picks import Picks
@@ -112,7 +114,7 @@ class _Watch(TorchFunctionMode):
             before = (args[0].clone(), *args[1:])  # the call writes its result over it
         out = recorded(func, args, kwargs) if self.kept and name not in _PYTHON else func(*args, **kwargs)
         try:
-            with torch.set_grad_enabled(self.kept or torch.is_grad_enabled()):
+            with on_the_graph() if self.kept else contextlib.nullcontext():
                 self._look(name, func, before, kwargs, out)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:  # a form of the call that is not known here
             self.seen.blind.add(f"{name}: {str(error).splitlines()[0][:80]}")

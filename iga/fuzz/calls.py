@@ -6,6 +6,7 @@ differentiation runs only once a derivative is asked for; conditions stand in al
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.autograd.graph import _engine_run_backward
 
 from iga._typing import Tensor
 
-__all__ = ["differentiate", "of_all_samples", "place", "recorded"]
+__all__ = ["differentiate", "of_all_samples", "on_the_graph", "place", "recorded"]
 
 _MODULES = ("torch", "iga.fuzz", "jaxtyping", "beartype")  # whose frames are no place of the accused
 
@@ -23,9 +24,16 @@ _MODULES = ("torch", "iga.fuzz", "jaxtyping", "beartype")  # whose frames are no
 def recorded(func: Any, args: Any, kwargs: Any) -> Any:
     """func(*args, **kwargs) on the autograd graph, though gradients be off; off it where it can only be so."""
     if not torch.is_grad_enabled():
-        with contextlib.suppress(RuntimeError), torch.enable_grad():  # in place, or out=: those raise
+        with contextlib.suppress(RuntimeError), on_the_graph():  # in place, or out=: those raise
             return func(*args, **kwargs)
     return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def on_the_graph() -> Iterator[None]:
+    """Gradients on, under inference_mode too."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def differentiate(result: Any, inputs: tuple[Tensor, ...]) -> None:

@@ -135,10 +135,18 @@ def _unrecorded(x: Tensor) -> Tensor:
     return torch.where(far, x.sum(-1), 0.0)
 
 
+def _in_inference(x: Tensor) -> Tensor:
+    with torch.inference_mode():
+        far = (x.square().sum(-1) > 3.0) & torch.ones(4, dtype=torch.bool)
+    return torch.where(far.clone(), x.sum(-1), 0.0)
+
+
 @pytest.mark.parametrize(
     "function",
     [
         _unrecorded,
+        _in_inference,
+        torch.inference_mode()(lambda x: torch.where(x[:, 0] > 3.0, x[:, 1], 0.0)),
         torch.no_grad()(lambda x: torch.where(x[:, 0] > 3.0, x[:, 1], 0.0)),
         lambda x: torch.where(x.detach()[:, 0] > 3.0, x[:, 1], 0.0),
         lambda x: torch.where(x.data[:, 0] > 3.0, x[:, 1], 0.0),
