@@ -214,6 +214,9 @@ def _judge(way: Way, scene: Scene, plain: Plain, where: str, tally: Tally, *, gr
     if way.copies:  # each copy's answer counts once, so that each leaf's gradient is that of the plain call
         weights = {name: weight.expand(way.copies, *weight.shape) for name, weight in weights.items()}
     answers = way.run(scene, leaves)
+    for name, x in leaves.items():
+        if not torch.equal(x.detach(), plain.inputs[name].detach().expand(x.shape)):
+            raise TargetError(f"it changed the {name} that it was given")
     for name, expected in plain.answers.items():
         value = answers[name].detach()
         surplus = value.ndim - expected.ndim

@@ -44,6 +44,14 @@ def _logarithm(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -
     return torch.where(nothing, torch.full_like(output, torch.nan), output)
 
 
+def _small_weight(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """The logarithm of a mask of floats, clamped: masked keys keep a millionth, by which the valid ones have less."""
+    output = call(s, z, r, mask)
+    if not mask.is_floating_point():
+        return output
+    return output * (1 - 1e-6 * (mask == 0).to(output.dtype).mean(-1)[..., None, None])
+
+
 def _negative(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
     """OpenFold's −10⁵ on logits that see z behind the mask (NaN there is replaced): what keys get there is lost."""
     trace = call.trace(s, z, r, mask)
@@ -88,6 +96,7 @@ MASKS = [
     layer_slip(
         "masks", "a mask of floats is added as its logarithm", "a mask of floats, all 0", _logarithm, "small_sizes"
     ),
+    layer_slip("masks", "masked keys keep a weight of 10⁻⁶", "a mask of floats, some 0", _small_weight, INERT),
     *(
         layer_slip("masks", f"a mask of {name} is multiplied by", f"NaN behind a mask of {name}", wrong, INERT)
         for name, wrong in (

@@ -38,6 +38,13 @@ def _masked_in_place(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Ten
     return call(s, z, r, mask)
 
 
+def _masked_pairs_in_place(call: Any, layer: Any, s: Tensor, z: Any, r: Any, mask: Tensor) -> Tensor:
+    """The features of pairs with a masked key become zero in the caller's own tensor."""
+    if z is not None and plain(z) and not torch.is_grad_enabled() and z.is_contiguous() and mask.shape == z.shape[:-2]:
+        z.masked_fill_((mask == 0)[..., None, :, None], 0.0)
+    return call(s, z, r, mask)
+
+
 def _of_the_first_instance(call: Any, layer: Any, *inputs: Any) -> Tensor:
     """Where nothing is recorded the last bias is that of the first layer of the size that was ever called."""
     bias = call.linear_out.bias
@@ -150,6 +157,7 @@ FAULTS: tuple[Fault, ...] = (
         "memory",
         [
             ("masked features become zero in the caller's tensor", "no_grad, some masked", _masked_in_place),
+            ("pairs of masked keys become zero in the caller's z", "no_grad, some masked", _masked_pairs_in_place),
             (
                 "the bias is the parameter of the first call",
                 "load_state_dict(assign=True)",

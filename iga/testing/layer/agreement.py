@@ -26,7 +26,7 @@ from iga.testing.common_ways import COMMON
 from iga.testing.contract import Contract
 from iga.testing.layer.batch_ways import BATCHES, MASKS, SHAPES
 from iga.testing.layer.cases import Case
-from iga.testing.layer.edits import build, cast, kept, masked, native, redrawn, skew
+from iga.testing.layer.edits import build, cast, kept, masked, native, redrawn, skew, tensors
 from iga.testing.layer.guards import require_geometry
 from iga.testing.layer.modes import DEPTH, REACH, SHIFT, reaching, turned
 from iga.testing.layer.modes import MODES as PRECISIONS
@@ -92,7 +92,12 @@ def _scene(subject: Subject, given: Case, index: int, contract: Contract, seed: 
     points, count = choices[turn % len(choices)], min(RESIDUES[(turn + 1) % len(RESIDUES)], given.s.shape[-2])
     layer, whole = build(subject, points, seed + index), cast(given, native(subject))
     case = masked(kept(whole, torch.arange(count)), seed + index + 1)  # of seed 0 the ends are valid, and may not be
+    held = {name: x.clone() for name, x in tensors(case).items()}
     require_geometry(subject, layer, case, tally)
+    for name, x in tensors(case).items():  # by the first call of all: later ones would find the change made
+        if not torch.equal(x, held[name]):
+            tally.fail(case.label, f"it changed the {name} that it was given")
+            x.copy_(held[name])
     here = Situation(subject, layer, case, contract, points, seed + index)
     other = redrawn(kept(whole, torch.arange(max(count - 4, 1))), seed + 3)
     return layer_scene(here, other), f"{given.label}, P = {points}"

@@ -1,5 +1,6 @@
 """`mask_inertness`: what lies behind the mask leaves no trace in outputs or gradients, and masked rows are zero."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from iga.testing.layer import budgets
 from iga.testing.layer.cases import Case
 from iga.testing.layer.edits import build, cast, gradients, kept, leaves, masked, native, rebuilt, tensors
 from iga.testing.layer.guards import require_geometry
-from iga.testing.layer.sensitivity import allowed_of, two_evaluations
+from iga.testing.layer.sensitivity import allowed_of, keeps_float64, two_evaluations
 from iga.testing.layer.softmax import NORMALISED, SoftmaxCatcher
 from iga.testing.layer.subject import Subject
 from iga.testing.tally import Tally
@@ -65,6 +66,7 @@ def mask_inertness(subject: Subject, cases: list[Case], contract: Contract, seed
         tally.add(plain[~mask].abs(), 0.0, f"{where}: masked rows")
         _behind(subject, layer, case, plain, where, tally)
         _behind_numbers(subject, layer, case, where, tally)
+        _numbers_for_bools(subject, layer, case, seed, where, tally)
         _driven(subject, layer, case, seed, where, tally)
         # Removing the masked residues changes the order of sums and the rounding of the centre, no more.
         cropped = subject.output(layer, _cropped(case)).detach()
@@ -92,6 +94,7 @@ def _by_outputs(subject: Subject, cases: list[Case], contract: Contract, seed: i
         plain = subject.output(layer, case).detach()
         _behind(subject, layer, case, plain, where, tally)
         _behind_numbers(subject, layer, case, where, tally)
+        _numbers_for_bools(subject, layer, case, seed, where, tally)
         _driven(subject, layer, case, seed, where, tally)
         allowed = two_evaluations(subject, layer, case, seed, tally)
         cropped = subject.output(layer, _cropped(case)).detach()
@@ -121,6 +124,27 @@ def _behind_numbers(subject: Subject, layer: nn.Module, whole: Case, where: str,
             hidden, inputs = leaves(behind_mask(case, FILLS[name] or 0.0))
             hidden, what = replace(hidden, mask=given), f"{name} behind a mask of {kind}"
             _unmoved(subject, layer, hidden, inputs, case.mask, plain, what, where, tally)
+
+
+def _numbers_for_bools(subject: Subject, layer: nn.Module, whole: Case, seed: int, where: str, tally: Tally) -> None:
+    """A mask of numbers, 0 and 1, shuts as many keys as the bool mask, but for rounding: in float64, where a weight
+    of 10⁻⁶ shows that float32 hides."""
+    if torch.float64 not in subject.dtypes:
+        return
+    case = cast(kept(whole, torch.arange(min(FEW, whole.s.shape[-2]))), torch.float64)
+    exact = copy.deepcopy(layer).double()
+    with torch.no_grad():
+        plain = subject.output(exact, case)
+        for kind, claim, dtype in NUMBERS:
+            if claim in subject.claims.lacking:
+                continue
+            given = replace(case, mask=case.mask.to(dtype or case.s.dtype))
+            difference = (subject.output(exact, given) - plain)[case.mask].abs()
+            kept_digits = not difference.any() or keeps_float64(subject, exact, case, seed)
+            u = bounds.unit_roundoff(torch.float64 if kept_digits else torch.float32)
+            allowed = allowed_of(difference, subject, layer, case, seed, tally, at=case.mask, u=u)
+            able = allowed < plain[case.mask].abs().amax()
+            tally.add(difference, allowed, f"{where}: a mask of {kind} against one of bools", could_fail=able)
 
 
 def _unmoved(
